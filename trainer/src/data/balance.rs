@@ -1,4 +1,4 @@
-//! Balanced sampling: an epoch shows as many images of each class.
+//! Balanced sampling: an epoch shows equally many images of each class.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 /// The images of a split by class.
 #[derive(Debug)]
 pub(super) struct Balance {
-    /// The images of each class that has any.
+    /// The images of each class that is not empty.
     classes: Vec<Vec<usize>>,
     images: usize,
 }
@@ -23,9 +23,9 @@ impl Balance {
         Self { images: by_class.iter().map(Vec::len).sum(), classes: by_class }
     }
 
-    /// How often each of `count` images comes in an epoch: in all as often as there are images in the classes, and as
-    /// often for each class, but for one. Within a class each comes as often as the others, but for one; which ones
-    /// come once more is drawn. Images without a class come once.
+    /// How often each of `count` images comes in an epoch. In all they come as often as there are images with a class.
+    /// The totals of two classes differ by at most one, and so do those of two images of a class; who comes once more
+    /// is drawn. Images without a class come once.
     pub(super) fn multiplicities(&self, count: usize, random: &mut impl Rng) -> Vec<u32> {
         let mut often = vec![1; count];
         let mut order: Vec<usize> = (0..self.classes.len()).collect();
@@ -44,13 +44,13 @@ impl Balance {
     }
 }
 
-/// How often the images of an epoch come.
+/// How often each image comes in an epoch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Repeats<'a> {
     /// By image; `None` for once.
     pub often: Option<&'a [u32]>,
-    /// What is added to an image's number each time that it comes again: the number of images, where it shall be varied
-    /// otherwise then, or 0.
+    /// What is added to an image's number each time that it comes again: the number of images, if it is to be augmented
+    /// differently each time, or 0.
     pub stride: usize,
 }
 

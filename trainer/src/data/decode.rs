@@ -28,7 +28,7 @@ pub(super) enum View {
         seed: u64,
         epoch: u32,
     },
-    /// A part, which is varied by operations that depend on (seed, epoch, image), too.
+    /// A part, to which operations are applied that depend on (seed, epoch, image), too.
     Varied {
         part: VariedPart,
         policy: Policy,
@@ -38,7 +38,7 @@ pub(super) enum View {
 }
 
 impl View {
-    /// Reads an image, varied by the number `key`.
+    /// Reads an image. `key` stands for the image in what is drawn for it.
     fn read(
         self,
         images: &dyn Images,
@@ -83,8 +83,8 @@ pub(super) struct DecodedImages {
     pub failures: Vec<(usize, dataset::Error)>,
 }
 
-/// Decodes the images at these positions, in this order. Leaves out those that fail. Positions beyond the images count
-/// from the first again, but such an image is varied otherwise.
+/// Decodes the images at these positions, in this order. Leaves out those that fail. Of N images, position N + i is
+/// image i again, with other augmentation.
 pub(super) fn decode(images: &dyn Images, requested: &[usize], view: View, side: u32) -> DecodedImages {
     let (size, count) = (plane_bytes(side), images.len().max(1));
     let mut pixels = vec![0; requested.len() * size];
@@ -113,7 +113,7 @@ pub(super) fn decode(images: &dyn Images, requested: &[usize], view: View, side:
     DecodedImages { pixels, labels, indices, failures }
 }
 
-/// A class as batches have it: negative for an image without a label.
+/// A class as in batches: negative for an image without a label.
 pub(super) fn class(label: u32) -> i64 {
     if label == UNLABELLED { -1 } else { label.into() }
 }

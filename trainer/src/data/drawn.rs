@@ -1,16 +1,16 @@
-//! Numbers that are drawn for each image of an epoch. A whole epoch is copied to the device at once: a copy in every
-//! step would make the host wait for the device.
+//! Random numbers for each image of an epoch. They are copied to the device for the whole epoch, because a copy in
+//! every step would make the host wait for the device.
 
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Tensor};
 
 use super::random::generator;
 
-/// What numbers are drawn for.
+/// What random numbers are drawn from and for.
 #[derive(Debug, Clone, Copy)]
 pub struct DrawSource {
     pub seed: u64,
-    /// Images of the split.
+    /// Number of images of the split.
     pub images: u64,
     /// Side of an image in pixels.
     pub side: u64,
@@ -18,7 +18,7 @@ pub struct DrawSource {
     pub device: Device,
 }
 
-/// Numbers for each image.
+/// Random numbers for each image.
 #[derive(Debug)]
 pub(super) struct DrawnRows {
     /// [N, W] int64.
@@ -29,9 +29,9 @@ pub(super) struct DrawnRows {
 /// Which rows of the table belong to a batch.
 #[derive(Debug, Clone, Copy)]
 enum RowOrder {
-    /// Rows follow the batches from `first_batch` on.
+    /// The rows are in the order of the batches, from `first_batch` on.
     ByBatch { first_batch: u64, batch_size: i64 },
-    /// Rows follow the images of the split.
+    /// The rows are in the order of the split's images.
     ByImage,
 }
 

@@ -31,7 +31,7 @@ impl Erasures {
     }
 }
 
-/// The part of the area that is erased, and its aspect ratio: torchvision's defaults.
+/// Share of the area that is erased, and its aspect ratio: torchvision's defaults.
 const SCALE: [f64; 2] = [0.02, 0.33];
 const RATIO: [f64; 2] = [0.3, 3.3];
 /// Attempts to find a rectangle that fits.

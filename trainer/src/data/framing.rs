@@ -17,18 +17,18 @@ pub enum Framing {
     },
     /// A random part in every epoch, mirrored half of the time: [`resized_crop`](super::resized_crop).
     ResizedCrop,
-    /// A part that operations vary in every epoch.
+    /// A part, to which other operations are applied in every epoch.
     Varied { part: VariedPart, policy: Policy },
 }
 
 impl Framing {
-    /// Whether every epoch has other images, made while they are decoded.
+    /// Whether images differ from epoch to epoch because of how they are decoded.
     pub(super) fn is_varied(self) -> bool {
         matches!(self, Self::ResizedCrop | Self::Varied { .. })
     }
 }
 
-/// Which part of an image operations vary.
+/// To which part of an image operations are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VariedPart {

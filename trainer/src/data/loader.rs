@@ -49,7 +49,7 @@ pub struct Loader {
     corrupt: Arc<Corrupt>,
     turned: u64,
     mean_std: OnceLock<MeanStd>,
-    /// How often epochs show each image, where that is not once.
+    /// How often epochs show each image; `None` for once.
     balance: Option<Balance>,
 }
 
@@ -132,7 +132,7 @@ impl Loader {
         Ok(Self { store, options, count, corrupt, turned: 0, mean_std, balance: None })
     }
 
-    /// The same images, but epochs show as many of each class.
+    /// The same images, but epochs show equally many of each class.
     ///
     /// # Errors
     /// The labels cannot be copied from the device.
@@ -236,7 +236,7 @@ impl Loader {
         self.varied(epoch, view, first_batch, 0)
     }
 
-    /// `stride` is that of [`Repeats`].
+    /// `stride` is the one of [`Repeats`].
     fn varied(&self, epoch: u32, view: u32, first_batch: u64, stride: usize) -> Batches {
         let mut random = generator(b"order\0\0\0", self.options.seed, epoch, 0);
         let cut = Cut { batch_size: self.batch_size(), shard: self.options.shard };

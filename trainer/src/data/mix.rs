@@ -10,7 +10,7 @@ use super::erase::within;
 use super::random::generator;
 use distillery_core::spec::TrainingSpec;
 
-/// What is mixed, and how much. At least one of the two is there.
+/// How images are mixed. At least one of `mixup` and `cutmix` is given.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MixSource {
     pub seed: u64,
@@ -30,7 +30,7 @@ pub struct Mixes {
 }
 
 impl Mixes {
-    /// Draws from (seed, epoch, batch), for the batches of an epoch from `first_batch` to before `batches`.
+    /// Draws from (seed, epoch, batch), for the batches `first_batch..batches` of an epoch.
     #[must_use]
     pub fn of_epoch(source: MixSource, epoch: u32, first_batch: u64, batches: u64, device: Device) -> Self {
         let rows: Vec<f32> = (first_batch..batches)
@@ -78,25 +78,26 @@ impl MixSource {
     }
 }
 
-/// Mixes `images` [B, 3, S, S] (float32). `mix` `[6]` (float32, on their device) has the share of each image that is
-/// its own; the part of each of its pixels, outside of a box; and the box, where all is the other's: first row, row
-/// behind the last, first column, column behind the last. Does not wait for the device.
+/// Mixes `images` [B, 3, S, S] (float32) with their [`partners`]. `mix` `[6]` (float32, on their device) has the share
+/// of its own that each mixed image has; the weight of its own pixels outside of a box; and the box, in which all
+/// pixels are the partner's: first row, row behind the last, first column, column behind the last. Does not wait for
+/// the device.
 pub fn mix(images: &Tensor, mix: &Tensor) -> Tensor {
     let inside = within(images, |index| mix.get(2 + index).view([1, 1, 1, 1]));
     let own = mix.get(1) * inside.logical_not().to_kind(Kind::Float);
     partners(images).lerp_tensor(images, &own)
 }
 
-/// Those that are mixed in, of images or labels [B, …].
+/// The images or labels [B, …] that are mixed in: row i is the one mixed into row i of `batch`.
 pub fn partners(batch: &Tensor) -> Tensor {
     batch.roll([1_i64].as_slice(), [0_i64].as_slice())
 }
 
-/// A number from the Beta distribution with both parameters `alpha`: the part of one of two Gamma-distributed numbers.
+/// A number from the Beta distribution with both parameters `alpha`: the share of one of two Gamma-distributed numbers.
 fn beta(alpha: f64, random: &mut impl Rng) -> f64 {
     let [one, other] = [0, 1].map(|_| gamma(alpha, random));
     let sum = one + other;
-    // With a small parameter both may be too small for a float64: then one of them is as good as everything.
+    // With a small parameter both may underflow to 0. One of them would then be nearly the whole sum.
     if sum > 0.0 { one / sum } else { f64::from(u8::from(random.random_bool(0.5))) }
 }
 
@@ -118,7 +119,7 @@ fn gamma(alpha: f64, random: &mut impl Rng) -> f64 {
     }
 }
 
-/// From 0 excluded to 1 included, so that its logarithm is finite.
+/// Uniform in (0, 1], so that its logarithm is finite.
 fn uniform(random: &mut impl Rng) -> f64 {
     1.0 - random.random::<f64>()
 }

@@ -46,7 +46,7 @@ pub struct Data {
 #[derive(Debug)]
 pub struct SplitNames {
     pub train: String,
-    /// Trained on without labels.
+    /// The split that is trained on without labels.
     pub unlabelled: Option<String>,
     pub eval: String,
 }
@@ -146,7 +146,7 @@ fn balance_note(counts: &[u64]) -> String {
     )
 }
 
-/// What of a training image is decoded. Operations come after the crop, which then is taken there, too.
+/// How training images are decoded. Operations follow the crop, so with a policy the crop is taken there, too.
 fn train_framing(augmentation: Augmentation, policy: Option<Policy>) -> Framing {
     let part = match augmentation {
         Augmentation::None => VariedPart::Whole,
@@ -187,10 +187,10 @@ impl From<EvalPart> for Framing {
 struct Opening<'a> {
     dataset: &'a Dataset,
     columns: &'a Value,
-    /// But for the framing.
+    /// The options of all splits; the framing differs.
     options: LoaderOptions,
     to_hash: Vec<SplitToHash>,
-    /// Images that could not be decoded.
+    /// Number of images that could not be decoded.
     dropped: u64,
 }
 

@@ -1,9 +1,9 @@
-//! torchvision's operations of RandAugment and TrivialAugment on images of bytes, with the arithmetic of Pillow 13, on
-//! which torchvision calls for images that are no tensors.
+//! torchvision's operations of RandAugment and TrivialAugment on 8-bit images, with the arithmetic of Pillow 13, which
+//! torchvision uses for images that are not tensors.
 //!
 //! An image is three planes of `side`×`side` bytes: red, green, blue.
 
-/// One operation with its parameter. What moves pixels takes the nearest one and fills with black.
+/// One operation with its parameter. Those that move pixels take the nearest one and fill with black.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Operation {
     Identity,
@@ -129,7 +129,7 @@ fn blend(image: &mut [u8], factor: f64, other: impl Fn(usize, u8) -> u8) {
     for (index, value) in image.iter_mut().enumerate() {
         let other = other(index, *value);
         let mixed = f32::from(other) + factor * f32::from(i16::from(*value) - i16::from(other));
-        // Cuts off fractions, and what is beyond a byte.
+        // Drops the fraction, and saturates.
         *value = mixed as u8;
     }
 }
@@ -168,7 +168,7 @@ fn smooth(image: &[u8], smoothed: &mut [u8], side: usize) {
     }
 }
 
-/// Replaces each value by what the table that `make` makes of the histogram has for it.
+/// Replaces each value by its entry in the table that `make` computes from the histogram.
 fn look_up(plane: &mut [u8], make: impl Fn(&[u32; 256]) -> Option<[u8; 256]>) {
     let mut histogram = [0_u32; 256];
     plane.iter().for_each(|&value| histogram[usize::from(value)] += 1);

@@ -1,13 +1,14 @@
-//! Which operations a training image is varied by: torchvision's `RandAugment` and `TrivialAugmentWide`.
+//! Draws the operations that are applied to a training image, like torchvision's `RandAugment` and
+//! `TrivialAugmentWide`.
 
 use rand::{Rng, RngExt};
 
 use super::operations::Operation;
 use distillery_core::spec::Policy;
 
-/// Magnitudes, of which 0 is the weakest: torchvision's default.
+/// Number of magnitudes, from 0 on, the weakest: torchvision's default.
 const BINS: u32 = 31;
-/// Kinds of operations.
+/// Number of kinds of operations.
 const KINDS: u32 = 14;
 
 /// The ranges of the magnitudes: those of `RandAugment` depend on the image's side.
@@ -15,9 +16,9 @@ struct MagnitudeRanges {
     shear: f32,
     translation: f32,
     rotation: f32,
-    /// Of brightness, colour, contrast and sharpness.
+    /// For brightness, colour, contrast and sharpness.
     enhancement: f32,
-    /// Bits that posterising takes at most.
+    /// Most bits that posterising drops.
     bits: f32,
 }
 
@@ -30,7 +31,7 @@ fn rand_augment(side: usize) -> MagnitudeRanges {
     MagnitudeRanges { shear: 0.3, translation, rotation: 30.0, enhancement: 0.9, bits: 4.0 }
 }
 
-/// Varies `image`, three planes of `side`×`side` bytes, by what is drawn. `spare` has the same length.
+/// Applies operations to `image`, three planes of `side`×`side` bytes. `spare` has the same length.
 pub(super) fn vary(policy: Policy, image: &mut [u8], spare: &mut [u8], side: usize, random: &mut impl Rng) {
     match policy {
         Policy::RandAugment { operations, magnitude } => {

@@ -126,7 +126,7 @@ pub(crate) fn adamw(state: &AdaptiveState<'_>, learning_rate: &Tensor, step: &Te
     adapt(distillery_adamw, state, learning_rate, step, adaptive);
 }
 
-/// A step of LAMB, as [`adamw`].
+/// A step of LAMB, with the arguments of [`adamw`].
 pub(crate) fn lamb(state: &AdaptiveState<'_>, learning_rate: &Tensor, step: &Tensor, adaptive: Adaptive) {
     adapt(distillery_lamb, state, learning_rate, step, adaptive);
 }

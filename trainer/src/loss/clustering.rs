@@ -3,14 +3,14 @@
 
 use tch::{Kind, Tensor};
 
-/// Of the softmax over the similarities of a region.
+/// Temperature of the softmax over the similarities of a region.
 const TEMPERATURE: f64 = 2.0;
-/// Shorter logit vectors count as this long.
+/// Least length by which logit vectors are divided.
 const SHORTEST: f64 = 1e-12;
 
-/// Of logits [B, N, K] of the regions at these scales: the mean over the images of Σ_m w_m Σ_i KL(softmax_j(⟨t_i,
-/// t_j⟩/2) ‖ softmax_j(⟨s_i, s_j⟩/2)) over the regions i, j of scale m, with logit vectors s, t of length 1. A scalar
-/// with gradient.
+/// The clustering loss of logits [B, N, K] of the regions at these scales: the mean over the images of Σ_m w_m Σ_i
+/// KL(softmax_j(⟨t_i, t_j⟩/2) ‖ softmax_j(⟨s_i, s_j⟩/2)) over the regions i, j of scale m, with logit vectors s, t of
+/// length 1. A scalar with gradient.
 ///
 /// w_m = (1 + log₂ m) / Σ (1 + log₂ m): that is 1 : 2 : 3 for scales 1, 2 and 4, as published; other scales are not.
 pub fn clustering(student: &Tensor, teacher: &Tensor, scales: &[u32]) -> Tensor {
@@ -21,7 +21,7 @@ pub fn clustering(student: &Tensor, teacher: &Tensor, scales: &[u32]) -> Tensor 
     let mut start = 0;
     for &scale in scales {
         let regions = i64::from(scale) * i64::from(scale);
-        // A region is as similar to itself in both networks.
+        // A single region is equally similar to itself in both networks.
         if regions > 1 {
             let of_scale = |logits: &Tensor| log_similarities(&logits.narrow(1, start, regions));
             let (log_p, log_q) = (of_scale(&student), of_scale(&teacher));

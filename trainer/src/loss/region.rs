@@ -46,7 +46,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// Whether another label gives another loss.
+    /// Whether the loss depends on the label.
     #[must_use]
     pub fn depends_on_label(&self) -> bool {
         match self {

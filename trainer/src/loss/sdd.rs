@@ -68,12 +68,12 @@ pub struct Distilled {
     pub per_scale: Tensor,
     /// Fraction of each scale's regions that are complementary: `[scales]`
     pub complementary_per_scale: Tensor,
-    /// How similar the regions are to each other, before its weight: a scalar with gradient. `None` without that part.
+    /// The [clustering] loss before its weight: a scalar with gradient. `None` without that part.
     pub clustering: Option<Tensor>,
 }
 
 impl Distilled {
-    /// The mean with `other`, in which this one has the weight `share` (a scalar), without the clustering.
+    /// The weighted mean of this, with the weight `share` (a scalar), and `other`. Without the clustering.
     fn mixed_with(&self, other: &Self, share: &Tensor) -> Self {
         let mean = |own: &Tensor, other: &Tensor| other.lerp_tensor(own, &share.to_kind(own.kind()));
         Self {
@@ -105,9 +105,9 @@ pub struct Distillation {
     /// When a region counts as consistent.
     pub grouping: Grouping,
     pub weights: GroupWeights,
-    /// Whether `base` gets standardised logits.
+    /// Whether the logits are standardised before the loss.
     pub is_standardised: bool,
-    /// Weight of the [clustering] beside the distillation loss; `None` without it.
+    /// Weight of the [clustering] loss, which is added to the distillation loss; `None` without it.
     pub clustering: Option<f64>,
     /// The weight of each region's scale: `[N]`
     region_weights: Tensor,
@@ -182,9 +182,9 @@ impl Distillation {
         self.apply_mixed(student, teacher, &Target::of(target))
     }
 
-    /// The loss of a batch whose images may be mixed: then the mean of the losses with both labels, weighted by their
-    /// shares, as for the cross entropy. A region that is consistent by one of the labels only so counts with its share
-    /// on either side. The clustering is that of the mixed image.
+    /// The loss of a batch whose images may be mixed. It is then the mean of the losses with both labels, weighted by
+    /// their shares, as for the cross entropy: a region that is consistent by only one of the labels counts as
+    /// consistent with that label's share. The clustering is that of the mixed image.
     #[must_use]
     pub fn apply_mixed(&self, student: &Regions, teacher: &Regions, target: &Target) -> Distilled {
         let clustering = self.clustering.map(|_| clustering(&student.local, &teacher.local, &self.scales));
@@ -208,7 +208,7 @@ impl Distillation {
         self.base.of(&student.local, &teacher.local, &target)
     }
 
-    /// All but the clustering, which depends on no label.
+    /// Everything but the clustering, which does not depend on labels.
     fn of_losses(&self, losses: &Tensor, teacher: &Regions, target: &Tensor) -> Distilled {
         let complementary = self.agrees(teacher, target).logical_not().to_kind(losses.kind());
         let GroupWeights { consistent, complementary: of_complementary } = self.weights;

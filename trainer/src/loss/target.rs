@@ -1,33 +1,34 @@
-//! What the images of a batch are labelled with, and the cross entropy with that.
+//! The labels of a batch, whose images may be mixed or unlabelled, and the cross entropy with them.
 
 use tch::{Kind, Reduction, Tensor};
 
 /// The labels of a batch.
 #[derive(Debug)]
 pub struct Target {
-    /// `[B]` int64, negative without one.
+    /// `[B]` int64, negative for an image without a label.
     pub labels: Tensor,
-    /// `None` where images are as they were labelled.
+    /// `None` if no images are mixed.
     pub mixed: Option<MixedLabels>,
 }
 
 /// The labels of the images that were mixed in.
 #[derive(Debug)]
 pub struct MixedLabels {
-    /// `[B]` int64, negative without one.
+    /// `[B]` int64, negative for an image without a label.
     pub labels: Tensor,
-    /// The part of each image that is its own: a float32 scalar.
+    /// The share of each mixed image that its own image has: a float32 scalar.
     pub own_share: Tensor,
 }
 
 impl Target {
-    /// Of images that are not mixed.
+    /// The target of images that are not mixed.
     #[must_use]
     pub fn of(labels: &Tensor) -> Self {
         Self { labels: labels.shallow_clone(), mixed: None }
     }
 
-    /// The same with what the teacher sees in the whole image, by its logits [B, K], where there is no label.
+    /// The same, in which an image without a label has the class that the teacher predicts, by its logits [B, K] for
+    /// the whole image.
     #[must_use]
     pub fn completed(&self, teacher: &Tensor) -> Self {
         let predicted = teacher.argmax(-1, false);
@@ -51,13 +52,13 @@ impl Target {
 /// The cross entropy with the labels, in PyTorch's formulation; or a binary one for each class, in timm's.
 #[derive(Debug, Default)]
 pub struct CrossEntropy {
-    /// Whether each class is predicted for itself, by a sigmoid.
+    /// Whether each class has a sigmoid of its own.
     pub is_binary: bool,
     /// The part of each label that is spread over all classes, the label's own included.
     pub smoothing: f64,
-    /// How much each class counts: `[K]` float32. `None` for all the same.
+    /// The weight of each class: `[K]` float32. `None` for equal weights.
     pub class_weights: Option<Tensor>,
-    /// Whether images may have no label. Their cross entropy is 0, and they count in the mean.
+    /// Whether there may be images without labels. Their cross entropy is 0, and the mean includes them.
     pub has_unlabelled: bool,
 }
 
@@ -71,9 +72,8 @@ impl CrossEntropy {
         self.of_labels(logits, labels).lerp_tensor(&own, &own_share.to_kind(own.kind()))
     }
 
-    /// With class weights or images without labels, the sum over the images is divided by their number, and not by the
-    /// sum of their weights as PyTorch's mean is: so an image counts the same whatever else is in its batch, its part
-    /// of a batch or its rank.
+    /// With class weights or images without labels, the sum over the images is divided by their number. PyTorch divides
+    /// by the sum of their weights, with which an image's share would depend on the others of its batch, part or rank.
     fn of_labels(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
         if self.is_binary {
             return self.binary(logits, labels);
@@ -84,6 +84,7 @@ impl CrossEntropy {
         let weights = self.class_weights.as_ref().map(|weights| weights.to_kind(logits.kind()));
         logits.cross_entropy_loss(labels, weights.as_ref(), Reduction::None, -1, self.smoothing).mean(None::<Kind>)
     }
+
     /// The mean over the images and classes, like timm's `BinaryCrossEntropy`: with smoothing, the label's class has
     /// the target 1 − ε + ε/K and the others ε/K.
     fn binary(&self, logits: &Tensor, labels: &Tensor) -> Tensor {

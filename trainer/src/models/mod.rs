@@ -327,7 +327,7 @@ impl Network {
         Self { compute: kind, frozen, ..copy }
     }
 
-    /// A copy without gradients whose first weights are these, which keep their storage, and whose others are its own.
+    /// A copy without gradients whose first weights are `values`, with their storage, and whose others are its own.
     #[must_use]
     pub fn with_weights(&self, values: &[Tensor]) -> Self {
         let constant = |(index, weight): (usize, &Weight)| Weight {

@@ -221,7 +221,7 @@ impl Ranks {
         group.prepare_backward(&loss).unwrap_or_else(|error| panic!("{error}"));
         loss.backward();
         let mut gradient = decisions.parameter.grad();
-        // A step has one decision.
+        // One decision per step.
         decisions.sent.extend(is_first.then(|| gradient.copy()));
         let _ = gradient.zero_();
     }

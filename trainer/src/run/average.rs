@@ -9,7 +9,7 @@ use crate::models::state_dict::{self, StateDict};
 
 /// Averages of a network's tensors over the steps, its running statistics among them: after each step,
 /// average ← decay · average + (1 − decay) · tensor, as timm's `ModelEmaV2` and torchvision's
-/// `ExponentialMovingAverage` with `use_buffers`. It begins with the first weights. Integers are those of the last
+/// `ExponentialMovingAverage` with `use_buffers`. It begins with the initial weights. Integers are those of the last
 /// step.
 #[derive(Debug)]
 pub struct WeightAverage {
@@ -17,12 +17,12 @@ pub struct WeightAverage {
     names: Vec<String>,
     /// In the order of the network's weights, with their strides.
     values: Vec<Tensor>,
-    /// The network's own.
+    /// The network's own tensors.
     tensors: Vec<Tensor>,
 }
 
 impl WeightAverage {
-    /// Of a network that is on its device. The tensors share their storage with its weights.
+    /// The average for a network that is on its device already: the weights' storage must not change any more.
     #[must_use]
     pub fn new(network: &Network, decay: f64) -> Self {
         let weights = network.weights();
@@ -32,7 +32,7 @@ impl WeightAverage {
         Self { decay, names, values, tensors }
     }
 
-    /// Takes in the network's current weights. Does not wait for the device.
+    /// Updates the averages by the network's current weights. Does not wait for the device.
     pub fn update(&self) {
         tch::no_grad(|| {
             let pairs = || self.values.iter().zip(&self.tensors);

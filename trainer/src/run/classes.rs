@@ -8,15 +8,15 @@ use super::evaluate::Seen;
 use crate::error::Result;
 use crate::ranks::Ranks;
 
-/// Numbers of images of a class.
+/// Numbers of evaluation images of a class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(u64, u64, u64)", into = "(u64, u64, u64)")]
 pub struct ClassCounts {
-    /// With this label.
+    /// Images with this label.
     pub images: u64,
-    /// With this label, for which this class is predicted.
+    /// Images with this label for which this class is predicted.
     pub right: u64,
-    /// With any label, for which this class is predicted.
+    /// Images with any label for which this class is predicted.
     pub predicted: u64,
 }
 
@@ -124,7 +124,7 @@ pub struct ClassReport<'a> {
     class: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
-    /// Evaluation images.
+    /// Number of evaluation images.
     images: u64,
     /// In percent, like the others.
     recall: f64,

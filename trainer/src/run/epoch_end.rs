@@ -13,7 +13,7 @@ use distillery_core::protocol::{Evaluation, Event, Level, StopRequest, series};
 /// An evaluation of the student that would be published now.
 struct Evaluated {
     published: Evaluation,
-    /// The same by class.
+    /// Numbers of the evaluation by class.
     classes: Vec<ClassCounts>,
     /// The weights as trained, where the average is published.
     raw: Option<Evaluation>,
@@ -75,7 +75,7 @@ impl Run<'_> {
             setup.best = if self.ranks.is_leader() { Some(copy()?) } else { None };
         }
         let place = self.place();
-        // An average is late to learn.
+        // The average lags behind the weights, which are therefore judged.
         if let Some(message) = self.chance_watch.evaluated(&raw.unwrap_or(published), place) {
             self.warn(message);
         }
@@ -90,7 +90,7 @@ impl Run<'_> {
         Ok(Flow::Continue)
     }
 
-    /// Evaluates the student and, if there is one, its average. `None` if the run shall stop.
+    /// Evaluates the student and, if there is one, its average. `None` if the run is to stop.
     fn evaluate_networks(&self) -> Result<Option<Evaluated>> {
         let setup = &self.setup;
         let Some((raw, classes)) = self.evaluate_network(&setup.student)? else { return Ok(None) };

@@ -22,7 +22,7 @@ pub enum Metric {
     ConsistentLoss,
     ComplementaryLoss,
     ComplementaryFraction,
-    /// How similar the regions are to each other.
+    /// The clustering loss.
     Clustering,
     /// The mean loss of one scale's regions.
     ScaleLoss {
@@ -154,7 +154,7 @@ impl Meter {
         Self { metrics, sums, images: 0, first_bad_step, first_weights: None }
     }
 
-    /// For a distillation that compares regions with each other, if it does.
+    /// Adds the clustering loss, if the distillation has one.
     #[must_use]
     pub fn with_clustering(mut self, is_there: bool) -> Self {
         if is_there {
@@ -171,7 +171,7 @@ impl Meter {
         Self { first_weights: weights.map(Path::to_owned), ..self }
     }
 
-    /// For a run in which images may have no label: then top-1 and cross entropy are of those that have.
+    /// For a run in which images may have no label: top-1 and cross entropy are then of the labelled ones.
     #[must_use]
     pub fn with_unlabelled(mut self) -> Self {
         self.metrics.push(Metric::LabelledFraction);

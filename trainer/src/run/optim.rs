@@ -28,7 +28,7 @@ pub struct Optimizer {
     moments: Vec<Vec<Tensor>>,
     /// Steps done: an int64 scalar on the parameters' device.
     steps: Tensor,
-    /// Which parameters are of the body, where their learning rate is another.
+    /// The parameters of the body, if they have another learning rate.
     body: Option<Body>,
     average: Option<WeightAverage>,
 }
@@ -37,7 +37,7 @@ pub struct Optimizer {
 #[derive(Debug)]
 struct Body {
     rate_scale: f64,
-    /// By parameter.
+    /// For each parameter, whether its learning rate is scaled.
     is_body: Vec<bool>,
 }
 
@@ -55,20 +55,20 @@ impl Optimizer {
         Self { spec: *spec, names, moments, values, steps, body: None, average: None }
     }
 
-    /// Multiplies the learning rate of all parameters but those that `is_head` tells by their names.
+    /// Multiplies the learning rate of all parameters but those whose names `is_head` recognises.
     #[must_use]
     pub fn with_body_rate(self, rate_scale: f64, is_head: impl Fn(&str) -> bool) -> Self {
         let is_body = self.names.iter().map(|name| !is_head(name)).collect();
         Self { body: Some(Body { rate_scale, is_body }), ..self }
     }
 
-    /// Averages tensors, not only parameters, after each step.
+    /// Updates this average after each step.
     #[must_use]
     pub fn averaging(self, average: WeightAverage) -> Self {
         Self { average: Some(average), ..self }
     }
 
-    /// What [`averaging`](Self::averaging) was given.
+    /// The average that [`averaging`](Self::averaging) was given.
     #[must_use]
     pub fn average(&self) -> Option<&WeightAverage> {
         self.average.as_ref()

@@ -129,7 +129,7 @@ pub fn write_results(
     if let Some(regions) = &setup.counters.regions {
         manifest::write_json(&output.join(files::REGIONS), regions)?;
     }
-    // Not there in what an earlier version has evaluated.
+    // Evaluations of earlier versions have none.
     if !setup.counters.best_classes.is_empty() {
         let report = classes::report(&setup.counters.best_classes, setup.data.classes.names.as_deref());
         manifest::write_json(&output.join(files::CLASSES), &report)?;

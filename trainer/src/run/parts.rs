@@ -10,10 +10,10 @@ pub struct BatchPart {
     index: u32,
     parts: u32,
     pub start: i64,
-    /// Images. A part without any takes the first image of the batch, with weight 0, because all ranks must compute as
-    /// many parts.
+    /// Number of images. A part without any computes the first image of the batch with weight 0, because all ranks must
+    /// compute the same number of parts.
     pub count: i64,
-    /// The part of the batch's images, if it is not all of them.
+    /// Share of the batch's images; `None` for all.
     pub weight: Option<f64>,
 }
 
@@ -43,12 +43,12 @@ impl BatchPart {
         self.index == 0
     }
 
-    /// Those of `batch` [B, …], at least one.
+    /// The rows of `batch` [B, …] that are in this part, at least one.
     pub fn of(&self, batch: &Tensor) -> Tensor {
         if self.parts == 1 { batch.shallow_clone() } else { batch.narrow(0, self.start, self.count.max(1)) }
     }
 
-    /// A number for each part of each step, from the step's: int64 scalars.
+    /// A number that no other part of any step has, from the step's number: int64 scalars.
     pub fn number(&self, step: &Tensor) -> Tensor {
         if self.parts == 1 { step.shallow_clone() } else { step * i64::from(self.parts) + i64::from(self.index) }
     }

@@ -62,13 +62,13 @@ pub struct Counters {
     pub regions: Option<RegionReport>,
     /// The latest evaluation.
     pub last: Option<Evaluation>,
-    /// The same of the weights as trained, where the average is the student.
+    /// The latest evaluation of the weights as trained, if the student is their average.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_raw: Option<Evaluation>,
-    /// Evaluations since the best one.
+    /// Number of evaluations since the best one.
     #[serde(default)]
     pub stale: u32,
-    /// Whether training has ended before the last epoch, because the student has not become better.
+    /// Whether training has ended early, because the student no longer became better.
     #[serde(default)]
     pub ended_early: bool,
     /// The best evaluation by class.

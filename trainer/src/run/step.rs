@@ -48,19 +48,19 @@ pub struct Inputs {
     pub labels: Tensor,
     /// The crop of each image, [B, 3]: see [`crop_flip`]. `None` takes whole images.
     pub crops: Option<Tensor>,
-    /// The rectangle to erase of each image, [B, 4]: see [`erase`]. `None` erases nothing.
+    /// The rectangle to erase in each image, [B, 4]: see [`erase`]. `None` erases nothing.
     pub erased: Option<Tensor>,
     /// How images are mixed, `[6]`: see [`mix`]. `None` mixes nothing.
     pub mix: Option<Tensor>,
     /// The teacher's logits for these images, [B, regions, classes]; `None` has the teacher compute them.
     pub teacher_logits: Option<Tensor>,
-    /// Parts in which the batch is computed; the same on all ranks.
+    /// Number of parts in which the batch is computed; the same on all ranks.
     pub parts: u32,
     pub scalars: StepScalars,
 }
 
 impl Inputs {
-    /// A batch of whole images, which is computed at once.
+    /// A batch without crops, erasing and mixing, which is computed in one part.
     #[must_use]
     pub fn new(images: Tensor, labels: Tensor, scalars: StepScalars) -> Self {
         Self { images, labels, crops: None, erased: None, mix: None, teacher_logits: None, parts: 1, scalars }
@@ -268,7 +268,7 @@ impl PreparedBatch {
     }
 }
 
-/// What is left of a part once its gradients are there.
+/// What metrics need of a part after its gradients were computed.
 struct Computed {
     loss: Tensor,
     cross_entropy: Tensor,

@@ -13,7 +13,7 @@ pub struct EpochVariation {
     mixes: Option<Mixes>,
 }
 
-/// That of a batch: see [`Inputs`](super::step::Inputs).
+/// The variation of a batch's images: see [`Inputs`](super::step::Inputs).
 #[derive(Debug)]
 pub struct BatchVariation {
     pub crops: Option<Tensor>,
@@ -21,11 +21,11 @@ pub struct BatchVariation {
     pub mix: Option<Tensor>,
 }
 
-/// Which epoch, and what of it.
+/// The part of an epoch that is trained on.
 #[derive(Debug, Clone, Copy)]
 pub struct EpochPart {
     pub epoch: u32,
-    /// The view of all images that it shows.
+    /// The view of the images that the epoch shows.
     pub view: u32,
     /// Batches before this one have been trained on.
     pub first_batch: u64,
@@ -33,7 +33,7 @@ pub struct EpochPart {
 }
 
 impl EpochVariation {
-    /// Of a split of `images` images on a device.
+    /// Draws the variation of a split of `images` images on a device.
     #[must_use]
     pub fn draw(spec: &TrainingPlan, images: u64, device: Device, part: EpochPart) -> Self {
         let TrainingSpec { seed, augmentation, teacher_cache, random_erasing, .. } = spec.training;
@@ -42,7 +42,7 @@ impl EpochVariation {
         let is_view = matches!(teacher_cache, Some(TeacherCache::Views(_)));
         let EpochPart { epoch, view, first_batch, batches } = part;
         let batch_size = u64::from(spec.training.batch_size);
-        // A resized crop is taken while the image is decoded, and so is one that operations follow.
+        // Resized crops, and crops that operations follow, are taken while the images are decoded.
         let crops = (augmentation == Augmentation::CropFlip && spec.training.auto_augment.is_none()).then(|| {
             if is_view { Crops::of_view(source, view) } else { Crops::of_epoch(source, epoch, first_batch, batch_size) }
         });
@@ -58,7 +58,7 @@ impl EpochVariation {
         Self { crops, erasures, mixes }
     }
 
-    /// That of a batch, counted from the beginning of the epoch.
+    /// The variation of batch `index`, counted from the beginning of the epoch.
     #[must_use]
     pub fn of_batch(&self, index: u64, batch: &Batch) -> BatchVariation {
         let (row, images) = (batch.portion.rows.start, &batch.index_tensor);
