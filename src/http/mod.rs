@@ -1,8 +1,10 @@
 //! The HTTP API and the dashboard.
 //!
 //! Handlers of `/v1` are in files and folders named like their URLs: `v1/jobs/metrics.rs` serves
-//! `/v1/jobs/{id}/metrics`. `prometheus.rs` serves `/metrics`, `health.rs` `/healthz` and `/readyz`, `openapi.rs`
-//! `/openapi.json` and `/docs`, and `assets.rs` the dashboard. `router.rs` lists all routes.
+//! `/v1/jobs/{id}/metrics`. Where a URL does several things, a file is named after what it does: `v1/jobs/amend.rs`
+//! serves `PATCH /v1/jobs/{id}`, and `v1/datasets/` has a file for each way to upload. `prometheus.rs` serves
+//! `/metrics`, `health.rs` `/healthz` and `/readyz`, `openapi.rs` `/openapi.json` and `/docs`, and `assets.rs` the
+//! dashboard. `router.rs` lists all routes.
 //!
 //! A handler extracts, validates, makes one call to [`crate::db`] or [`crate::artifacts`], and responds. Its errors
 //! are `error::ApiError`s.
