@@ -106,7 +106,6 @@ pub struct Started {
     pub train_images: u64,
     /// Images in the evaluation split.
     pub eval_images: u64,
-    /// Number of classes.
     pub classes: u32,
     /// Optimisation steps per epoch.
     pub steps_per_epoch: u64,

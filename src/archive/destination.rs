@@ -23,7 +23,6 @@ const ENTRY: u64 = 512;
 const MOST_FAULTS: u64 = 1000;
 const BUFFER: usize = 256 << 10;
 
-/// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ArchiveEntryKind {
     File,

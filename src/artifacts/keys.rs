@@ -55,7 +55,6 @@ pub fn attempt(job: &str, attempt: &str) -> String {
     format!("{JOBS}/{job}/{ATTEMPTS}/{attempt}")
 }
 
-/// A file of an attempt.
 #[must_use]
 pub fn attempt_file(job: &str, attempt: &str, file: &str) -> String {
     format!("{JOBS}/{job}/{ATTEMPTS}/{attempt}/{file}")
@@ -90,13 +89,9 @@ pub fn probe() -> String {
 /// What a stored file belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner<'a> {
-    /// An uploaded checkpoint.
     Checkpoint,
-    /// An uploaded data set.
     Dataset,
-    /// A file of an attempt.
     Job {
-        /// Id of the job.
         job: &'a str,
         /// The attempt's directory, as from [`attempt`].
         attempt: &'a str,

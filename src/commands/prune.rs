@@ -254,7 +254,6 @@ fn is_of_all(error: &sqlx::Error) -> bool {
     !matches!(Transient::of(error), None | Some(Transient::Contended | Transient::Interrupted))
 }
 
-/// Bytes in storage.
 #[derive(Debug, Default)]
 struct StorageUse<'a> {
     jobs: HashMap<&'a str, u64>,

@@ -28,7 +28,6 @@ pub enum AttemptOutcome {
 }
 
 impl AttemptOutcome {
-    /// Every outcome.
     pub const ALL: [Self; 9] = [
         Self::Succeeded,
         Self::Stopped,

@@ -36,9 +36,7 @@ pub struct Ledger {
 pub struct Waits {
     /// Number of waits below each of [`WAIT_BOUNDS`].
     pub below: Vec<i64>,
-    /// Number of waits.
     pub count: i64,
-    /// Sum of the waits.
     pub sum: f64,
 }
 
@@ -110,7 +108,6 @@ async fn waits(pool: &PgPool) -> sqlx::Result<Waits> {
 /// Jobs and workers as they are now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
-    /// Jobs of each status.
     pub jobs: Vec<(Status, i64)>,
     /// Queued jobs that a worker could take now.
     pub ready: i64,

@@ -56,7 +56,6 @@ pub struct StoredEvent {
 /// An event that is not stored yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewEvent {
-    /// What it is about.
     pub kind: EventKind,
     /// What happened, for people.
     pub message: String,
@@ -65,7 +64,6 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// A change of status.
     #[must_use]
     pub fn status(status: Status, message: impl Into<String>) -> Self {
         Self { kind: EventKind::Status, message: message.into(), data: Some(json!({"status": status})) }

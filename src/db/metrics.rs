@@ -167,7 +167,6 @@ pub struct SeriesReader {
     current: Option<Position>,
 }
 
-/// A place in a series.
 #[derive(Debug)]
 struct Position {
     name: String,

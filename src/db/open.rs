@@ -124,7 +124,6 @@ fn may_come_up(error: &anyhow::Error) -> bool {
 /// How long a command waits for a database that starts, stops, or takes no writes. Whoever typed it waits too.
 const PATIENCE_OF_COMMANDS: Duration = Duration::from_secs(30);
 
-/// The patience of a command.
 struct Patience {
     until: Instant,
     has_said: bool,

@@ -18,7 +18,6 @@ pub struct Finished {
     pub dataset: Option<String>,
     /// Its student's best top-1 accuracy in percent.
     pub best_top1: Option<f64>,
-    /// When it ended.
     pub finished_at: DateTime<Utc>,
     /// Whether it has the label `keep`.
     pub is_kept: bool,

@@ -31,7 +31,6 @@ pub struct NewWorker {
     pub devices: i32,
     /// Memory of the first device in bytes.
     pub memory_bytes: Option<i64>,
-    /// The load of its machine.
     pub usage: Usage,
     /// What it can run; `None` if it does not say, and takes any job.
     pub abilities: Option<Abilities>,

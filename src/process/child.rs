@@ -15,7 +15,6 @@ use rustix::process::{
 };
 use tokio::sync::watch;
 
-/// A running child.
 #[derive(Debug)]
 pub struct Child {
     /// Process id, for logs. Signals are sent through a pidfd, which cannot be reused.

@@ -62,7 +62,6 @@ pub(super) fn gpus() -> usize {
     entries.filter(|entry| entry.file_name().to_str().is_some_and(is_gpu)).count()
 }
 
-/// The name of this machine.
 pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -58,7 +58,6 @@ const SILENCE: Duration = Duration::from_secs(600);
 /// Time until the machine is checked again after its first fault.
 const RECHECK: Duration = Duration::from_secs(5);
 
-/// Configuration of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
     /// Name shown on the dashboard.

@@ -14,7 +14,6 @@ use crate::db::errors::Transient;
 use crate::db::queue::{FencingToken, Write};
 use crate::protocol::{ErrorClass, Failure};
 
-/// The record of an attempt.
 #[derive(Debug)]
 pub(super) struct Recorder<'a> {
     context: &'a WorkerContext,

@@ -117,7 +117,6 @@ pub(super) async fn probe(program: &Path, devices: &str) -> Result<(), String> {
     Err(if said.is_empty() { format!("it {end}") } else { format!("it {end}: {said}") })
 }
 
-/// A running trainer.
 #[derive(Debug)]
 pub(super) struct Trainer {
     pub(super) child: Child,

@@ -47,7 +47,6 @@ pub struct RankConfig {
     pub settings: Settings,
 }
 
-/// The processes of the other ranks.
 #[derive(Debug, Clone, Default)]
 struct OtherRanks(Arc<(Mutex<Processes>, Condvar)>);
 

@@ -23,7 +23,6 @@ use distillery_core::trainer_flags::VerifyArgs;
 /// Bytes of the teacher's logits that a repetition keeps in memory. They only save time.
 const VERIFY_CACHE: u64 = 4 << 30;
 
-/// The result of a comparison.
 #[derive(Debug, Serialize)]
 pub struct Verdict {
     /// Whether both students are the same, bit for bit, and so are their files beside the manifest, if there are any.

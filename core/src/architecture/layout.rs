@@ -202,7 +202,6 @@ pub enum Op {
     },
     /// The mean of each window; padding counts as zeros.
     AveragePool(Pool),
-    /// The maximum of each window.
     MaxPool(Pool),
 }
 

@@ -33,7 +33,6 @@ pub use shufflenet::Shufflenet;
 pub use vgg::Vgg;
 pub use wide_resnet::WideResnet;
 
-/// A network.
 #[derive(Debug, Clone)]
 pub struct Architecture {
     /// The name used in job specifications.

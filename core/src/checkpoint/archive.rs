@@ -63,7 +63,6 @@ impl<'a> Archive<'a> {
         Ok(Self { source, zip, budget, checksums: Checksums { budget, right: 0, wrong: None } })
     }
 
-    /// Number of entries.
     pub(crate) fn len(&self) -> usize {
         self.zip.len()
     }

@@ -142,7 +142,6 @@ fn read_header(source: &ByteSource) -> Result<(u64, Header)> {
     Ok((length, header))
 }
 
-/// A tensor to write.
 #[derive(Debug, Clone, Copy)]
 pub struct NewTensor<'a> {
     /// PyTorch's key.

@@ -203,7 +203,6 @@ impl Tensor {
         &self.view.shape
     }
 
-    /// Number of elements.
     #[must_use]
     pub fn elements(&self) -> u64 {
         self.elements

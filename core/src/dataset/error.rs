@@ -38,7 +38,6 @@ pub enum Error {
         /// What is wrong, and the possible columns.
         message: String,
     },
-    /// A file is invalid.
     #[error("{}: {message}", path.display())]
     Invalid {
         path: PathBuf,

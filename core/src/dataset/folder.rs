@@ -22,7 +22,6 @@ use crate::text::counted;
 /// Largest encoded image, in bytes.
 const LARGEST_FILE: u64 = 256 << 20;
 
-/// The images of a class.
 #[derive(Debug)]
 struct Class {
     name: String,
@@ -31,7 +30,6 @@ struct Class {
     files: Vec<Box<str>>,
 }
 
-/// The images of a split.
 #[derive(Debug, Default)]
 struct SplitFiles {
     classes: Vec<Class>,

@@ -95,7 +95,6 @@ pub const KEPT_BYTES: u64 = 256 << 20;
 
 /// The images of a split with their labels, for any number of threads.
 pub trait Images: Debug + Send + Sync {
-    /// The class of each image.
     fn labels(&self) -> &[u32];
 
     /// Writes a part of an image as `side`×`side` red, then green, then blue bytes ([`plane_bytes`] in total). Grey
@@ -130,7 +129,6 @@ pub trait Images: Debug + Send + Sync {
     /// Unpacks the block of an image into the cache ahead of time. Errors are reported when an image is read.
     fn fetch(&self, _index: usize) {}
 
-    /// Number of images.
     fn len(&self) -> usize {
         self.labels().len()
     }

@@ -58,7 +58,6 @@ pub struct SelectedImages {
     pub split: String,
     /// Ascending; `None` for all.
     pub positions: Option<Vec<usize>>,
-    /// The class of each.
     pub labels: Vec<u32>,
 }
 

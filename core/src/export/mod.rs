@@ -41,7 +41,6 @@ pub enum Error {
     /// The student's weights.
     #[error("the student's weights: {0}")]
     Weights(#[from] checkpoint::Error),
-    /// The exported network.
     #[error("the network: {0}")]
     Network(#[from] exported::Error),
     /// The student cannot be written in this format.

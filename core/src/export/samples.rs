@@ -54,7 +54,6 @@ struct Affine {
     offset: Vec<f32>,
 }
 
-/// Some of the samples.
 #[derive(Debug)]
 pub struct Batch<'a> {
     pub images: Vec<f32>,

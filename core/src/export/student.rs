@@ -9,7 +9,6 @@ use crate::checkpoint::error::shown;
 use crate::checkpoint::{Checkpoint, Dtype, NETWORK};
 use crate::exported::{self, ExportedNetwork, Graph, Origin, StoredTensor, TensorRole, Value};
 
-/// A trained student.
 #[derive(Debug)]
 pub struct Student {
     graph: Graph,

@@ -32,7 +32,6 @@ pub const TRAIN_LOSS_CLUSTERING: &str = "train/loss_clustering";
 pub const TRAIN_TOP1: &str = "train/top1";
 /// Fraction of the training images since the last point that have a label.
 pub const TRAIN_LABELLED_FRACTION: &str = "train/labelled_fraction";
-/// The learning rate.
 pub const LEARNING_RATE: &str = "lr";
 /// Training images per second since the last point.
 pub const IMAGES_PER_SECOND: &str = "images_per_second";

@@ -5,7 +5,6 @@ use utoipa::ToSchema;
 
 use super::TeacherCache;
 
-/// The training recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingSpec {
     pub epochs: u32,
@@ -61,7 +60,6 @@ fn one() -> u32 {
     1
 }
 
-/// The optimiser.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum OptimizerSpec {

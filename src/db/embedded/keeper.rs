@@ -31,7 +31,6 @@ impl KeptServer {
         Ok(Self { url, stop, task })
     }
 
-    /// The URL to connect to.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url

@@ -8,9 +8,7 @@ use crate::spec::JobSpec;
 /// What the devices of a worker or of a trainer are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// Processors.
     Cpu,
-    /// An NVIDIA GPU.
     Cuda,
 }
 

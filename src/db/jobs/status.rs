@@ -34,15 +34,10 @@ pub enum Status {
 /// What can happen to a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// A worker takes it.
     Claim,
-    /// A user cancels it.
     Cancel,
-    /// A user pauses it.
     Pause,
-    /// A user resumes it.
     Resume,
-    /// A user retries it.
     Retry,
     /// Its trainer finished and its student is published.
     Succeed,

@@ -89,7 +89,6 @@ pub struct SummaryQuery {
 /// A page of jobs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// The jobs.
     pub data: Vec<Summary>,
     /// How many jobs of each status match, whatever statuses are asked for; [`Status::Unknown`] only if there are any.
     pub statuses: Vec<(Status, i64)>,

@@ -12,7 +12,6 @@ use crate::text::counted;
 /// What a trainer has reported since the last write.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReportBatch {
-    /// The latest progress.
     pub progress: Option<Progress>,
     /// New points, in order.
     pub points: Vec<Point>,
@@ -64,7 +63,6 @@ pub async fn teacher_evaluated(pool: &PgPool, write: &Write, evaluation: &Evalua
     Ok(written.await?.is_some())
 }
 
-/// Writes a batch of reports.
 pub async fn record(pool: &PgPool, write: &Write, batch: &ReportBatch) -> sqlx::Result<bool> {
     let written = HeldJob::change(pool, write, async |job| {
         if let Some(progress) = &batch.progress {

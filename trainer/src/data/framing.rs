@@ -8,7 +8,6 @@ use distillery_core::spec::Policy;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Framing {
-    /// The whole image.
     Whole,
     /// A central crop, as in ImageNet's evaluation.
     Centre {
@@ -18,7 +17,10 @@ pub enum Framing {
     /// A random part in every epoch, mirrored half of the time: [`resized_crop`](super::resized_crop).
     ResizedCrop,
     /// A part, to which other operations are applied in every epoch.
-    Varied { part: VariedPart, policy: Policy },
+    Varied {
+        part: VariedPart,
+        policy: Policy,
+    },
 }
 
 impl Framing {
@@ -32,7 +34,6 @@ impl Framing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VariedPart {
-    /// The whole image.
     Whole,
     /// A crop of the padded image, mirrored half of the time: that of [`Crops::of_view`](super::Crops::of_view).
     CropFlip,

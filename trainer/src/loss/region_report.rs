@@ -16,7 +16,6 @@ const LARGEST_PAIRS: usize = 200;
 /// The content of `regions.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RegionReport {
-    /// Images counted.
     pub images: u64,
     /// Fraction of the regions of all scales that are complementary.
     pub complementary_fraction: f64,
@@ -26,7 +25,6 @@ pub struct RegionReport {
     pub votes: Vec<Vote>,
 }
 
-/// The regions of one scale.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScaleReport {
     /// m, for m×m regions.

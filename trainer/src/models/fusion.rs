@@ -25,7 +25,6 @@ pub(super) struct Step {
     pub inputs: Vec<Input>,
     /// The batch norm that follows a frozen convolution.
     pub norm: Option<FoldedNorm>,
-    /// The value that is added.
     pub added: Option<ValueId>,
     /// Whether a ReLU comes last.
     pub relu: bool,

@@ -51,7 +51,6 @@ impl Input {
 pub(super) enum Op {
     Convolution(Kernel),
     BatchNorm(Norm),
-    /// max(x, 0)
     Relu,
     /// The sum of two values of the same shape.
     Add,
@@ -168,7 +167,7 @@ pub(super) enum Op {
     /// Ones, else zeros. No inputs.
     Bernoulli {
         shape: Vec<Size>,
-        /// Of a one.
+        /// Its probability is that of a one.
         random: Random,
     },
     /// No inputs.

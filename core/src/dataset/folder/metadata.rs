@@ -34,7 +34,6 @@ pub(super) enum Scope {
     Everything,
 }
 
-/// The positions of the columns.
 struct Columns {
     files: usize,
     labels: usize,

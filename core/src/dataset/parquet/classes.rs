@@ -12,7 +12,6 @@ use super::{Classes, Error, ShardFile, labels};
 /// Least number of images for which a different label on each of them is suspicious.
 const SUSPICIOUS: usize = 10;
 
-/// The classes of a split.
 pub(super) fn of(split: &str, shards: &[ShardFile]) -> Result<Classes, Error> {
     let first = &shards[0];
     if let Some(other) = shards.iter().find(|shard| shard.is_text() != first.is_text()) {

@@ -226,7 +226,6 @@ impl<'a> Builder<'a> {
         Ok(self.constant("averages", DataType::Float, &[rows, columns], bytes))
     }
 
-    /// A list of integers.
     pub(super) fn ints(&mut self, values: &[i64]) -> String {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.constant("numbers", DataType::Int64, &[values.len() as u64], bytes)
@@ -259,7 +258,6 @@ impl<'a> Builder<'a> {
         self.step(base, "Concat", parts, vec![AttributeProto::int("axis", 0)])
     }
 
-    /// The sizes of a value.
     pub(super) fn sizes(&self, value: ValueId) -> &'a [Size] {
         let graph: &'a Graph = self.graph;
         &graph.values[value].shape

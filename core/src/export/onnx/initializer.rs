@@ -15,7 +15,6 @@ const RAW_DATA: u32 = 9;
 /// The field of a graph's tensors.
 const INITIALIZER: u32 = 5;
 
-/// A tensor to write.
 #[derive(Debug)]
 pub(super) struct Initializer {
     pub(super) name: String,

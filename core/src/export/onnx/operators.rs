@@ -196,7 +196,6 @@ impl Builder<'_> {
     }
 }
 
-/// The attributes of a convolution.
 pub(super) fn convolution(stride: [u64; 2], padding: [u64; 2], dilation: [u64; 2], groups: u64) -> Vec<AttributeProto> {
     let ints = |name: &str, numbers: &[u64]| AttributeProto::ints(name, numbers.iter().copied().map(signed).collect());
     vec![

@@ -2,7 +2,6 @@
 
 use prost::Message;
 
-/// A file.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelProto {
     #[prost(int64, tag = "1")]
