@@ -37,7 +37,7 @@ const SECRET: [u8; 32] = [7; 32];
 #[derive(Clone, Copy)]
 enum Reply {
     Status(u16),
-    /// Sends the client elsewhere.
+    /// Redirects to another address.
     Redirect,
     /// Never answers.
     Hang,
@@ -51,14 +51,14 @@ struct Received {
 
 type Told = (mpsc::UnboundedSender<Received>, Arc<Mutex<VecDeque<Reply>>>);
 
-/// Somebody's server, which checks signatures.
+/// A receiver, which checks signatures.
 struct Receiver {
     url: String,
     requests: mpsc::UnboundedReceiver<Received>,
 }
 
 impl Receiver {
-    /// Replies so, and with 204 after the last.
+    /// Replies in this order, and then with 204.
     async fn start(replies: &[Reply]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
@@ -118,7 +118,7 @@ async fn post(api: &Api) -> String {
     job["id"].as_str().unwrap().to_owned()
 }
 
-/// What the API says of a job's only message, once it is as wanted.
+/// A job's only message as the API shows it, once `wanted` holds.
 async fn message(api: &Api, job: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let look = async {
         loop {
@@ -135,7 +135,7 @@ async fn message(api: &Api, job: &str, wanted: impl Fn(&Value) -> bool) -> Value
     tokio::time::timeout(PATIENCE, look).await.expect("the message becomes as wanted")
 }
 
-/// Lets the time until the next attempt pass.
+/// Makes the next attempt due now.
 async fn make_due(db: &TestDb) {
     sqlx::raw_sql(
         "update webhook_messages set next_attempt_at = now() where next_attempt_at is not null;
@@ -150,7 +150,7 @@ async fn make_due(db: &TestDb) {
 async fn every_end_of_a_job_is_told_with_its_outcome() {
     let mut receiver = Receiver::start(&[]).await;
     let (api, _running) = start(&receiver).await;
-    // Nobody is told of a job that names no webhook.
+    // No message is sent for a job that names no webhook.
     let silent = api.job().await;
     api.db.change(&silent, Change::Cancel).await;
 
@@ -194,7 +194,7 @@ async fn a_message_that_was_not_accepted_is_sent_again_with_the_same_id() {
     assert_eq!((&noted["attempts"], &noted["last_error"]), (&json!(1), &json!("the receiver answered 500")));
     let due: chrono::DateTime<Utc> = noted["next_attempt_at"].as_str().unwrap().parse().unwrap();
     assert!(due > noted["created_at"].as_str().unwrap().parse::<chrono::DateTime<Utc>>().unwrap());
-    // The second comes by itself.
+    // The second attempt is made without any help.
     let second = receiver.next().await;
     message(&api, &job, |message| message["last_error"] == "the receiver answered 307").await;
     make_due(&api.db).await;

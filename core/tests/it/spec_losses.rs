@@ -95,7 +95,7 @@ fn regions_are_compared_with_each_other_where_there_are_several() {
     let pointer = "/distillation/weights/clustering";
     assert_one_fault(json!({"method": "kd", "weights": {"clustering": 2}}), pointer, "is used by sdd_ methods only");
     assert_one_fault(json!({"weights": {"clustering": -1}}), pointer, "found -1");
-    // It is something to learn, too.
+    // The clustering is something to learn, too.
     let alone = json!({"weights": {"cross_entropy": 0, "distillation": 0, "clustering": 1}});
     assert!(parse(alone).is_ok());
     let doubted = |distillation: Value| {

@@ -1,4 +1,4 @@
-//! Name, labels, priority and notes of a job that is there.
+//! Changes of a job's name, labels, priority and notes.
 
 use distillery::db::jobs::Change;
 use reqwest::Method;
@@ -71,7 +71,7 @@ async fn an_ended_job_takes_names_labels_and_notes_and_one_that_succeeded_no_pri
     api.publish(&api.claim().await, &[("student.safetensors", b"student")]).await;
     let job = patch(&api, &succeeded, &json!({"name": "best", "notes": "take this"})).await.expect(200);
     assert_eq!((&job["status"], &job["notes"]), (&json!("succeeded"), &json!("take this")));
-    // All or nothing.
+    // All changes are made, or none.
     patch(&api, &succeeded, &json!({"priority": 5, "name": "no"})).await.says(409, &["it is succeeded", "priority"]);
     assert_eq!(api.get(&format!("/v1/jobs/{succeeded}")).await.expect(200)["name"], "best");
 }

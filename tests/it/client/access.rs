@@ -38,7 +38,7 @@ async fn a_token_comes_from_a_private_file_or_the_environment() {
     let default = home.path().join(".config/distillery/token");
     write(&default, &format!("{secret}\n"), 0o600);
     run(&api.url, home.path(), &["jobs"]).await.expect(0);
-    // A file that is named comes before one that is not, and before the environment.
+    // A file that the command line names comes before the environment and the file of the configuration.
     let named = home.path().join("another token");
     write(&named, "dst_wrong", 0o400);
     let mut with_both = command(&api.url, home.path(), &["jobs", "--token-file", named.to_str().unwrap()]);

@@ -1,4 +1,4 @@
-//! Downloads and uploads, whole, cut off and damaged.
+//! Downloads and uploads: complete, interrupted and damaged.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use super::run;
 use crate::support::api::{Api, checkpoint};
 use crate::support::worker::files_below;
 
-/// A student with bytes that tell their place, of several times what a connection buffers.
+/// A student several times as large as what a connection buffers. Each byte depends on its position.
 fn student() -> Vec<u8> {
     (0..1_500_000_u32).flat_map(u32::to_le_bytes).collect()
 }
 
-/// A job that has published its files.
+/// A job with published files.
 async fn published(api: &Api, student: &[u8]) -> String {
     let id = api.job().await;
     let files: [(&str, &[u8]); 4] = [
@@ -70,7 +70,7 @@ async fn a_download_that_is_cut_off_goes_on_where_it_stopped() {
     assert!(output.status.success() && output.stdout == bytes);
 }
 
-/// The part of a file that a download has left in a directory.
+/// The partial file that a download has left in a directory.
 fn part(dir: &Path) -> String {
     let files = files_below(dir);
     assert_eq!(files.len(), 1, "{files:?}");
@@ -128,7 +128,7 @@ async fn another_file_is_not_replaced_unless_that_is_asked_for() {
     assert_eq!(files_below(home.path()), ["student"]);
 }
 
-/// A server that sends other bytes than those whose hash it names.
+/// A server that sends bytes with another SHA-256 than it says.
 async fn lying() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -159,7 +159,7 @@ async fn an_upload_prints_the_id_and_is_sent_again_if_it_is_cut_off() {
     let bytes = checkpoint("resnet20", 10);
     std::fs::write(home.path().join("teacher.safetensors"), &bytes).unwrap();
     let expected = format!("ckpt_{}\n", &hex::encode(Sha256::digest(&bytes))[..32]);
-    // The answer to the first is lost.
+    // The answer to the first request is lost.
     let proxy = Proxy::start(&api.url, &[0]).await;
     let arguments = ["upload", "teacher.safetensors", "--architecture", "resnet20", "--num-classes", "10"];
     let ran = run(&proxy.url, home.path(), &arguments).await;

@@ -1,4 +1,4 @@
-//! `watch` and `logs`: until a job ends, whatever happens to the connection or to the command.
+//! `watch` and `logs` follow a job to its end, whatever happens to the connection or to the command.
 
 use distillery::db::jobs::Change;
 use distillery::db::queue::{self, FencingToken, ReportBatch};
@@ -44,7 +44,7 @@ async fn a_watched_job_that_fails_fails_the_command_with_a_code_of_its_own() {
     let last = lines.until("failed (numeric)").await;
     assert!(last.contains("step 7: loss is NaN"), "{last}");
     assert_eq!(process.ended().await.code(), Some(6));
-    // Of a job that has ended already, too.
+    // This works for a job that has ended already, too.
     let said = run(&api.url, home.path(), &["watch", &id]).await.expect(6);
     assert!(said.contains("one epoch is done") && said.contains("failed (numeric)"), "{said}");
 }

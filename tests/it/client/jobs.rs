@@ -1,4 +1,4 @@
-//! Jobs from a shell: written, posted, listed, controlled.
+//! Writing, posting, listing and controlling jobs from a shell.
 
 use std::io::Write;
 use std::path::Path;
@@ -31,7 +31,7 @@ async fn a_job_is_posted_watched_and_its_student_taken() {
     assert_eq!(taken["sha256"], job["result"]["student"]["sha256"]);
     let list = run(&server.url, home.path(), &["jobs", "--status", "succeeded"]).await.expect(0);
     assert!(list.lines().nth(1).unwrap().starts_with(id), "{list}");
-    // With a learning rate at which it diverges.
+    // Training diverges at this learning rate.
     let mut job = quick_job();
     job["training"]["optimizer"] = json!({"learning_rate": 1000, "momentum": 0.99, "weight_decay": 1000});
     job["training"]["clip_grad_norm"] = Value::Null;
@@ -158,7 +158,7 @@ async fn a_first_job_is_written_from_a_data_set_and_a_teacher_and_can_be_posted(
     assert_eq!(job["teacher"]["architecture"], "resnet20");
     assert_eq!((&job["student"], &job["dataset"]), (&json!({"architecture": "resnet8"}), &json!({"name": "ten"})));
     let id = run(&api.url, home.path(), &["submit", "job.json"]).await.expect(0);
-    // A file that is there stays, and another job's student can be the teacher.
+    // An existing file stays, and another job's student can be the teacher.
     run(&api.url, home.path(), &arguments).await.fails(1);
     let full =
         ["init", "--dataset", "ten", "--teacher", id.trim(), "--student", "resnet14", "-o", "all.json", "--full"];

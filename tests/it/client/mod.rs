@@ -1,4 +1,4 @@
-//! Promise: whoever has a shell can post, watch and control jobs and take their files, and a script can tell by the
+//! Promise: from a shell one can post, watch and control jobs and download their files, and a script can tell by the
 //! exit code how that ended. The tests run the real program.
 
 mod access;
@@ -60,7 +60,7 @@ pub fn command(url: &str, dir: &Path, arguments: &[&str]) -> Command {
 
 /// Runs a command to its end.
 pub async fn finish(mut command: Command) -> Ran {
-    // The API may be served by this thread.
+    // Not blocking, because this thread may serve the API.
     let output = tokio::task::spawn_blocking(move || command.output().expect("the program starts"));
     let output = output.await.expect("the thread ends");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");

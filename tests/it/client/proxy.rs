@@ -1,4 +1,4 @@
-//! A connection to a server that breaks where a test wants it to.
+//! Connections to a server that break where a test says.
 
 use std::sync::{Arc, Mutex};
 

@@ -29,7 +29,7 @@ impl Place {
         self.dir.path().join("cache")
     }
 
-    /// Room for so many bytes.
+    /// A cache with room for this number of bytes.
     fn cache(&self, limit: u64) -> DatasetCache {
         DatasetCache::new(self.directory(), limit)
     }
@@ -99,7 +99,7 @@ async fn the_copy_that_was_used_longest_ago_goes_first_and_none_that_is_used() {
     let [one, two, three] = [place.store("one..").await, place.store("two..").await, place.store("three").await];
     drop(cache.get(&place.store, &one, nothing).await.unwrap());
     drop(cache.get(&place.store, &two, nothing).await.unwrap());
-    // Later than the clock of the file system is coarse.
+    // Longer than the resolution of the file system's clock.
     let lock = |stored: &StoredDataset| place.directory().join(format!("{}-{}.lock", stored.name, stored.sha256));
     let past = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
     std::fs::File::options().write(true).open(lock(&two)).unwrap().set_modified(past).unwrap();

@@ -1,4 +1,4 @@
-//! Archives that are no data sets, or are to do harm.
+//! Archives that are not data sets, or are malicious.
 
 use crate::support::api::{Answer, Api};
 use crate::support::archives::{announced, ended, entry, gzip, pets, ppm, tar, zip, zip_with, zstd};
@@ -6,7 +6,7 @@ use crate::support::worker::files_below;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
-/// All faults of a refused upload, after which nothing of it is left anywhere.
+/// All faults of a refused upload. Checks that nothing of it is left anywhere.
 async fn refused(api: &Api, bytes: Vec<u8>) -> Vec<String> {
     let problem = api.upload_dataset("pets", bytes).await.problem(422);
     api.get("/v1/datasets/pets").await.problem(404);
@@ -23,7 +23,7 @@ async fn refused(api: &Api, bytes: Vec<u8>) -> Vec<String> {
     if faults.is_empty() { vec![problem["detail"].as_str().unwrap().to_owned()] } else { faults }
 }
 
-/// The only fault of an archive with this entry beside a data set.
+/// The only fault of an archive that has this entry in addition to a data set.
 async fn fault(api: &Api, bytes: Vec<u8>, expected: &str) {
     let faults = refused(api, bytes).await;
     let [fault] = faults.as_slice() else { panic!("{faults:?}") };
@@ -128,10 +128,10 @@ async fn bombs_end_before_they_fill_anything() {
     for bytes in [zip(&bomb), gzip(&tar(&bomb)), zstd(&tar(&bomb))] {
         fault(&api, bytes, growth).await;
     }
-    // What is passed over takes time all the same.
+    // Entries that are passed over take time all the same.
     let hidden = [pets(), vec![(".bomb", zeros)]].concat();
     fault(&api, zstd(&tar(&hidden)), growth).await;
-    // Entries take room, however small they are.
+    // Entries take space, however small they are.
     let many: Vec<_> = (0..140_000).map(|number| entry(format!("train/cat/{number}/").as_bytes(), b'5', b"")).collect();
     fault(&api, zstd(&tar_with(many)), growth).await;
     let long = announced(b"PaxHeaders/x", b'x', 1 << 40, b"");

@@ -1,4 +1,4 @@
-//! From upload to deletion.
+//! Data sets from upload to deletion.
 
 use distillery::db::jobs::Change;
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ async fn a_name_means_the_latest_version_and_a_job_is_pinned_to_it() {
     let details = api.get("/v1/datasets/pets").await.expect(200);
     let versions: Vec<_> = details["versions"].as_array().unwrap().iter().map(|one| &one["id"]).collect();
     assert_eq!((&details["id"], versions), (&new["id"], vec![&new["id"], &old["id"]]));
-    // What came last is what the name means, even if it is not new.
+    // The name means the last upload, even if its version is not new.
     api.upload_dataset("pets", zip(&pets())).await.expect(200);
     assert_eq!(api.get("/v1/datasets/pets").await.expect(200)["id"], old["id"]);
     let fault = api.post("/v1/jobs", &on("pet")).await.problem(422);

@@ -1,4 +1,4 @@
-//! What a data set's page and its images say.
+//! The details, statistics and images of a data set.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -17,7 +17,7 @@ async fn decoded(api: &Api, name: &str) -> Value {
                 return details;
             }
             assert_eq!(details["statistics_fault"], Value::Null);
-            // No event tells of it.
+            // No event announces them, so this polls.
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
@@ -107,7 +107,7 @@ async fn images_that_are_in_two_splits_are_a_warning() {
     let number = |field: &str| statistics[field][0].as_f64().unwrap();
     assert!((number("mean") - mean).abs() < 1e-9, "{} {mean}", number("mean"));
     assert!((number("std") - deviation).abs() < 1e-9, "{} {deviation}", number("std"));
-    // They are kept with the version.
+    // They are stored with the version.
     let stored: i64 = sqlx::query_scalar("select count(*) from datasets where statistics is not null")
         .fetch_one(&api.db.pool)
         .await

@@ -1,5 +1,5 @@
-//! Promise: somebody without access to the server's disk can upload a data set, see what the server understood of it,
-//! and train on it anywhere; and no archive does anything but become a data set.
+//! Promise: somebody without access to the server's disk can upload a data set, see how the server reads it, and train
+//! on it on any worker; and no archive does anything but become a data set.
 
 mod cache;
 mod hostile;

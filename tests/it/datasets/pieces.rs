@@ -1,4 +1,4 @@
-//! Uploads that come in pieces.
+//! Uploads in pieces.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ async fn an_upload_goes_on_where_it_was_broken_and_nowhere_else() {
     let bytes = zip(&pets());
     let (half, end) = (bytes.len() / 2, bytes.len());
     put(&api, "pets?upload=mine", &bytes, 0..half).await.expect(202);
-    // The connection breaks before the second piece is whole.
+    // The connection breaks before the second piece is complete.
     let begun = futures::stream::iter([Ok(bytes[half..half + 10].to_vec()), Err(std::io::Error::other("broken"))]);
     let request = api.request(Method::PUT, "/v1/datasets/pets?upload=mine");
     let request = request.header("content-range", format!("bytes {half}-{}/{end}", end - 1));

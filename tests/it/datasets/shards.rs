@@ -1,4 +1,4 @@
-//! Parquet shards that come one by one.
+//! Parquet shards that are uploaded one by one.
 
 use serde_json::{Value, json};
 

@@ -226,7 +226,7 @@ fn the_loss_of_a_mixed_image_is_that_mix_of_the_losses_with_its_labels() {
             close(&found.loss, mean(&one.loss, &two.loss));
             close(&found.complementary, mean(&one.complementary, &two.complementary));
             close(&found.complementary_fraction, mean(&one.complementary_fraction, &two.complementary_fraction));
-            // Labels make no difference to it.
+            // It does not depend on the labels.
             close(found.clustering.as_ref().unwrap(), one.clustering.as_ref().unwrap().double_value(&[]));
             let whole = Target { labels: own.shallow_clone(), mixed: None };
             close(&no_grad(|| loss.apply_mixed(&regions(1), &teacher, &whole)).loss, one.loss.double_value(&[]));
@@ -242,7 +242,7 @@ fn an_image_without_a_label_has_no_cross_entropy_and_the_teachers_class_in_its_p
     let labels = Tensor::from_slice(&[0_i64, -1, 5, -1]);
     let labelled = Tensor::from_slice(&[0_i64, 2]);
     let of_labelled = whole.of(&logits().index_select(0, &labelled), &Target::of(&Tensor::from_slice(&[0_i64, 5])));
-    // Two of four images count.
+    // Only two of the four images have a loss.
     close(&loss.of(&logits(), &Target::of(&labels)), of_labelled.double_value(&[]) / 2.0);
     let teacher = hashed(&[4, 6], 5);
     let completed = Vec::<i64>::try_from(Target::of(&labels).completed(&teacher).labels).unwrap();

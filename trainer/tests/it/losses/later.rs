@@ -1,5 +1,5 @@
-//! What came after the paper of SDD: TTM, WTTM, DIST, standardised logits and iCD's clustering, against their formulas
-//! in plain Rust and against values of their authors' code. Everything in float64, so that nothing depends on the
+//! Losses that came after the paper of SDD: TTM, WTTM, DIST, standardised logits and iCD's clustering, against their
+//! formulas in plain Rust and against values of their authors' code. All in float64, so that nothing depends on the
 //! processor.
 
 use distillery_core::spec::Grouping;

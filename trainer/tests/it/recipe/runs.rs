@@ -14,7 +14,7 @@ use crate::resume::{assert_kill_within_an_epoch_changes_nothing, long};
 use crate::support::training::{BATCH, Training, specification};
 use crate::support::{Workspace, merged, outcome, program, started, text};
 
-/// Everything at once that a recipe can have.
+/// A recipe with every field at once.
 fn everything() -> Value {
     json!({
         "label_smoothing": 0.1, "mixup_alpha": 0.4, "cutmix_alpha": 1.0, "auto_augment": "rand_augment",
@@ -80,7 +80,7 @@ fn cached_views_of_varied_images_give_the_student_of_a_run_without_cache() {
         workspace.finish(&spec, "files", &flags);
         let student = |output: &str| workspace.bytes(format!("{output}/student-last.safetensors"));
         assert!(student("memory") == student("none") && student("memory") == student("files"), "{augmentation}");
-        // Other operations make other images, of which the teacher's logits are others.
+        // Other operations give other images, and so other logits of the teacher.
         let other = merged(spec, json!({"training": {"auto_augment": "rand_augment"}}));
         workspace.finish(&other, "other", &flags);
         let files = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
@@ -138,7 +138,7 @@ fn a_run_that_gets_no_better_ends_early_says_so_and_can_be_verified() {
     let mut verify = program("verify");
     verify.arg(workspace.path("out/manifest.json")).args(["--device", "cpu", "--threads", "1"]);
     assert!(run(verify).contains("last epoch"));
-    // The same command finds it finished.
+    // Running the same command again finds the run finished.
     let again = workspace.finish(&spec, "out", &[]);
     assert!(logged(&again, "the run has finished already"), "{again:?}");
 }
@@ -231,7 +231,7 @@ fn images_without_labels_are_learned_from_the_teacher_alone() {
         assert!(labelled.iter().all(|point| (point.value - 120.0 / 170.0).abs() < 0.1), "{labelled:?}");
         let top1 = points(&workspace, method, series::TRAIN_TOP1);
         assert!(top1.iter().all(|point| point.value <= 100.0), "{top1:?}");
-        // Their labels make no difference.
+        // Their labels have no effect.
         let labels = workspace.path("data/t10k-labels-idx1-ubyte");
         crate::support::alter(&labels);
         workspace.finish(&spec, &format!("{method}-other"), &[]);
