@@ -109,6 +109,8 @@ async fn a_piece_says_what_it_is() {
     for range in ["0-9/20", "bytes 9-0/20", "bytes 0-20/20", "bytes 0-9/*", "bytes */20", "bytes -1-9/20"] {
         send("?upload=mine", Some(range)).await.says(400, &["FIRST-LAST/SIZE"]);
     }
-    send("?upload=mine", Some("bytes 0-8/20")).await.says(400, &["the body has 10 bytes, but its Content-Range says 9"]);
+    send("?upload=mine", Some("bytes 0-8/20"))
+        .await
+        .says(400, &["the body has 10 bytes, but its Content-Range says 9"]);
     api.get("/v1/datasets/pets/uploads/mine").await.problem(404);
 }
