@@ -1,6 +1,7 @@
 //! Defaults that follow from other fields: the published recipe's, or the field's usual ones.
 
-use super::{Augmentation, BaseLoss, ExportedNetwork, StudentRequest, TeacherRequest};
+use super::requested::{StudentRequest, TeacherRequest};
+use super::{Augmentation, BaseLoss, ExportedNetwork};
 use crate::architecture::Architecture;
 
 /// Images up to this side are augmented like CIFAR's by default: Tiny ImageNet's size.
@@ -27,12 +28,6 @@ pub(super) fn published_milestones(epochs: u32) -> Vec<u32> {
         [5, 6, 7].iter().map(|eighths| (epochs * eighths + 4) / 8).filter(|&epoch| epoch > 0).collect();
     milestones.dedup();
     milestones
-}
-
-/// The side to which ImageNet's images are usually resized before the centre of `side` pixels is taken: 256 for 224.
-#[must_use]
-pub fn usual_resize(side: u32) -> u32 {
-    (f64::from(side) * 256.0 / 224.0).round() as u32
 }
 
 /// The settings that are published for standardised logits.

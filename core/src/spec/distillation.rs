@@ -2,7 +2,7 @@
 
 use super::defaults::{Kinship, Standardised};
 use super::reader::ObjectReader;
-use super::request::Defaults;
+use super::requested::Defaults;
 use super::{DistillationSpec, Networks, Weights};
 use crate::text::counted;
 

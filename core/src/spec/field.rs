@@ -6,6 +6,15 @@ use serde_json::{Value, json};
 
 use super::{BaseLoss, Method};
 
+/// JSON numbers are exact up to 2^53 in every language that may read a specification back.
+pub(super) const LARGEST_EXACT: i64 = (1 << 53) - 1;
+pub(super) const MOST_EPOCHS: i64 = 100_000;
+
+/// [`Field::new`], in few characters for the table.
+pub(super) const fn field(name: &'static str, kind: Kind, description: &'static str) -> Field {
+    Field::new(name, kind, description)
+}
+
 /// A JSON object and its fields, in the order in which people read them.
 #[derive(Debug)]
 pub struct Object {
@@ -36,7 +45,7 @@ pub struct Field {
     pub is_rare: bool,
     /// Whether jobs stored by earlier versions lack it.
     pub is_newer: bool,
-    /// Whether it stands for others, which the job has in its place.
+    /// Whether the resolved specification has other fields in its place.
     pub is_in_requests_only: bool,
 }
 

@@ -8,22 +8,15 @@ mod training;
 
 use super::field::Document::{Job, TrainingFile};
 use super::field::Kind::{Architecture, Channels, CheckpointId, Choice, Integer, Name, Number, Path, Text};
-use super::field::{Field, Kind, Literal, Object, UsedBy};
+use super::field::{Kind, LARGEST_EXACT, Literal, Object, UsedBy, field};
 use super::loss_fields::DISTILLATION;
 use crate::dataset::{LONGEST_NAME, MeanStd};
 use training::TRAINING;
 
-/// JSON numbers are exact up to 2^53 in every language that may read a specification back.
-const LARGEST_EXACT: i64 = (1 << 53) - 1;
 pub(super) const LONGEST_JOB_NAME: usize = 200;
-pub(super) const MOST_EPOCHS: i64 = 100_000;
 
 /// From the last to the first in the queue.
 pub(super) const PRIORITY: Kind = Integer(-1000..=1000);
-
-pub(super) const fn field(name: &'static str, kind: Kind, description: &'static str) -> Field {
-    Field::new(name, kind, description)
-}
 
 pub(super) const JOB: Object = Object {
     name: "JobSpec",

@@ -1,8 +1,8 @@
 //! The data set of a document as far as it can be read.
 
 use super::reader::ObjectReader;
-use super::request::normalisation;
-use super::{DatasetLocation, DatasetSpec, EvalCrop};
+use super::requested::DatasetLocation;
+use super::{DatasetSpec, EvalCrop};
 
 /// `native` is the side in pixels for which the networks were made. Returns whether the document has another, too.
 pub(super) fn dataset(reader: ObjectReader<'_>, native: Option<u32>) -> (DatasetSpec<DatasetLocation>, bool) {
@@ -77,4 +77,14 @@ fn eval_framing(reader: &ObjectReader<'_>, image_size: u32) -> (Option<EvalCrop>
         _ => {}
     }
     (crop, resize)
+}
+
+/// `mean` and `std`: both or neither.
+pub(super) fn normalisation(reader: &ObjectReader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
+    match (reader.is_given("mean"), reader.is_given("std")) {
+        (true, false) => reader.fault("std", "is required together with mean"),
+        (false, true) => reader.fault("mean", "is required together with std"),
+        _ => {}
+    }
+    (reader.optional("mean"), reader.optional("std"))
 }

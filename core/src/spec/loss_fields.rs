@@ -2,8 +2,7 @@
 
 use super::BaseLoss;
 use super::field::Kind::{Boolean, Choice, Integer, Integers, Number, Numbers};
-use super::field::{Kind, Literal, Object, UsedBy};
-use super::fields::{MOST_EPOCHS, field};
+use super::field::{Kind, Literal, MOST_EPOCHS, Object, UsedBy, field};
 
 pub(super) const LARGEST_WEIGHT: f64 = 1e6;
 const MOST_SCALES: usize = 16;

@@ -26,6 +26,7 @@ mod presets;
 mod reader;
 mod recipe;
 mod request;
+mod requested;
 mod resolved;
 mod schema;
 mod stored;
@@ -36,23 +37,23 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use amendment::{Amendment, LONGEST_NOTES, LabelChanges};
-pub use defaults::usual_resize;
 pub use doubts::{doubts, of_images};
 pub use method::{BaseLoss, Method};
 pub use network::{ExportedNetwork, Network, Networks};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
 pub use presets::Recipe;
 pub use reader::MOST_LABELS;
-pub use request::{DatasetLocation, Defaults, Request, StudentRequest, TeacherRequest};
+pub use request::Request;
+pub use requested::{DatasetLocation, Defaults, StudentRequest, TeacherRequest};
 pub use resolved::{
     DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, StudentHead, StudentSpec,
-    TeacherSource, TeacherSpec, Weights,
+    TeacherSource, TeacherSpec, Weights, usual_resize,
 };
 pub use schema::{JobSpecRequest, schemas};
-pub use teacher_cache::TeacherCache;
+pub use teacher_cache::{TeacherCache, Variation};
 pub use training::{
     Augmentation, AutoAugment, ClassWeights, LabelLoss, OptimizerSpec, Policy, Precision, Sampling, ScheduleSpec,
-    TrainingSpec, Variation,
+    TrainingSpec,
 };
 
 /// One fault of a specification.

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::field::Document;
-use super::request::{DatasetLocation, Request, StudentRequest, TeacherRequest, known};
+use super::request::{Request, known};
+use super::requested::{DatasetLocation, StudentRequest, TeacherRequest};
 use super::{DatasetSpec, DistillationSpec, Fault, Networks, StudentHead, StudentSpec, TeacherSpec, TrainingSpec};
 use crate::architecture::{self, Architecture, UnknownArchitecture};
 

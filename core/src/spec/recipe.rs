@@ -2,11 +2,11 @@
 
 use super::defaults::{published_learning_rate, published_milestones, usual_augmentation};
 use super::reader::ObjectReader;
-use super::request::Defaults;
+use super::requested::{Defaults, StudentRequest};
 use super::training::{RAND_AUGMENT_MAGNITUDE, RAND_AUGMENT_OPS};
 use super::{
-    AutoAugment, ClassWeights, LabelLoss, OptimizerSpec, Recipe, Sampling, ScheduleSpec, StudentRequest, TeacherCache,
-    TrainingSpec, Variation,
+    AutoAugment, ClassWeights, LabelLoss, OptimizerSpec, Recipe, Sampling, ScheduleSpec, TeacherCache, TrainingSpec,
+    Variation,
 };
 use crate::text::counted;
 

@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::defaults::Kinship;
 use super::distillation::distillation;
 use super::field::Document;
-use super::images::dataset;
+use super::images::{dataset, normalisation};
 use super::reader::{Faults, ObjectReader};
 use super::recipe::training;
+use super::requested::{DatasetLocation, Defaults, StudentRequest, TeacherRequest};
 use super::{
     DatasetName, DatasetSpec, DistillationSpec, ExportedNetwork, Fault, JobSpec, Method, Network, Networks,
     StudentHead, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, fields,
@@ -34,54 +35,6 @@ pub struct Request {
     pub max_attempts: u32,
     pub labels: BTreeMap<String, String>,
     pub defaults: Defaults,
-}
-
-/// What is said about defaults, as sentences without a full stop.
-#[derive(Debug, Clone, Default)]
-pub struct Defaults {
-    /// Those that may not be as meant, and what else a job's history warns of.
-    pub doubtful: Vec<String>,
-    /// Those that follow from exported networks, for which nothing is published, and what a recipe sets: a job's
-    /// history says them, too.
-    pub noted: Vec<String>,
-    /// Those that are published for such a pair of networks or such settings, but not for all: for dry runs.
-    pub published: Vec<String>,
-}
-
-/// The teacher as far as it could be read.
-#[derive(Debug, Clone, Default)]
-pub struct TeacherRequest {
-    /// `None` if it is faulty, if only the checkpoint or the job tells it, or if it is an exported network.
-    pub architecture: Option<&'static Architecture>,
-    /// `None` unless it is known to be an exported network.
-    pub exported: Option<ExportedNetwork>,
-    pub checkpoint: Option<String>,
-    /// The file of an exported network whose weights the checkpoint has.
-    pub network: Option<PathBuf>,
-    pub job: Option<String>,
-    pub mean: Option<[f64; 3]>,
-    pub std: Option<[f64; 3]>,
-    pub min_top1: Option<f64>,
-}
-
-/// The student as far as it could be read.
-#[derive(Debug, Clone)]
-pub struct StudentRequest {
-    /// As a teacher's.
-    pub architecture: Option<&'static Architecture>,
-    /// As a teacher's.
-    pub exported: Option<ExportedNetwork>,
-    pub checkpoint: Option<String>,
-    /// As a teacher's.
-    pub network: Option<PathBuf>,
-    pub head: Option<StudentHead>,
-}
-
-/// Where the data set is, as far as it could be read.
-#[derive(Debug, Clone)]
-pub struct DatasetLocation {
-    pub name: Option<String>,
-    pub path: Option<PathBuf>,
 }
 
 impl Request {
@@ -268,16 +221,6 @@ fn network_file(reader: &ObjectReader<'_>) -> Option<PathBuf> {
         reader.fault("network", "is an exported network, which has no architecture: leave out one of them");
     }
     network
-}
-
-/// `mean` and `std`: both or neither.
-pub(super) fn normalisation(reader: &ObjectReader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
-    match (reader.is_given("mean"), reader.is_given("std")) {
-        (true, false) => reader.fault("std", "is required together with mean"),
-        (false, true) => reader.fault("mean", "is required together with std"),
-        _ => {}
-    }
-    (reader.optional("mean"), reader.optional("std"))
 }
 
 fn student(reader: ObjectReader<'_>, found: Option<&Network>) -> StudentRequest {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Augmentation, BaseLoss, Method, TrainingSpec, usual_resize};
+use super::{Augmentation, BaseLoss, Method, TrainingSpec};
 use crate::architecture::Architecture;
 use crate::dataset::{Fold, SelectionRequest};
 
@@ -311,4 +311,10 @@ pub enum EvalPart {
         /// Pixels to which the shorter side is resized first.
         resize: u32,
     },
+}
+
+/// The side to which ImageNet's images are usually resized before the centre of `side` pixels is taken: 256 for 224.
+#[must_use]
+pub fn usual_resize(side: u32) -> u32 {
+    (f64::from(side) * 256.0 / 224.0).round() as u32
 }

@@ -5,10 +5,19 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Variation;
-
 /// A view that comes up once in a run is not worth keeping, and published runs have 240 epochs.
 const MOST_VIEWS: u32 = 999;
+
+/// How an image differs from epoch to epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variation {
+    /// It is the same.
+    None,
+    /// It is augmented, independently of the others.
+    Drawn,
+    /// It is mixed with others, which depend on the order of the epoch.
+    Mixed,
+}
 
 /// What is kept of the teacher's outputs from epoch to epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::TeacherCache;
+use super::teacher_cache::{TeacherCache, Variation};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingSpec {
@@ -309,17 +309,6 @@ pub enum Policy {
         magnitude: u32,
     },
     TrivialAugmentWide,
-}
-
-/// How an image differs from epoch to epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Variation {
-    /// It is the same.
-    None,
-    /// It is varied without regard to the others.
-    Drawn,
-    /// It is mixed with others, which depend on the order of the epoch.
-    Mixed,
 }
 
 /// Arithmetic of the networks.

@@ -1,9 +1,8 @@
 //! The rows of `training`: the recipe.
 
 use super::super::field::Kind::{Boolean, Choice, Integer, Integers, Number};
-use super::super::field::{Kind, Literal, Object, UsedBy};
+use super::super::field::{Kind, LARGEST_EXACT, Literal, MOST_EPOCHS, Object, UsedBy, field};
 use super::super::loss_fields::LARGEST_WEIGHT;
-use super::{LARGEST_EXACT, MOST_EPOCHS, field};
 
 const INTERVAL: Kind = Integer(1..=MOST_EPOCHS);
 
