@@ -8,21 +8,43 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
+use utoipa::ToSchema;
 
 use super::sse::{PACE, POLL_INTERVAL};
-use super::v1::stream::{Deleted, JobProgress};
 use crate::db;
 use crate::db::jobs::Job;
 use crate::db::listen::{Changed, Changes, Subscription};
+use crate::protocol::Progress;
 
 /// Jobs per query, and messages that a watcher takes at once.
 const PAGE: usize = 100;
 /// How many messages of jobs that have ended or are gone are kept for watchers that are behind.
 const KEPT: usize = 1000;
+
+/// Data of a `progress` message.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct JobProgress {
+    /// Id of the job.
+    #[serde(rename = "id")]
+    pub job: String,
+    /// How far its training has come.
+    #[serde(flatten)]
+    #[schema(value_type = Progress)]
+    pub progress: Value,
+}
+
+/// Data of a `deleted` message.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Deleted {
+    /// Id of the deleted job.
+    pub id: String,
+}
 
 /// The board, while somebody watches it.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +73,7 @@ pub struct Message {
 }
 
 impl Message {
-    fn new(name: &'static str, data: &impl serde::Serialize) -> Self {
+    fn new(name: &'static str, data: &impl Serialize) -> Self {
         Self { name, data: serde_json::to_string(data).expect("messages can be written as JSON").into() }
     }
 }

@@ -16,10 +16,10 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
 use super::AppState;
+use super::board::{Deleted, JobProgress};
 use super::cached;
 use super::error::{ApiError, Problem};
 use super::v1::changes::ChangedJobs;
-use super::v1::stream::{Deleted, JobProgress};
 use crate::db::metrics::StoredPoint;
 use crate::spec::{
     self, Augmentation, AutoAugment, EvalCrop, Grouping, LabelLoss, Method, Precision, Recipe, Sampling, StudentHead,

@@ -6,43 +6,20 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sqlx::PgPool;
-use utoipa::ToSchema;
 
 use crate::db;
 use crate::db::jobs::Job;
 use crate::http::AppState;
-use crate::http::board::Board;
+use crate::http::board::{Board, JobProgress};
 use crate::http::error::ApiError;
 use crate::http::extract::{Query, time};
 use crate::http::sse::{self, Sender, StreamError, StreamParameters};
-use crate::protocol::Progress;
 
 /// A transaction that was under way during a stream's query can end a job at a time before that query.
 const SLACK: TimeDelta = TimeDelta::seconds(60);
 /// Jobs per query.
 const PAGE: usize = 100;
-
-/// Data of a `progress` message.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct JobProgress {
-    /// Id of the job.
-    #[serde(rename = "id")]
-    pub job: String,
-    /// How far its training has come.
-    #[serde(flatten)]
-    #[schema(value_type = Progress)]
-    pub progress: Value,
-}
-
-/// Data of a `deleted` message.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Deleted {
-    /// Id of the deleted job.
-    pub id: String,
-}
 
 /// Follow all jobs
 ///
