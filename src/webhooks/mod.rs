@@ -2,7 +2,7 @@
 //! once, with the same id in every attempt.
 //!
 //! A trigger inserts a message in the transaction that ends a job (`migrations/`). Every server takes due messages and
-//! sends them. If one dies meanwhile, the others send its messages again after [`LEASE`].
+//! sends them. If one dies meanwhile, the others send its messages again after a minute.
 
 mod endpoints;
 

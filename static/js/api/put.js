@@ -4,7 +4,7 @@ import { ApiError, api, idempotencyKey, paths, problem } from './client.js';
 
 /** Bytes of a piece of a large file. */
 export const PIECE = 32 << 20;
-/** How often a piece is sent before the upload is given up. */
+/** Most times that a piece is sent before the upload fails. */
 const TRIES = 6;
 
 /** @typedef {{ done: Promise<any>, abort: () => void }} Upload `done` is what the server answers */
@@ -37,8 +37,7 @@ export function putFile(path, file, onProgress, headers = {}) {
 }
 
 /**
- * Sends a data set in pieces. A piece whose connection breaks, or for which the server has no room at the moment, is
- * sent again after a while.
+ * Sends a data set in pieces. A piece is sent again after a while if its connection breaks or the server is busy.
  * @param {string} name
  * @param {File} file
  * @param {(sent: number) => void} onProgress
@@ -65,7 +64,7 @@ export function putInPieces(name, file, onProgress) {
         if (isStopped || !mayPass || tries === TRIES) throw error;
         await new Promise((resolve) => { setTimeout(resolve, 500 * 2 ** tries); });
         const received = await receivedOf(name, upload);
-        // Another reason than a piece whose answer was lost.
+        // Not the refusal of a piece that the server has, whose answer was lost.
         if (error.status === 409 && received === start) throw error;
         start = received ?? start;
       }

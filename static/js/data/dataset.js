@@ -1,4 +1,4 @@
-// One data set: what the server understood of it, and its images.
+// One data set: how the server reads it, and its images.
 
 import { api, now } from '../api/client.js';
 import { Poller } from '../api/poller.js';
@@ -35,7 +35,7 @@ export async function datasetPage({ root, id = '', signal, setTitle }) {
 }
 
 /**
- * Shows what decoding the images told, as soon as the server knows it.
+ * Shows what decoding the images has shown, as soon as the server has done it.
  * @param {Details} details
  * @param {HTMLElement} findings
  * @param {AbortSignal} signal
@@ -66,7 +66,7 @@ function facts({ id, version, format, images, class_count: count, size_bytes: si
     ['Size', bytes(size)],
     ['Splits', splits.map((split) => `${split.name}: ${whole(split.images)} images, ${bytes(split.size_bytes)}`).join(' · ')],
   ];
-  return section('What the server understood', {}, h('dl', { class: 'figures' }, rows.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value)))));
+  return section('How the server reads it', {}, h('dl', { class: 'figures' }, rows.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value)))));
 }
 
 /**
@@ -104,7 +104,7 @@ function versions({ name, versions: all }) {
   if (all.length === 0) return null;
   const problem = h('p', { class: 'error-text', role: 'alert' });
   const remove = async (/** @type {string} */ id) => {
-    const isSure = await ask({ title: `Delete ${id}?`, detail: 'Jobs that have finished keep their students. An unfinished job that needs it keeps it.', yes: 'Delete', danger: true });
+    const isSure = await ask({ title: `Delete ${id}?`, detail: 'Finished jobs keep their students. It is not deleted while an unfinished job needs it.', yes: 'Delete', danger: true });
     if (!isSure) return;
     try {
       await api.removeDataset(id);
@@ -117,7 +117,7 @@ function versions({ name, versions: all }) {
     h('th', { scope: 'row' }, h('a', { href: `#/data/${encodeURIComponent(id)}` }, h('code', {}, id))),
     h('td', { class: 'number' }, whole(images)), h('td', { class: 'number' }, bytes(size)), h('td', {}, ageElement(at, (time) => age(time, now()))),
     h('td', {}, h('button', { type: 'button', class: 'danger', onclick: () => remove(id) }, 'Delete')));
-  return section('Versions', {}, h('p', { class: 'note' }, `${name} means the version that was uploaded last. A job stays with the version of its posting.`), problem,
+  return section('Versions', {}, h('p', { class: 'note' }, `${name} means the version that was uploaded last. A job keeps the version with which it was posted.`), problem,
     scrollBox('Versions', {}, h('table', { class: 'data-table' },
       h('thead', {}, h('tr', {}, ['Version', 'Images', 'Size', 'Uploaded', ''].map((title) => h('th', { scope: 'col' }, title)))),
       h('tbody', {}, all.map(row)))));

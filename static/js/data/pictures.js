@@ -12,7 +12,7 @@ export class Pictures {
   #signal;
   /** The `next` of the last page that is shown. */
   #next = /** @type {number | null | undefined} */ (null);
-  /** Counts the choices, so that an answer to an earlier one is not shown. */
+  /** Number of the current choice, so that an answer to an earlier one is not shown. */
   #choice = 0;
 
   /**
@@ -35,7 +35,7 @@ export class Pictures {
       this.status, this.list, h('div', { class: 'actions' }, this.more));
   }
 
-  /** Shows the first images of the split and the class that are chosen. */
+  /** Shows the first images of the chosen split and class. */
   show() {
     this.#choice += 1;
     this.#next = null;

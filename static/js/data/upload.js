@@ -6,11 +6,11 @@ import { fill, h, progressBar, setText } from '../ui/dom.js';
 import { bytes, count, share } from '../ui/format.js';
 import { section } from '../ui/section.js';
 
-/** Endings of archives, which are no part of a data set's name. */
+/** Extensions of archives, which are not part of a data set's name. */
 const ENDINGS = /\.(zip|tar|tar\.gz|tgz|tar\.zst|tzst|parquet)$/i;
 
 /**
- * The name of a data set in the archive of that name: what the server accepts as one.
+ * A name for the data set in a file of this name, which the server accepts.
  * @param {string} file
  */
 export function nameOf(file) {

@@ -20,7 +20,7 @@ const OWN = [
 ];
 
 /**
- * What others found since, with the settings of their code. None is in the paper.
+ * Losses published after the paper, with the settings of their authors' code.
  * @type {Record<string, { label: string, distillation: object }>}
  */
 const SINCE = {
@@ -33,7 +33,7 @@ const SINCE = {
 
 /** The methods of the table below. */
 const COLUMNS = ['kd', 'sdd_kd', 'dkd', 'sdd_dkd', 'nkd', 'sdd_nkd'];
-/** The tables of the paper (Wei et al. 2024) that figures are from, as in examples/published. */
+/** The tables of the paper (Wei et al. 2024) with the published figures, as in examples/published. */
 const TABLES = { families: 'CIFAR-100, two families', scales: 'CIFAR-100, ablation of the scales', imagenet: 'ImageNet' };
 /**
  * Top-1 in percent on CIFAR-100: pairs of two families, then those of the ablation of the scales, which are of one.
