@@ -179,7 +179,7 @@ fn unusable(error: exported::Error) -> ApiError {
     // There is no JSON that a pointer could lead into.
     let fault = |detail: String| Fault { pointer: String::new(), detail };
     let mut listed: Vec<_> =
-        faults.list().iter().map(|exported::Fault { at, message }| fault(format!("{at}: {message}"))).collect();
+        faults.list().iter().map(|exported::NetworkFault { at, message }| fault(format!("{at}: {message}"))).collect();
     if let more @ 1.. = faults.more() {
         listed.push(fault(format!("there are {more} more faults like these")));
     }

@@ -24,7 +24,7 @@ pub(crate) const PROGRAM: &str = "models/model.json";
 const OLD_PROGRAM: &str = "serialized_exported_program.json";
 
 #[derive(Debug)]
-pub(crate) struct Archive<'a> {
+pub(crate) struct NetworkArchive<'a> {
     source: &'a ByteSource,
     /// By name below the folder.
     entries: HashMap<String, Entry>,
@@ -38,7 +38,7 @@ struct Entry {
     checksum: u32,
 }
 
-impl<'a> Archive<'a> {
+impl<'a> NetworkArchive<'a> {
     pub(crate) fn open(source: &'a ByteSource) -> Result<Self> {
         let first = source.read(0, source.len().min(4))?;
         if first.is_empty() {

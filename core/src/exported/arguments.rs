@@ -3,7 +3,7 @@
 
 use super::graph::{Value, ValueId};
 use super::schema::{Argument, NamedArgument, SizeArgument};
-use super::scope::Scope;
+use super::scope::ValueScope;
 use super::size::Size;
 use crate::checkpoint::error::shown;
 
@@ -13,7 +13,7 @@ pub(super) const MOST_DIMENSIONS: usize = 16;
 const MOST_TENSORS: usize = 1024;
 
 /// What went wrong, in a sentence without a full stop.
-pub(super) type Outcome<T> = Result<T, String>;
+pub(super) type OrFault<T> = Result<T, String>;
 
 /// A size that a node asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) enum WantedSize {
 }
 
 pub(super) struct Arguments<'a> {
-    pub(super) scope: &'a Scope,
+    pub(super) scope: &'a ValueScope,
     /// Whether the node is computed here, from constants: then its tensors may have any type.
     pub(super) folds: bool,
     left: Vec<&'a NamedArgument>,
@@ -33,17 +33,17 @@ pub(super) struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    pub(super) fn new(scope: &'a Scope, arguments: &'a [NamedArgument]) -> Self {
+    pub(super) fn new(scope: &'a ValueScope, arguments: &'a [NamedArgument]) -> Self {
         Self { scope, folds: false, left: arguments.iter().collect(), tensors: Vec::new() }
     }
 
     /// The arguments of a node that is computed here.
-    pub(super) fn folding(scope: &'a Scope, arguments: &'a [NamedArgument]) -> Self {
+    pub(super) fn folding(scope: &'a ValueScope, arguments: &'a [NamedArgument]) -> Self {
         Self { folds: true, ..Self::new(scope, arguments) }
     }
 
     /// Refuses arguments that were not asked for.
-    pub(super) fn finish(self) -> Outcome<Vec<ValueId>> {
+    pub(super) fn finish(self) -> OrFault<Vec<ValueId>> {
         match self.left.first() {
             None => Ok(self.tensors),
             Some(argument) => Err(format!("has an argument {} that is not supported", shown(&argument.name))),
@@ -65,18 +65,18 @@ impl<'a> Arguments<'a> {
     }
 
     /// What a tensor's name stands for.
-    pub(super) fn value(&mut self, name: &str) -> Outcome<&'a Value> {
+    pub(super) fn value(&mut self, name: &str) -> OrFault<&'a Value> {
         let id = self.scope.resolve(name)?;
         let id = if self.folds { id } else { self.scope.settled(id) };
         self.tensors.push(id);
         Ok(self.scope.value(id))
     }
 
-    pub(super) fn tensor(&mut self, name: &str) -> Outcome<&'a Value> {
+    pub(super) fn tensor(&mut self, name: &str) -> OrFault<&'a Value> {
         self.optional_tensor(name)?.ok_or_else(|| missing(name))
     }
 
-    pub(super) fn optional_tensor(&mut self, name: &str) -> Outcome<Option<&'a Value>> {
+    pub(super) fn optional_tensor(&mut self, name: &str) -> OrFault<Option<&'a Value>> {
         match self.take(name) {
             None => Ok(None),
             Some(Argument::Tensor(tensor)) => self.value(tensor).map(Some),
@@ -84,7 +84,7 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    pub(super) fn tensors(&mut self, name: &str) -> Outcome<()> {
+    pub(super) fn tensors(&mut self, name: &str) -> OrFault<()> {
         match self.take(name) {
             Some(Argument::Tensors(tensors)) if !tensors.is_empty() => {
                 few(name, tensors.len())?;
@@ -95,7 +95,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// The tensors of a list, some of which are left out.
-    pub(super) fn optional_tensors(&mut self, name: &str) -> Outcome<Vec<Option<ValueId>>> {
+    pub(super) fn optional_tensors(&mut self, name: &str) -> OrFault<Vec<Option<ValueId>>> {
         let names: Vec<Option<&String>> = match self.take(name) {
             Some(Argument::OptionalTensors(tensors)) => tensors.iter().map(Option::as_ref).collect(),
             Some(Argument::Tensors(tensors)) => tensors.iter().map(Some).collect(),
@@ -110,7 +110,7 @@ impl<'a> Arguments<'a> {
         Ok(ids)
     }
 
-    pub(super) fn int(&mut self, name: &str, default: Option<i64>) -> Outcome<i64> {
+    pub(super) fn int(&mut self, name: &str, default: Option<i64>) -> OrFault<i64> {
         match self.take(name) {
             None => default.ok_or_else(|| missing(name)),
             Some(Argument::Int(number) | Argument::SymInt(SizeArgument::Int(number))) => Ok(*number),
@@ -122,12 +122,12 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    pub(super) fn count(&mut self, name: &str, default: Option<i64>) -> Outcome<u64> {
+    pub(super) fn count(&mut self, name: &str, default: Option<i64>) -> OrFault<u64> {
         u64::try_from(self.int(name, default)?).map_err(|_| format!("has a negative {name}"))
     }
 
     /// Numbers that do not depend on the batch; a single one is a list of one.
-    pub(super) fn ints(&mut self, name: &str) -> Outcome<Option<Vec<i64>>> {
+    pub(super) fn ints(&mut self, name: &str) -> OrFault<Option<Vec<i64>>> {
         let numbers = match self.take(name) {
             None => return Ok(None),
             Some(Argument::Int(number)) => vec![*number],
@@ -140,7 +140,7 @@ impl<'a> Arguments<'a> {
                         i64::try_from(size).map_err(|_| unexpected(name))
                     }
                 };
-                sizes.iter().take(MOST_DIMENSIONS * MOST_DIMENSIONS).map(number).collect::<Outcome<_>>()?
+                sizes.iter().take(MOST_DIMENSIONS * MOST_DIMENSIONS).map(number).collect::<OrFault<_>>()?
             }
             Some(_) => return Err(unexpected(name)),
         };
@@ -148,7 +148,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// One or two numbers for height and width.
-    pub(super) fn pair(&mut self, name: &str, default: Option<[u64; 2]>) -> Outcome<[u64; 2]> {
+    pub(super) fn pair(&mut self, name: &str, default: Option<[u64; 2]>) -> OrFault<[u64; 2]> {
         let numbers = self.ints(name)?.filter(|numbers| !numbers.is_empty());
         let Some(numbers) = numbers else { return default.ok_or_else(|| missing(name)) };
         let [height, width] = match *numbers.as_slice() {
@@ -161,7 +161,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// A shape, in which -1 leaves a size open.
-    pub(super) fn shape(&mut self, name: &str) -> Outcome<Vec<WantedSize>> {
+    pub(super) fn shape(&mut self, name: &str) -> OrFault<Vec<WantedSize>> {
         let sizes = match self.take(name) {
             Some(Argument::Ints(sizes)) => sizes.iter().map(|&size| SizeArgument::Int(size)).collect(),
             Some(Argument::SymInts(sizes)) => sizes.clone(),
@@ -177,11 +177,11 @@ impl<'a> Arguments<'a> {
         sizes.iter().map(size).collect()
     }
 
-    pub(super) fn number(&mut self, name: &str, default: Option<f64>) -> Outcome<f64> {
+    pub(super) fn number(&mut self, name: &str, default: Option<f64>) -> OrFault<f64> {
         self.optional_number(name)?.or(default).ok_or_else(|| missing(name))
     }
 
-    pub(super) fn optional_number(&mut self, name: &str) -> Outcome<Option<f64>> {
+    pub(super) fn optional_number(&mut self, name: &str) -> OrFault<Option<f64>> {
         match self.take(name) {
             None => Ok(None),
             Some(Argument::Float(number)) => Ok(Some(*number)),
@@ -191,7 +191,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// Two numbers for height and width, if there are any.
-    pub(super) fn numbers(&mut self, name: &str) -> Outcome<Option<Vec<f64>>> {
+    pub(super) fn numbers(&mut self, name: &str) -> OrFault<Option<Vec<f64>>> {
         match self.take(name) {
             None => Ok(None),
             Some(Argument::Floats(numbers)) => Ok(Some(numbers.clone())),
@@ -200,7 +200,7 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    pub(super) fn flag(&mut self, name: &str, default: Option<bool>) -> Outcome<bool> {
+    pub(super) fn flag(&mut self, name: &str, default: Option<bool>) -> OrFault<bool> {
         match self.take(name) {
             None => default.ok_or_else(|| missing(name)),
             Some(Argument::Bool(flag)) => Ok(*flag),
@@ -218,7 +218,7 @@ impl<'a> Arguments<'a> {
         self.left.iter().any(|argument| argument.name == name && matches!(argument.arg, Argument::Text(_)))
     }
 
-    pub(super) fn text(&mut self, name: &str, default: &'a str) -> Outcome<&'a str> {
+    pub(super) fn text(&mut self, name: &str, default: &'a str) -> OrFault<&'a str> {
         match self.take(name) {
             None => Ok(default),
             Some(Argument::Text(text)) => Ok(text),
@@ -227,7 +227,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// Dimensions of a tensor with `rank` dimensions, from the front and in order; all of them if none are given.
-    pub(super) fn dimensions(&mut self, name: &str, rank: usize) -> Outcome<Vec<usize>> {
+    pub(super) fn dimensions(&mut self, name: &str, rank: usize) -> OrFault<Vec<usize>> {
         let numbers = self.ints(name)?.unwrap_or_default();
         if numbers.len() > rank {
             return Err(format!("names {} of {rank} dimensions", numbers.len()));
@@ -235,7 +235,7 @@ impl<'a> Arguments<'a> {
         if numbers.is_empty() {
             return Ok((0..rank).collect());
         }
-        let mut dimensions = numbers.into_iter().map(|number| dimension(number, rank)).collect::<Outcome<Vec<_>>>()?;
+        let mut dimensions = numbers.into_iter().map(|number| dimension(number, rank)).collect::<OrFault<Vec<_>>>()?;
         dimensions.sort_unstable();
         if dimensions.array_windows().any(|[one, two]| one == two) {
             return Err("names a dimension twice".to_owned());
@@ -244,13 +244,13 @@ impl<'a> Arguments<'a> {
     }
 
     /// A dimension of a tensor with `rank` dimensions, from the front; negative numbers count from the end.
-    pub(super) fn dimension(&mut self, name: &str, default: Option<i64>, rank: usize) -> Outcome<usize> {
+    pub(super) fn dimension(&mut self, name: &str, default: Option<i64>, rank: usize) -> OrFault<usize> {
         dimension(self.int(name, default)?, rank)
     }
 }
 
 /// A dimension from the front.
-pub(super) fn dimension(number: i64, rank: usize) -> Outcome<usize> {
+pub(super) fn dimension(number: i64, rank: usize) -> OrFault<usize> {
     let rank_number = i64::try_from(rank).unwrap_or(i64::MAX);
     let from_front = if number < 0 { number.saturating_add(rank_number) } else { number };
     let found = usize::try_from(from_front).ok().filter(|&dimension| dimension < rank);
@@ -258,7 +258,7 @@ pub(super) fn dimension(number: i64, rank: usize) -> Outcome<usize> {
 }
 
 /// Refuses too many tensors: what is made for each takes far more memory than its name in the file.
-fn few(name: &str, count: usize) -> Outcome<()> {
+fn few(name: &str, count: usize) -> OrFault<()> {
     match count <= MOST_TENSORS {
         true => Ok(()),
         false => Err(format!("has {count} tensors in its argument {name}, and {MOST_TENSORS} are read at most")),

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::arguments::{Arguments, MOST_DIMENSIONS, Outcome};
-use super::error::Faults;
+use super::arguments::{Arguments, MOST_DIMENSIONS, OrFault};
+use super::error::NetworkFaults;
 use super::graph::{Graph, Node, Origin, Value, ValueId};
 use super::op::Op;
 use super::schema::{self, Argument, SizeArgument, SizeMeta, TensorMeta};
-use super::scope::{FOLLOWS, Memory, Scope};
+use super::scope::{FOLLOWS, ValueMemory, ValueScope};
 use super::size::{Size, product, shown_shape};
 use super::tensors::{StoredTensor, Tensors, dtype};
 use super::{advice, folding, inline, operators, rules, symbols};
@@ -39,8 +39,8 @@ pub(super) struct Builder<'a> {
     pub(super) source: &'a ByteSource,
     /// Tensors beside those of the file.
     pub(super) constants: Vec<StoredTensor>,
-    pub(super) faults: &'a mut Faults,
-    pub(super) scope: Scope,
+    pub(super) faults: &'a mut NetworkFaults,
+    pub(super) scope: ValueScope,
     /// What PyTorch recorded of each value.
     pub(super) recorded: HashMap<String, TensorMeta>,
     recorded_sizes: HashMap<String, SizeMeta>,
@@ -57,7 +57,7 @@ pub(super) fn build(
     program: schema::GraphModule,
     tensors: &Tensors,
     source: &ByteSource,
-    faults: &mut Faults,
+    faults: &mut NetworkFaults,
 ) -> Built {
     let schema::GraphModule { graph, signature } = program;
     let graph = inline::without_autocast(graph, faults);
@@ -66,7 +66,7 @@ pub(super) fn build(
         source,
         constants: Vec::new(),
         faults,
-        scope: Scope::new(folding::most_elements(source.len()), most_results(source.len())),
+        scope: ValueScope::new(folding::most_elements(source.len()), most_results(source.len())),
         recorded: graph.tensor_values.0.into_iter().collect(),
         recorded_sizes: graph.sym_int_values.0.into_iter().collect(),
         batch: None,
@@ -98,11 +98,11 @@ fn most_results(length: u64) -> u64 {
 
 impl Builder<'_> {
     /// A recorded tensor as a value.
-    pub(super) fn recorded_value(&self, meta: &TensorMeta, origin: Origin) -> Outcome<Value> {
+    pub(super) fn recorded_value(&self, meta: &TensorMeta, origin: Origin) -> OrFault<Value> {
         if meta.sizes.len() > MOST_DIMENSIONS {
             return Err(format!("has {} dimensions, and {MOST_DIMENSIONS} are read at most", meta.sizes.len()));
         }
-        let shape = meta.sizes.iter().map(|size| self.recorded_size(size)).collect::<Outcome<Vec<_>>>()?;
+        let shape = meta.sizes.iter().map(|size| self.recorded_size(size)).collect::<OrFault<Vec<_>>>()?;
         let is_small = product(&shape).is_some_and(|elements| (1..=MOST_ELEMENTS).contains(&elements.per_image()));
         if !is_small {
             return Err(format!("has no elements or too many: {}", shown_shape(&shape)));
@@ -110,7 +110,7 @@ impl Builder<'_> {
         Ok(Value { dtype: dtype(meta)?, shape, origin })
     }
 
-    fn recorded_size(&self, size: &SizeMeta) -> Outcome<Size> {
+    fn recorded_size(&self, size: &SizeMeta) -> OrFault<Size> {
         match size {
             SizeMeta::Int(size) => u64::try_from(*size).map(Size::Fixed).map_err(|_| "has a negative size".to_owned()),
             SizeMeta::Expression(expression) => {
@@ -123,7 +123,7 @@ impl Builder<'_> {
     }
 
     /// Compares a value with what PyTorch recorded of it.
-    pub(super) fn compare(&self, name: &str, value: &Value) -> Outcome<()> {
+    pub(super) fn compare(&self, name: &str, value: &Value) -> OrFault<()> {
         let meta = self.recorded.get(name).ok_or_else(|| format!("has no recorded shape of {}", shown(name)))?;
         let recorded = self.recorded_value(meta, value.origin)?;
         if recorded.shape != value.shape || recorded.dtype != value.dtype {
@@ -136,7 +136,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn node(&mut self, node: &schema::Node) {
+    fn node(&mut self, node: &schema::NodeRecord) {
         let outcome = match symbols::read(node, &self.scope) {
             Some(size) => size.and_then(|size| self.define_size(node, size)),
             None => self.tensor_node(node),
@@ -158,7 +158,7 @@ impl Builder<'_> {
         }
     }
 
-    fn define_size(&mut self, node: &schema::Node, size: Size) -> Outcome<()> {
+    fn define_size(&mut self, node: &schema::NodeRecord, size: Size) -> OrFault<()> {
         let [Argument::SymInt(SizeArgument::Name(name))] = node.outputs.as_slice() else {
             return Err("has another result than a size".to_owned());
         };
@@ -170,7 +170,7 @@ impl Builder<'_> {
         self.scope.define_size(name, size)
     }
 
-    fn tensor_node(&mut self, node: &schema::Node) -> Outcome<()> {
+    fn tensor_node(&mut self, node: &schema::NodeRecord) -> OrFault<()> {
         if node.target == "torch.ops.aten._assert_tensor_metadata.default" {
             // It says of a tensor what is checked of every tensor.
             return Ok(());
@@ -193,14 +193,14 @@ impl Builder<'_> {
     }
 
     /// Remembers an operator that is not supported.
-    fn leave_out(&mut self, node: &schema::Node) -> Outcome<()> {
+    fn leave_out(&mut self, node: &schema::NodeRecord) -> OrFault<()> {
         self.unsupported.entry(node.target.clone()).or_default().push(node.name().to_owned());
         self.define_recorded(node);
         Ok(())
     }
 
     /// Takes PyTorch's word for the results of a node that has a fault, so that the nodes after it can be checked.
-    fn define_recorded(&mut self, node: &schema::Node) {
+    fn define_recorded(&mut self, node: &schema::NodeRecord) {
         for output in &node.outputs {
             let names = match output {
                 Argument::Tensor(name) => std::slice::from_ref(name),
@@ -217,7 +217,7 @@ impl Builder<'_> {
             for name in names {
                 let meta = self.recorded.get(name);
                 let value = meta.and_then(|meta| self.recorded_value(meta, NOWHERE).ok());
-                if value.is_none_or(|value| self.scope.define(name, value, &Memory::Own).is_err()) {
+                if value.is_none_or(|value| self.scope.define(name, value, &ValueMemory::Own).is_err()) {
                     self.scope.give_up(name);
                 }
             }
@@ -287,7 +287,7 @@ fn some_of(names: &[String]) -> String {
 }
 
 /// The names of a node's results.
-pub(super) fn results(node: &schema::Node) -> Outcome<Vec<&String>> {
+pub(super) fn results(node: &schema::NodeRecord) -> OrFault<Vec<&String>> {
     if let [Argument::Tensors(names)] = node.outputs.as_slice() {
         return Ok(names.iter().collect());
     }
@@ -299,7 +299,7 @@ pub(super) fn results(node: &schema::Node) -> Outcome<Vec<&String>> {
 }
 
 /// The name of the tensor that an operator overwrites or views.
-pub(super) fn first_tensor(node: &schema::Node) -> Option<&str> {
+pub(super) fn first_tensor(node: &schema::NodeRecord) -> Option<&str> {
     let is_first = |argument: &&schema::NamedArgument| matches!(argument.name.as_str(), "self" | "input");
     match &node.inputs.iter().find(is_first)?.arg {
         Argument::Tensor(name) => Some(name),

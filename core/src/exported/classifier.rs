@@ -8,12 +8,12 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::arguments::Outcome;
+use super::arguments::OrFault;
 use super::builder::MOST_ELEMENTS;
 use super::error::Result;
 use super::graph::{Graph, Node, Origin, Value, ValueId};
 use super::op::Op;
-use super::schema::{GraphModule, InputSpec, Program, SizeMeta};
+use super::schema::{GraphModule, InputSpec, ProgramRecord, SizeMeta};
 use super::size::{Size, product, shown_shape};
 use super::tensors::{StoredTensor, TensorRole};
 use super::{ExportedNetwork, describe, rules};
@@ -71,7 +71,7 @@ pub(crate) struct Resized {
 
 /// Which recorded value has another size, in which dimension.
 #[derive(Debug, Clone)]
-pub(super) struct Change {
+pub(super) struct SizeChange {
     value: Recorded,
     dimension: usize,
     size: u64,
@@ -100,7 +100,7 @@ impl ExportedNetwork {
         }
         let Replacement { graph, parameters, changes } =
             Replacement::of(&self.graph, &self.tensors, self.classifier, classes)?;
-        let new = parameters.iter().map(|&index| zeros(&self.tensors[index], classes)).collect::<Outcome<Vec<_>>>()?;
+        let new = parameters.iter().map(|&index| zeros(&self.tensors[index], classes)).collect::<OrFault<Vec<_>>>()?;
         for (&index, tensor) in parameters.iter().zip(new) {
             let stored = &mut self.tensors[index];
             (stored.tensor, stored.trained) = (tensor, true);
@@ -133,7 +133,7 @@ impl ExportedNetwork {
         if self.changes.is_empty() {
             return Ok(Vec::new());
         }
-        let program: Program = self.archive()?.program()?;
+        let program: ProgramRecord = self.archive()?.program()?;
         let GraphModule { graph, signature } = program.graph_module;
         let specs = signature.input_specs.iter();
         let names: HashMap<&str, &str> = specs
@@ -145,7 +145,7 @@ impl ExportedNetwork {
         let values = graph.tensor_values.0.iter();
         let recorded: HashMap<&str, &[SizeMeta]> =
             values.map(|(name, meta)| (name.as_str(), meta.sizes.as_slice())).collect();
-        let resized = self.changes.iter().map(|Change { value, dimension, size }| {
+        let resized = self.changes.iter().map(|SizeChange { value, dimension, size }| {
             let name = match value {
                 Recorded::Parameter(key) => names.get(key.as_str()).copied().unwrap_or(key),
                 Recorded::Result(name) => name.as_str(),
@@ -162,7 +162,7 @@ impl ExportedNetwork {
 }
 
 /// A tensor like another, with zeros for this many classes. They take no memory before they are read.
-fn zeros(stored: &StoredTensor, classes: u64) -> Outcome<Tensor> {
+fn zeros(stored: &StoredTensor, classes: u64) -> OrFault<Tensor> {
     let mut shape = stored.tensor.shape().to_vec();
     shape[0] = classes;
     if shape.iter().try_fold(1_u64, |all, &size| all.checked_mul(size)).is_none_or(|all| all > MOST_ELEMENTS) {
@@ -174,7 +174,7 @@ fn zeros(stored: &StoredTensor, classes: u64) -> Outcome<Tensor> {
 }
 
 /// What a classifier with other classes costs, or why there can be none.
-pub(super) fn cost(graph: &Graph, tensors: &[StoredTensor], classifier: Option<Classifier>) -> Outcome<ClassifierCost> {
+pub(super) fn cost(graph: &Graph, tensors: &[StoredTensor], classifier: Option<Classifier>) -> OrFault<ClassifierCost> {
     let classes = graph.values[graph.logits].shape[1].per_image();
     let Replacement { parameters, .. } = Replacement::of(graph, tensors, classifier, classes.saturating_add(1))?;
     let elements = |index: usize| tensors[index].tensor.elements();
@@ -193,11 +193,11 @@ struct Replacement {
     graph: Graph,
     /// Indices of the stored tensors of the classifier.
     parameters: Vec<usize>,
-    changes: Vec<Change>,
+    changes: Vec<SizeChange>,
 }
 
 impl Replacement {
-    fn of(graph: &Graph, tensors: &[StoredTensor], classifier: Option<Classifier>, classes: u64) -> Outcome<Self> {
+    fn of(graph: &Graph, tensors: &[StoredTensor], classifier: Option<Classifier>, classes: u64) -> OrFault<Self> {
         let Some(classifier) = classifier else {
             return Err("its logits are not those of a linear layer or a 1×1 convolution of the head".to_owned());
         };
@@ -220,7 +220,7 @@ impl Replacement {
 }
 
 /// The stored tensors of the classifier, which nothing else may use.
-fn parameters(graph: &Graph, tensors: &[StoredTensor], classifier: Classifier) -> Outcome<Vec<usize>> {
+fn parameters(graph: &Graph, tensors: &[StoredTensor], classifier: Classifier) -> OrFault<Vec<usize>> {
     let node = &graph.nodes[classifier.node];
     if let Op::Convolution { groups, .. } = node.op
         && groups != 1
@@ -276,7 +276,7 @@ fn follow(
     classifier: Classifier,
     parameters: &[usize],
     classes: u64,
-) -> Outcome<Vec<(ValueId, Vec<Size>)>> {
+) -> OrFault<Vec<(ValueId, Vec<Size>)>> {
     let mut before: HashMap<ValueId, Vec<Size>> = HashMap::new();
     let mut order = Vec::new();
     for (id, value) in graph.values.iter_mut().enumerate() {
@@ -311,7 +311,7 @@ fn follow(
 }
 
 /// The operation of a node whose inputs have other shapes. `before` has those that they had.
-fn followed(graph: &Graph, node: &Node, before: &HashMap<ValueId, Vec<Size>>) -> Outcome<Op> {
+fn followed(graph: &Graph, node: &Node, before: &HashMap<ValueId, Vec<Size>>) -> OrFault<Op> {
     let now = &graph.values[node.inputs[0]].shape;
     let old = before.get(&node.inputs[0]).unwrap_or(now);
     let changed = (0..now.len()).find(|&dimension| old[dimension] != now[dimension]);
@@ -360,7 +360,7 @@ fn reshaped(node: &Node, [old, now]: [&[Size]; 2], changed: usize, shape: &[Size
 }
 
 /// What is to be changed in the file's program for a value that had another shape.
-fn change(graph: &Graph, tensors: &[StoredTensor], id: ValueId, before: &[Size]) -> Outcome<Option<Change>> {
+fn change(graph: &Graph, tensors: &[StoredTensor], id: ValueId, before: &[Size]) -> OrFault<Option<SizeChange>> {
     let Value { shape, origin, .. } = &graph.values[id];
     let value = match *origin {
         Origin::Stored(index) => Recorded::Parameter(tensors[index].tensor.name().to_owned()),
@@ -373,7 +373,7 @@ fn change(graph: &Graph, tensors: &[StoredTensor], id: ValueId, before: &[Size])
     match (changed.next(), changed.next()) {
         (None, _) => Ok(None),
         (Some(dimension), None) if before.len() == shape.len() => {
-            Ok(Some(Change { value, dimension, size: shape[dimension].per_image() }))
+            Ok(Some(SizeChange { value, dimension, size: shape[dimension].per_image() }))
         }
         _ => Err(format!("a value {} would become {}", shown_shape(before), shown_shape(shape))),
     }

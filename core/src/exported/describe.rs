@@ -138,7 +138,7 @@ impl Description {
 }
 
 /// What is described.
-pub(super) struct Subject<'a> {
+pub(super) struct DescriptionInput<'a> {
     pub(super) graph: &'a Graph,
     pub(super) tensors: &'a [StoredTensor],
     pub(super) schema: SchemaVersion,
@@ -153,8 +153,8 @@ pub(super) struct Described {
     pub(super) classifier: Option<Classifier>,
 }
 
-pub(super) fn describe(subject: &Subject<'_>) -> Described {
-    let Subject { graph, tensors, schema, .. } = subject;
+pub(super) fn describe(subject: &DescriptionInput<'_>) -> Described {
+    let DescriptionInput { graph, tensors, schema, .. } = subject;
     let path = Path::of(graph);
     let map = path.feature_map(graph);
     let classifier = path.classifier(graph, map.map_or(0, |map| map.pooled_by + 1));
@@ -226,7 +226,7 @@ fn mode(graph: &Graph) -> Mode {
 }
 
 fn head(
-    subject: &Subject<'_>,
+    subject: &DescriptionInput<'_>,
     path: &Path,
     map: Option<&FeatureMap>,
     classifier: Option<Classifier>,
@@ -261,8 +261,8 @@ fn name_in_pytorch(node: &Node) -> &str {
     }
 }
 
-fn warnings(subject: &Subject<'_>) -> Vec<String> {
-    let Subject { graph, schema, .. } = subject;
+fn warnings(subject: &DescriptionInput<'_>) -> Vec<String> {
+    let DescriptionInput { graph, schema, .. } = subject;
     let mut warnings = Vec::new();
     if schema.minor > NEWEST_MINOR {
         warnings
@@ -275,7 +275,7 @@ fn warnings(subject: &Subject<'_>) -> Vec<String> {
     warnings
 }
 
-fn student_warnings(subject: &Subject<'_>, mode: Mode) -> Vec<String> {
+fn student_warnings(subject: &DescriptionInput<'_>, mode: Mode) -> Vec<String> {
     let mixed = (mode == Mode::Mixed).then(|| mixed(subject.graph));
     let overlapping = ties::overlapping(subject.graph, subject.tensors).map(|which| {
         format!(
@@ -286,7 +286,7 @@ fn student_warnings(subject: &Subject<'_>, mode: Mode) -> Vec<String> {
     [mixed, unused(subject), frozen(subject), overlapping].into_iter().flatten().collect()
 }
 
-fn notes(subject: &Subject<'_>, map: Option<&FeatureMap>, largest_batch: Option<u64>) -> Vec<String> {
+fn notes(subject: &DescriptionInput<'_>, map: Option<&FeatureMap>, largest_batch: Option<u64>) -> Vec<String> {
     let of_map = match map {
         None => Some(
             "no operator averages the positions of a map on every path from images to logits, so the network has no \
@@ -324,7 +324,7 @@ fn mixed(graph: &Graph) -> String {
 }
 
 /// Tensors that nothing is computed with.
-fn unused(subject: &Subject<'_>) -> Option<String> {
+fn unused(subject: &DescriptionInput<'_>) -> Option<String> {
     let used: HashSet<usize> = subject
         .graph
         .nodes
@@ -348,7 +348,7 @@ fn unused(subject: &Subject<'_>) -> Option<String> {
 }
 
 /// Parameters that stay as they are.
-fn frozen(subject: &Subject<'_>) -> Option<String> {
+fn frozen(subject: &DescriptionInput<'_>) -> Option<String> {
     let parameters = subject.tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
     let frozen: Vec<&StoredTensor> = parameters.filter(|stored| !stored.trained).collect();
     let named = named(frozen.iter().map(|stored| stored.tensor.name()))?;
@@ -356,7 +356,7 @@ fn frozen(subject: &Subject<'_>) -> Option<String> {
 }
 
 /// Keys of parameters that are the same as another's. Their elements stay equal.
-fn tied(subject: &Subject<'_>) -> Option<String> {
+fn tied(subject: &DescriptionInput<'_>) -> Option<String> {
     let tied = subject.tensors.iter().filter(|stored| stored.role == TensorRole::Parameter && stored.tied_to.is_some());
     let tied: Vec<&StoredTensor> = tied.collect();
     let named = named(tied.iter().map(|stored| stored.tensor.name()))?;
@@ -365,7 +365,7 @@ fn tied(subject: &Subject<'_>) -> Option<String> {
 }
 
 /// Buffers in the memory of trained parameters.
-fn following(subject: &Subject<'_>) -> Option<String> {
+fn following(subject: &DescriptionInput<'_>) -> Option<String> {
     let buffers = subject.tensors.iter().filter(|stored| stored.follows_a_parameter(subject.tensors));
     let buffers: Vec<&StoredTensor> = buffers.collect();
     let named = named(buffers.iter().map(|stored| stored.tensor.name()))?;

@@ -1,7 +1,7 @@
 //! Reads Einstein sums of one or two tensors: permutations, sums over what only one of them has, and a product of
 //! matrices.
 
-use super::arguments::Outcome;
+use super::arguments::OrFault;
 use super::lowering::{Lowering, Source};
 use super::op::Op;
 use super::size::{Size, product};
@@ -13,7 +13,7 @@ struct Term {
     letters: Vec<char>,
 }
 
-pub(super) fn read(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn read(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let equation = lowering.arguments.text("equation", "")?;
     let tensors = lowering.tensors("tensors")?;
     lowering.arguments.pass(&["path"]);
@@ -38,23 +38,23 @@ pub(super) fn read(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// The letters of an equation's terms and of its result.
-fn letters(equation: &str) -> Outcome<(Vec<Vec<char>>, Vec<char>)> {
+fn letters(equation: &str) -> OrFault<(Vec<Vec<char>>, Vec<char>)> {
     let fault = || "has an equation that is not supported: use letters, and name the result's".to_owned();
     let plain: String = equation.chars().filter(|letter| *letter != ' ').take(200).collect();
     let (inputs, output) = plain.split_once("->").ok_or_else(fault)?;
-    let term = |text: &str| -> Outcome<Vec<char>> {
+    let term = |text: &str| -> OrFault<Vec<char>> {
         let letters: Vec<char> = text.chars().collect();
         let is_sound = |at: usize| letters[at].is_ascii_alphabetic() && !letters[..at].contains(&letters[at]);
         if (0..letters.len()).all(is_sound) { Ok(letters) } else { Err(fault()) }
     };
-    let inputs = inputs.split(',').map(term).collect::<Outcome<Vec<_>>>()?;
+    let inputs = inputs.split(',').map(term).collect::<OrFault<Vec<_>>>()?;
     let output = term(output)?;
     let is_known = |letter| inputs.iter().any(|input| input.contains(letter));
     if output.iter().all(is_known) { Ok((inputs, output)) } else { Err(fault()) }
 }
 
 /// A tensor without the dimensions that `kept` does not have: their sum.
-fn alone(lowering: &mut Lowering<'_>, term: Term, kept: &[char]) -> Outcome<Term> {
+fn alone(lowering: &mut Lowering<'_>, term: Term, kept: &[char]) -> OrFault<Term> {
     let dimensions: Vec<usize> = (0..term.letters.len()).filter(|&at| !kept.contains(&term.letters[at])).collect();
     if dimensions.is_empty() {
         return Ok(term);
@@ -63,7 +63,7 @@ fn alone(lowering: &mut Lowering<'_>, term: Term, kept: &[char]) -> Outcome<Term
     Ok(Term { source: lowering.sum(term.source, dimensions, false)?, letters })
 }
 
-fn together(lowering: &mut Lowering<'_>, one: Term, two: Term, output: &[char]) -> Outcome<Term> {
+fn together(lowering: &mut Lowering<'_>, one: Term, two: Term, output: &[char]) -> OrFault<Term> {
     let also: Vec<char> = output.iter().chain(&two.letters).copied().collect();
     let one = alone(lowering, one, &also)?;
     let also: Vec<char> = output.iter().chain(&one.letters).copied().collect();
@@ -96,7 +96,7 @@ fn together(lowering: &mut Lowering<'_>, one: Term, two: Term, output: &[char]) 
 }
 
 /// [shared…, first group, second group], each group in one dimension.
-fn matrix(lowering: &mut Lowering<'_>, term: &Term, shared: &[char], groups: [&Vec<char>; 2]) -> Outcome<Source> {
+fn matrix(lowering: &mut Lowering<'_>, term: &Term, shared: &[char], groups: [&Vec<char>; 2]) -> OrFault<Source> {
     let wanted = [shared, groups[0].as_slice(), groups[1].as_slice()].concat();
     let order = order(&term.letters, &wanted)?;
     let sorted = lowering.permute(term.source, order)?;
@@ -109,7 +109,7 @@ fn matrix(lowering: &mut Lowering<'_>, term: &Term, shared: &[char], groups: [&V
 }
 
 /// Where each wanted letter is.
-fn order(letters: &[char], wanted: &[char]) -> Outcome<Vec<usize>> {
+fn order(letters: &[char], wanted: &[char]) -> OrFault<Vec<usize>> {
     let place = |letter: &char| letters.iter().position(|other| other == letter);
     let order: Option<Vec<usize>> = wanted.iter().map(place).collect();
     order.filter(|order| order.len() == letters.len()).ok_or_else(|| "has an equation that does not add up".to_owned())

@@ -26,7 +26,7 @@ pub enum Error {
     File(#[from] checkpoint::Error),
     /// The network cannot be used.
     #[error("{0}")]
-    Faults(Faults),
+    Faults(NetworkFaults),
 }
 
 impl Error {
@@ -50,7 +50,7 @@ pub(super) type Result<T> = std::result::Result<T, Error>;
 
 /// One thing that is wrong with a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct NetworkFault {
     /// Where: a node, a tensor, or a part of the file.
     pub at: String,
     /// What is wrong and, where that helps, what to do.
@@ -59,15 +59,15 @@ pub struct Fault {
 
 /// Everything that is wrong with a network, in the file's order. Displayed as a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Faults {
-    list: Vec<Fault>,
+pub struct NetworkFaults {
+    list: Vec<NetworkFault>,
     /// Faults that are not listed.
     more: usize,
 }
 
-impl Faults {
+impl NetworkFaults {
     #[must_use]
-    pub fn list(&self) -> &[Fault] {
+    pub fn list(&self) -> &[NetworkFault] {
         &self.list
     }
 
@@ -79,7 +79,7 @@ impl Faults {
 
     pub(super) fn add(&mut self, at: impl Into<String>, message: impl Into<String>) {
         if self.list.len() < MOST_FAULTS {
-            self.list.push(Fault { at: at.into(), message: message.into() });
+            self.list.push(NetworkFault { at: at.into(), message: message.into() });
         } else {
             self.more += 1;
         }
@@ -95,10 +95,10 @@ impl Faults {
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for NetworkFaults {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "the exported network cannot be used:")?;
-        for Fault { at, message } in &self.list {
+        for NetworkFault { at, message } in &self.list {
             write!(formatter, "\n- {at}: {message}")?;
         }
         if self.more > 0 {

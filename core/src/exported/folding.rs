@@ -1,14 +1,14 @@
 //! Computes nodes that depend on constants only, and puts the results where others need them.
 
-use super::arguments::{Arguments, Outcome};
+use super::arguments::{Arguments, OrFault};
 use super::builder::{Builder, NOWHERE, first_tensor, results};
 use super::constants::{Constant, Creation, compute, creation, of_bytes};
 use super::graph::{Origin, Value, ValueId};
-use super::lowering::{Plan, Source};
+use super::lowering::{LoweringPlan, Source};
 use super::op::Op;
 use super::operators;
 use super::schema::{self, Argument};
-use super::scope::Memory;
+use super::scope::ValueMemory;
 use super::size::Size;
 use super::tensors::{TensorRole, dtype};
 use crate::checkpoint::Dtype;
@@ -31,7 +31,7 @@ const TAKE_SHAPE: [&str; 6] = [
 impl Builder<'_> {
     /// Computes a node from constants. `None` if it depends on anything else, or on nothing in a way that is not read
     /// here.
-    pub(super) fn fold(&mut self, node: &schema::Node, name: &str, overwrites: bool) -> Option<Outcome<()>> {
+    pub(super) fn fold(&mut self, node: &schema::NodeRecord, name: &str, overwrites: bool) -> Option<OrFault<()>> {
         let takes_shape = TAKE_SHAPE.contains(&name);
         let matters = |argument: &&schema::NamedArgument| match argument.name.as_str() {
             "self" => !takes_shape,
@@ -75,7 +75,7 @@ impl Builder<'_> {
         true
     }
 
-    fn computed(&self, node: &schema::Node, name: &str) -> Option<Outcome<Vec<Constant>>> {
+    fn computed(&self, node: &schema::NodeRecord, name: &str) -> Option<OrFault<Vec<Constant>>> {
         let dtype = dtype(self.recorded.get(results(node).ok()?[0])?).ok()?;
         let mut arguments = Arguments::folding(&self.scope, &node.inputs);
         if let Some(create) = creation(name) {
@@ -89,7 +89,7 @@ impl Builder<'_> {
     }
 
     /// Computes a plan's results. `None` if it has an operation that is not computed here.
-    fn run(&self, plan: &Plan, dtype: Dtype) -> Outcome<Option<Vec<Constant>>> {
+    fn run(&self, plan: &LoweringPlan, dtype: Dtype) -> OrFault<Option<Vec<Constant>>> {
         let mut steps: Vec<Vec<Constant>> = Vec::new();
         for step in &plan.steps {
             let inputs: Option<Vec<Constant>> =
@@ -107,7 +107,7 @@ impl Builder<'_> {
         Ok(plan.results.iter().map(|&result| self.constant(result, plan, &steps)).collect())
     }
 
-    fn constant(&self, source: Source, plan: &Plan, steps: &[Vec<Constant>]) -> Option<Constant> {
+    fn constant(&self, source: Source, plan: &LoweringPlan, steps: &[Vec<Constant>]) -> Option<Constant> {
         match source {
             Source::Value(id) => self.scope.constant(id).cloned(),
             Source::Step { step, output } => steps.get(step)?.get(output).cloned(),
@@ -118,7 +118,12 @@ impl Builder<'_> {
         }
     }
 
-    fn define_constants(&mut self, node: &schema::Node, constants: Vec<Constant>, overwrites: bool) -> Outcome<()> {
+    fn define_constants(
+        &mut self,
+        node: &schema::NodeRecord,
+        constants: Vec<Constant>,
+        overwrites: bool,
+    ) -> OrFault<()> {
         let names = results(node)?;
         if names.len() != constants.len() {
             return Err(format!("has {} results, and should have {}", names.len(), constants.len()));
@@ -141,8 +146,8 @@ impl Builder<'_> {
                 _ if overwrites => return Err("overwrites nothing".to_owned()),
                 (first, shared) => {
                     let memory = match first.zip(shared) {
-                        Some((first, _)) => Memory::Shared(first),
-                        None => Memory::Own,
+                        Some((first, _)) => ValueMemory::Shared(first),
+                        None => ValueMemory::Own,
                     };
                     let id = self.scope.define(name, value, &memory)?;
                     self.scope.set_constant(id, constant);
@@ -153,7 +158,7 @@ impl Builder<'_> {
     }
 
     /// Puts the constants among a node's arguments into the graph.
-    pub(super) fn settle_arguments(&mut self, node: &schema::Node) -> Outcome<()> {
+    pub(super) fn settle_arguments(&mut self, node: &schema::NodeRecord) -> OrFault<()> {
         for name in node.inputs.iter().flat_map(|argument| tensors(&argument.arg)) {
             if let Ok(id) = self.scope.resolve(name) {
                 self.settle(node.name(), id)?;
@@ -162,7 +167,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn settle(&mut self, node: &str, id: ValueId) -> Outcome<()> {
+    fn settle(&mut self, node: &str, id: ValueId) -> OrFault<()> {
         let Some(constant) = self.scope.constant(id).cloned() else { return Ok(()) };
         if self.scope.is_settled(id, constant.version()) {
             return Ok(());
@@ -173,7 +178,7 @@ impl Builder<'_> {
     }
 
     /// Puts a constant into the graph.
-    pub(super) fn place(&mut self, node: &str, constant: &Constant) -> Outcome<ValueId> {
+    pub(super) fn place(&mut self, node: &str, constant: &Constant) -> OrFault<ValueId> {
         let (sizes, elements, expanded) = constant.compact();
         self.scope.spend(elements.len() as u64)?;
         let stored: Vec<Size> = sizes.iter().map(|&size| Size::Fixed(size)).collect();

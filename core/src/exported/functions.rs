@@ -1,19 +1,19 @@
 //! Reads functions of each element, and random masks.
 
-use super::arguments::{Arguments, Outcome, WantedSize};
+use super::arguments::{Arguments, OrFault, WantedSize};
 use super::op::{Activation, Arithmetic, Op, Operand};
 use super::schema::Argument;
 use super::size::Size;
 use super::tensors::element_type;
 use crate::checkpoint::Dtype;
 
-pub(super) fn activation(arguments: &mut Arguments<'_>, function: Activation) -> Outcome<Op> {
+pub(super) fn activation(arguments: &mut Arguments<'_>, function: Activation) -> OrFault<Op> {
     arguments.tensor("self")?;
     Ok(Op::Activation(function))
 }
 
 /// Limits that are named, with defaults; one that is not a number must be given.
-pub(super) fn clamp(arguments: &mut Arguments<'_>, names: [&str; 2], defaults: [f64; 2]) -> Outcome<Op> {
+pub(super) fn clamp(arguments: &mut Arguments<'_>, names: [&str; 2], defaults: [f64; 2]) -> OrFault<Op> {
     let [low, high] = [0, 1].map(|at| {
         let default = Some(defaults[at]).filter(|default| !default.is_nan());
         arguments.number(names[at], default)
@@ -21,11 +21,11 @@ pub(super) fn clamp(arguments: &mut Arguments<'_>, names: [&str; 2], defaults: [
     activation(arguments, Activation::Clamp { low: low?, high: high? })
 }
 
-pub(super) fn clamp_optional(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn clamp_optional(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     clamp(arguments, ["min", "max"], [f64::NEG_INFINITY, f64::INFINITY])
 }
 
-pub(super) fn gelu(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn gelu(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let tanh = match arguments.text("approximate", "none")? {
         "none" => false,
         "tanh" => true,
@@ -34,17 +34,17 @@ pub(super) fn gelu(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     activation(arguments, Activation::Gelu { tanh })
 }
 
-pub(super) fn leaky_relu(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn leaky_relu(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let slope = arguments.number("negative_slope", Some(0.01))?;
     activation(arguments, Activation::LeakyRelu { slope })
 }
 
-pub(super) fn elu(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn elu(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let [alpha, scale, input_scale] = ["alpha", "scale", "input_scale"].map(|name| arguments.number(name, Some(1.0)));
     activation(arguments, Activation::Elu { alpha: alpha?, scale: scale?, input_scale: input_scale? })
 }
 
-pub(super) fn celu(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn celu(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let alpha = arguments.number("alpha", Some(1.0))?;
     if alpha == 0.0 {
         return Err("divides by an alpha of zero".to_owned());
@@ -52,50 +52,50 @@ pub(super) fn celu(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     activation(arguments, Activation::Elu { alpha, scale: 1.0, input_scale: 1.0 / alpha })
 }
 
-pub(super) fn selu(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn selu(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     // The constants of Klambauer et al. 2017, as PyTorch has them.
     let (alpha, scale) = (1.673_263_242_354_377_2, 1.050_700_987_355_480_5);
     activation(arguments, Activation::Elu { alpha, scale, input_scale: 1.0 })
 }
 
-pub(super) fn softplus(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn softplus(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let beta = arguments.number("beta", Some(1.0))?;
     let threshold = arguments.number("threshold", Some(20.0))?;
     activation(arguments, Activation::Softplus { beta, threshold })
 }
 
-pub(super) fn power(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn power(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let exponent = arguments.number("exponent", None)?;
     activation(arguments, Activation::Power { exponent })
 }
 
-pub(super) fn prelu(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn prelu(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("self")?;
     arguments.tensor("weight")?;
     Ok(Op::Prelu)
 }
 
-pub(super) fn negative(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn negative(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("self")?;
     Ok(Op::Arithmetic { kind: Arithmetic::Multiply, other: Operand::Number(-1.0) })
 }
 
-pub(super) fn softmax(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn softmax(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     Ok(Op::Softmax { dimension: softmax_dimension(arguments)? })
 }
 
-pub(super) fn log_softmax(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn log_softmax(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     Ok(Op::LogSoftmax { dimension: softmax_dimension(arguments)? })
 }
 
-fn softmax_dimension(arguments: &mut Arguments<'_>) -> Outcome<usize> {
+fn softmax_dimension(arguments: &mut Arguments<'_>) -> OrFault<usize> {
     let rank = arguments.tensor("self")?.shape.len();
     only_float32(arguments)?;
     arguments.dimension("dim", None, rank)
 }
 
 /// Accepts `dtype` if it is single precision. What is computed from constants has the type that PyTorch recorded.
-pub(super) fn only_float32(arguments: &mut Arguments<'_>) -> Outcome<()> {
+pub(super) fn only_float32(arguments: &mut Arguments<'_>) -> OrFault<()> {
     match arguments.take("dtype") {
         None => Ok(()),
         Some(Argument::ScalarType(number)) if arguments.folds || element_type(*number) == Ok(Dtype::F32) => Ok(()),
@@ -104,7 +104,7 @@ pub(super) fn only_float32(arguments: &mut Arguments<'_>) -> Outcome<()> {
 }
 
 /// The second operand, which is a number or a tensor.
-pub(super) fn operand(arguments: &mut Arguments<'_>, name: &str) -> Outcome<Operand> {
+pub(super) fn operand(arguments: &mut Arguments<'_>, name: &str) -> OrFault<Operand> {
     match arguments.take(name) {
         Some(Argument::Tensor(tensor)) => arguments.value(tensor).map(|_| Operand::Tensor),
         Some(Argument::Int(number)) => Ok(Operand::Number(*number as f64)),
@@ -117,24 +117,24 @@ pub(super) fn operand(arguments: &mut Arguments<'_>, name: &str) -> Outcome<Oper
     }
 }
 
-pub(super) fn arithmetic(arguments: &mut Arguments<'_>, kind: Arithmetic) -> Outcome<Op> {
+pub(super) fn arithmetic(arguments: &mut Arguments<'_>, kind: Arithmetic) -> OrFault<Op> {
     arguments.tensor("self")?;
     Ok(Op::Arithmetic { kind, other: operand(arguments, "other")? })
 }
 
-pub(super) fn choose(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn choose(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     for name in ["condition", "self", "other"] {
         arguments.tensor(name)?;
     }
     Ok(Op::Where)
 }
 
-pub(super) fn probability(number: f64) -> Outcome<f64> {
+pub(super) fn probability(number: f64) -> OrFault<f64> {
     let is_one = (0.0..=1.0).contains(&number);
     is_one.then_some(number).ok_or_else(|| "has a probability that is not between 0 and 1".to_owned())
 }
 
-pub(super) fn dropout(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn dropout(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     // The operator that overwrites calls it `self`.
     if arguments.optional_tensor("input")?.is_none() {
         arguments.tensor("self")?;
@@ -143,14 +143,14 @@ pub(super) fn dropout(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::Dropout { probability, training: arguments.flag("train", None)? })
 }
 
-pub(super) fn identity(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn identity(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("self")?;
     arguments.pass(&["memory_format"]);
     Ok(Op::Identity)
 }
 
 /// A conversion, which must not change the type.
-pub(super) fn converted(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn converted(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let from = arguments.tensor("self")?.dtype;
     let by_name = arguments.take("dtype");
     let by_tensor = arguments.optional_tensor("other")?.map(|other| other.dtype);
@@ -166,14 +166,14 @@ pub(super) fn converted(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::Identity)
 }
 
-pub(super) fn empty(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn empty(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     only_float32(arguments)?;
     arguments.pass(&["layout", "device", "pin_memory", "memory_format"]);
     Ok(Op::Empty { shape: known_shape(arguments, "size")? })
 }
 
 /// A shape that leaves nothing open.
-pub(super) fn known_shape(arguments: &mut Arguments<'_>, name: &str) -> Outcome<Vec<Size>> {
+pub(super) fn known_shape(arguments: &mut Arguments<'_>, name: &str) -> OrFault<Vec<Size>> {
     let known = |size| match size {
         WantedSize::Known(size) => Ok(size),
         WantedSize::Open => Err("has a negative size".to_owned()),
@@ -181,14 +181,14 @@ pub(super) fn known_shape(arguments: &mut Arguments<'_>, name: &str) -> Outcome<
     arguments.shape(name)?.into_iter().map(known).collect()
 }
 
-pub(super) fn new_empty(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn new_empty(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let is_float = arguments.tensor("self")?.dtype == Dtype::F32;
     // It gives the type and the device alone.
     arguments.tensors.clear();
     if is_float { empty(arguments) } else { Err("makes a tensor that is not float32".to_owned()) }
 }
 
-pub(super) fn bernoulli(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn bernoulli(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("self")?;
     if arguments.take("generator").is_some() {
         return Err("has a generator of its own, which is not supported".to_owned());

@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 
-use super::error::Faults;
-use super::schema::{Argument, Graph, Node, SizeArgument};
+use super::error::NetworkFaults;
+use super::schema::{Argument, GraphRecord, NodeRecord, SizeArgument};
 
 const AUTOCAST: &str = "torch.ops.higher_order.wrap_with_autocast";
 /// Deepest nesting.
@@ -14,7 +14,7 @@ const DEEPEST: usize = 8;
 const MOST_GROWTH: usize = 16 << 20;
 
 /// The program without such regions. Others than those that are disabled stay, and are not supported.
-pub(super) fn without_autocast(mut graph: Graph, faults: &mut Faults) -> Graph {
+pub(super) fn without_autocast(mut graph: GraphRecord, faults: &mut NetworkFaults) -> GraphRecord {
     let growth = Cell::new(0);
     for _ in 0..DEEPEST {
         if !graph.nodes.iter().any(is_disabled) {
@@ -37,12 +37,12 @@ pub(super) fn without_autocast(mut graph: Graph, faults: &mut Faults) -> Graph {
 }
 
 /// Whether a node is `wrap_with_autocast(device, dtype, enabled=False, …, program, tensors…)`.
-fn is_disabled(node: &Node) -> bool {
+fn is_disabled(node: &NodeRecord) -> bool {
     let enabled = node.inputs.get(2).map(|input| &input.arg);
     node.target == AUTOCAST && matches!(enabled, Some(Argument::Bool(false)))
 }
 
-fn inline(node: Node, graph: &mut Graph, faults: &mut Faults, growth: &Cell<usize>) {
+fn inline(node: NodeRecord, graph: &mut GraphRecord, faults: &mut NetworkFaults, growth: &Cell<usize>) {
     let name = node.name().to_owned();
     let mut arguments = node.inputs.into_iter().map(|input| input.arg);
     let inner = arguments.find_map(|argument| match argument {

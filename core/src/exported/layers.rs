@@ -1,6 +1,6 @@
 //! Reads convolutions, normalisations, linear layers and attention.
 
-use super::arguments::{Arguments, Outcome, unexpected};
+use super::arguments::{Arguments, OrFault, unexpected};
 use super::lowering::{Lowering, Source};
 use super::op::Op;
 use super::size::{Size, shown_shape};
@@ -8,7 +8,7 @@ use crate::checkpoint::Dtype;
 
 use super::functions::probability;
 
-pub(super) fn convolution(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn convolution(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("input")?;
     arguments.tensor("weight")?;
     let bias = arguments.optional_tensor("bias")?.is_some();
@@ -22,18 +22,18 @@ pub(super) fn convolution(arguments: &mut Arguments<'_>) -> Outcome<Op> {
 }
 
 /// A convolution whose padding is "same" or "valid".
-pub(super) fn convolution_by_name(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn convolution_by_name(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let inputs = [lowering.tensor("input")?, lowering.tensor("weight")?];
     let bias = lowering.optional_tensor("bias")?;
     let [stride, dilation] = ["stride", "dilation"].map(|name| lowering.arguments.pair(name, Some([1, 1])));
     let groups = lowering.arguments.count("groups", Some(1))?;
     let kernel = [lowering.fixed(inputs[1], 2)?, lowering.fixed(inputs[1], 3)?];
-    let window = Kernel { sizes: kernel, stride: stride?, dilation: dilation?, groups };
+    let window = ConvolutionKernel { sizes: kernel, stride: stride?, dilation: dilation?, groups };
     let padding = named_padding(lowering, &window)?;
     Ok(vec![convolve(lowering, inputs, bias, &window, padding)?])
 }
 
-struct Kernel {
+struct ConvolutionKernel {
     sizes: [u64; 2],
     stride: [u64; 2],
     dilation: [u64; 2],
@@ -41,7 +41,7 @@ struct Kernel {
 }
 
 /// The padding before and after each side.
-fn named_padding(lowering: &mut Lowering<'_>, kernel: &Kernel) -> Outcome<[[u64; 2]; 2]> {
+fn named_padding(lowering: &mut Lowering<'_>, kernel: &ConvolutionKernel) -> OrFault<[[u64; 2]; 2]> {
     match lowering.arguments.text("padding", "valid")? {
         "valid" => Ok([[0; 2]; 2]),
         "same" if kernel.stride == [1, 1] => {
@@ -59,25 +59,25 @@ fn convolve(
     lowering: &mut Lowering<'_>,
     [mut input, weight]: [Source; 2],
     bias: Option<Source>,
-    kernel: &Kernel,
+    kernel: &ConvolutionKernel,
     padding: [[u64; 2]; 2],
-) -> Outcome<Source> {
+) -> OrFault<Source> {
     let mut both = padding.map(|[before, _]| before);
     if padding.iter().any(|[before, after]| before != after) {
         input = lowering.add(Op::Pad { amounts: padding.to_vec(), value: 0.0 }, &[input])?;
         both = [0, 0];
     }
-    let Kernel { stride, dilation, groups, .. } = *kernel;
+    let ConvolutionKernel { stride, dilation, groups, .. } = *kernel;
     let op = Op::Convolution { stride, padding: both, dilation, groups, bias: bias.is_some() };
     let inputs: Vec<Source> = [input, weight].into_iter().chain(bias).collect();
     lowering.add(op, &inputs)
 }
 
 /// A convolution [B, C, L]: one of maps that are one row high.
-pub(super) fn convolution_1d(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn convolution_1d(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let (input, weight) = (lowering.tensor("input")?, lowering.tensor("weight")?);
     let bias = lowering.optional_tensor("bias")?;
-    let one = |lowering: &mut Lowering<'_>, name: &str, default: u64| -> Outcome<u64> {
+    let one = |lowering: &mut Lowering<'_>, name: &str, default: u64| -> OrFault<u64> {
         let numbers = lowering.arguments.ints(name)?.unwrap_or_default();
         match *numbers.as_slice() {
             [] => Ok(default),
@@ -88,7 +88,7 @@ pub(super) fn convolution_1d(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>
     let stride = [1, one(lowering, "stride", 1)?];
     let dilation = [1, one(lowering, "dilation", 1)?];
     let groups = lowering.arguments.count("groups", Some(1))?;
-    let kernel = Kernel { sizes: [1, lowering.fixed(weight, 2)?], stride, dilation, groups };
+    let kernel = ConvolutionKernel { sizes: [1, lowering.fixed(weight, 2)?], stride, dilation, groups };
     let is_named = lowering.arguments.is_text("padding");
     let padding =
         if is_named { named_padding(lowering, &kernel)? } else { [[0, 0], [one(lowering, "padding", 0)?; 2]] };
@@ -99,7 +99,7 @@ pub(super) fn convolution_1d(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>
 }
 
 /// [N, C, L] as [N, C, 1, L].
-pub(super) fn one_row(lowering: &mut Lowering<'_>, input: Source) -> Outcome<Source> {
+pub(super) fn one_row(lowering: &mut Lowering<'_>, input: Source) -> OrFault<Source> {
     let shape = lowering.shape(input);
     let [first, channels, length] = shape[..] else {
         return Err(format!("needs a tensor [N, C, L], and has {}", shown_shape(&shape)));
@@ -108,21 +108,21 @@ pub(super) fn one_row(lowering: &mut Lowering<'_>, input: Source) -> Outcome<Sou
 }
 
 /// [N, C, 1, L] as [N, C, L].
-pub(super) fn without_row(lowering: &mut Lowering<'_>, input: Source) -> Outcome<Source> {
+pub(super) fn without_row(lowering: &mut Lowering<'_>, input: Source) -> OrFault<Source> {
     let mut shape = lowering.shape(input);
     shape.remove(2);
     lowering.reshape(input, shape)
 }
 
 /// The scale or shift of an argument, or one that changes nothing.
-fn vector(lowering: &mut Lowering<'_>, name: &str, channels: u64, neutral: f64) -> Outcome<Source> {
+fn vector(lowering: &mut Lowering<'_>, name: &str, channels: u64, neutral: f64) -> OrFault<Source> {
     match lowering.optional_tensor(name)? {
         Some(given) => Ok(given),
         None => lowering.constant(Dtype::F32, &[channels], |_| neutral),
     }
 }
 
-pub(super) fn batch_norm(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn batch_norm(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("input")?;
     let channels = lowering.fixed(input, 1)?;
     let scale = vector(lowering, "weight", channels, 1.0)?;
@@ -146,7 +146,7 @@ pub(super) fn batch_norm(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
     Ok(vec![lowering.add(op, &[input, scale, shift])?])
 }
 
-pub(super) fn instance_norm(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn instance_norm(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("input")?;
     let groups = lowering.fixed(input, 1)?;
     let scale = lowering.optional_tensor("weight")?;
@@ -163,7 +163,7 @@ pub(super) fn instance_norm(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>>
     Ok(vec![lowering.add(op, &inputs)?])
 }
 
-pub(super) fn layer_norm(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn layer_norm(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let input = arguments.tensor("input")?;
     let shape = arguments.ints("normalized_shape")?.unwrap_or_default();
     let scale = arguments.optional_tensor("weight")?.is_some();
@@ -174,7 +174,7 @@ pub(super) fn layer_norm(arguments: &mut Arguments<'_>) -> Outcome<Op> {
 }
 
 /// The number of last dimensions with these sizes.
-pub(super) fn normalised(input: &[Size], shape: &[i64]) -> Outcome<usize> {
+pub(super) fn normalised(input: &[Size], shape: &[i64]) -> OrFault<usize> {
     let first = input.len().checked_sub(shape.len()).filter(|_| !shape.is_empty());
     let fits = |first: &usize| {
         input[*first..].iter().zip(shape).all(|(size, &wanted)| size.fixed() == u64::try_from(wanted).ok())
@@ -185,7 +185,7 @@ pub(super) fn normalised(input: &[Size], shape: &[i64]) -> Outcome<usize> {
     Ok(shape.len())
 }
 
-pub(super) fn group_norm(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn group_norm(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("input")?;
     let scale = arguments.optional_tensor("weight")?.is_some();
     let shift = arguments.optional_tensor("bias")?.is_some();
@@ -198,19 +198,19 @@ pub(super) fn group_norm(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     })
 }
 
-pub(super) fn linear(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn linear(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("input")?;
     arguments.tensor("weight")?;
     Ok(Op::Linear { bias: arguments.optional_tensor("bias")?.is_some() })
 }
 
-pub(super) fn matmul(arguments: &mut Arguments<'_>, other: &str) -> Outcome<Op> {
+pub(super) fn matmul(arguments: &mut Arguments<'_>, other: &str) -> OrFault<Op> {
     arguments.tensor("self")?;
     arguments.tensor(other)?;
     Ok(Op::Matmul)
 }
 
-pub(super) fn attention(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn attention(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     for name in ["query", "key", "value"] {
         arguments.tensor(name)?;
     }

@@ -15,16 +15,16 @@ const LONGEST: usize = 100_000;
 
 /// A list of at most `MOST` members.
 #[derive(Debug)]
-pub(super) struct List<T, const MOST: usize>(pub(super) Vec<T>);
+pub(super) struct BoundedList<T, const MOST: usize>(pub(super) Vec<T>);
 
 /// What one argument, shape or result is.
-pub(super) type Short<T> = List<T, LONGEST_SHORT>;
+pub(super) type Short<T> = BoundedList<T, LONGEST_SHORT>;
 
-impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for BoundedList<T, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members<T, const MOST: usize>(PhantomData<T>);
         impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Members<T, MOST> {
-            type Value = List<T, MOST>;
+            type Value = BoundedList<T, MOST>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("a list")
@@ -39,7 +39,7 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, M
                     members.push(member);
                 }
                 members.shrink_to_fit();
-                Ok(List(members))
+                Ok(BoundedList(members))
             }
         }
         deserializer.deserialize_seq(Members::<T, MOST>(PhantomData))
@@ -53,7 +53,7 @@ pub(super) fn short<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer
 
 /// For members of a struct: a list with something for each node or tensor.
 pub(super) fn long<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    List::<T, LONGEST>::deserialize(deserializer).map(|list| list.0)
+    BoundedList::<T, LONGEST>::deserialize(deserializer).map(|list| list.0)
 }
 
 /// The entries of an object in the order of the file. A key that comes twice, with which others would read something

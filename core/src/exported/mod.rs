@@ -3,7 +3,7 @@
 //! Such a file has a network's graph beside its weights. It can come from anybody and is not trusted: it is read as
 //! data, and describes nothing but operators of a fixed list ([`Op`]). Sizes are limited before memory is allocated,
 //! and the shape of every value is inferred here and must be the one that PyTorch recorded. What is wrong with a
-//! network is collected in [`Faults`].
+//! network is collected in [`NetworkFaults`].
 
 mod advice;
 pub(crate) mod archive;
@@ -48,7 +48,7 @@ use std::path::Path;
 pub(crate) use classifier::Resized;
 pub use classifier::{ClassifierCost, NewClassifier};
 pub use describe::{Description, HeadDescription, MapDescription, Mode};
-pub use error::{Error, Fault, Faults};
+pub use error::{Error, NetworkFault, NetworkFaults};
 pub use graph::{Graph, Node, Origin, Value, ValueId};
 pub use head::{FeatureMap, MapLayout};
 pub use memory::MemoryDescription;
@@ -61,11 +61,11 @@ use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
 use crate::checkpoint::tensor;
 use crate::checkpoint::{Soundness, open_regular};
-use archive::Archive;
-use classifier::{Change, Classifier};
-use describe::{Described, Subject};
+use archive::NetworkArchive;
+use classifier::{Classifier, SizeChange};
+use describe::{Described, DescriptionInput};
 use error::Result;
-use schema::{Bounds, Program, SchemaVersion, Versioned};
+use schema::{Bounds, ProgramRecord, SchemaVersion, Versioned};
 use tensors::Tensors;
 
 /// The version of the schema that is read. A new major version means something else.
@@ -84,7 +84,7 @@ pub struct ExportedNetwork {
     classifier: Option<Classifier>,
     description: Description,
     /// What a new classifier changes in the file's program.
-    changes: Vec<Change>,
+    changes: Vec<SizeChange>,
 }
 
 /// Whether a file is meant for [`ExportedNetwork`] rather than for [`Checkpoint`](crate::checkpoint::Checkpoint): an
@@ -92,7 +92,7 @@ pub struct ExportedNetwork {
 #[must_use]
 pub fn is_exported(path: &Path) -> bool {
     let Ok(source) = open_regular(path) else { return false };
-    match Archive::open(&source) {
+    match NetworkArchive::open(&source) {
         Ok(_) | Err(Error::Version(_)) => true,
         Err(_) if archive::names_program(&source) => true,
         // An archive without a directory may be of either kind, so the name decides.
@@ -120,7 +120,7 @@ impl ExportedNetwork {
     }
 
     fn new(source: ByteSource) -> Result<Self> {
-        let archive = Archive::open(&source)?;
+        let archive = NetworkArchive::open(&source)?;
         let read = read(&archive, &source);
         // Bytes that have changed are why something else is wrong with them.
         archive.check()?;
@@ -187,8 +187,8 @@ impl ExportedNetwork {
     }
 
     /// The archive, of which everything that this reader knows has been checked.
-    pub(crate) fn archive(&self) -> Result<Archive<'_>> {
-        Archive::open(&self.source)
+    pub(crate) fn archive(&self) -> Result<NetworkArchive<'_>> {
+        NetworkArchive::open(&self.source)
     }
 
     /// A tensor's elements converted to single precision, in row-major order.
@@ -200,7 +200,7 @@ impl ExportedNetwork {
     }
 }
 
-fn read(archive: &Archive<'_>, source: &ByteSource) -> Result<Understood> {
+fn read(archive: &NetworkArchive<'_>, source: &ByteSource) -> Result<Understood> {
     if let Some(other) = archive.word("archive_format")?.filter(|format| format != "pt2") {
         return Err(Error::NotExported(format!("its archive has the format {}", shown(&other))));
     }
@@ -219,12 +219,12 @@ struct Understood {
 }
 
 fn understand(
-    archive: &Archive<'_>,
+    archive: &NetworkArchive<'_>,
     source: &ByteSource,
     schema: SchemaVersion,
-    program: impl FnOnce() -> Result<Program>,
+    program: impl FnOnce() -> Result<ProgramRecord>,
 ) -> Result<Understood> {
-    let mut faults = Faults::default();
+    let mut faults = NetworkFaults::default();
     // Before the program, so that only one of the documents is in memory at a time.
     let mut tensors = Tensors::read(archive, source, &mut faults)?;
     let program = program()?;
@@ -236,7 +236,7 @@ fn understand(
     let batch = bounds.0.iter().find(|(symbol, _)| Some(symbol) == built.batch.as_ref());
     let batch = batch.map_or(Bounds { min_val: None, max_val: None }, |(_, bounds)| *bounds);
     let torch = program.torch_version.as_deref();
-    let subject = Subject { graph: &graph, tensors: &tensors.list, schema, torch, batch };
+    let subject = DescriptionInput { graph: &graph, tensors: &tensors.list, schema, torch, batch };
     let mut described = describe::describe(&subject);
     described.description.student_warnings.extend(ties::alike(archive, source, &tensors.list)?);
     Ok(Understood { graph, tensors: tensors.list, described })

@@ -1,10 +1,10 @@
 //! Which of ATen's operators are read, and by what.
 
-use super::arguments::{Arguments, Outcome};
+use super::arguments::{Arguments, OrFault};
 use super::einsum;
 use super::functions;
 use super::layers;
-use super::lowering::{Lowering, Plan, Source};
+use super::lowering::{Lowering, LoweringPlan, Source};
 use super::op::{Activation, Arithmetic, Op};
 use super::pooling;
 use super::products;
@@ -62,7 +62,7 @@ pub(super) fn plain_name(target: &str) -> Option<(String, bool)> {
 }
 
 /// Reads a node's arguments. `None` if the operator, named as by [`plain_name`], is not supported.
-pub(super) fn read(name: &str, mut arguments: Arguments<'_>) -> Option<Outcome<Plan>> {
+pub(super) fn read(name: &str, mut arguments: Arguments<'_>) -> Option<OrFault<LoweringPlan>> {
     if let Some(operator) = one(name) {
         let op = operator(&mut arguments);
         return Some(op.and_then(|op| {
@@ -77,7 +77,7 @@ pub(super) fn read(name: &str, mut arguments: Arguments<'_>) -> Option<Outcome<P
     Some(operator(&mut lowering).and_then(|results| lowering.finish(results)))
 }
 
-type One = fn(&mut Arguments<'_>) -> Outcome<Op>;
+type One = fn(&mut Arguments<'_>) -> OrFault<Op>;
 
 /// The operators that are one operation.
 fn one(name: &str) -> Option<One> {
@@ -179,7 +179,7 @@ fn shape(name: &str) -> Option<One> {
     Some(operator)
 }
 
-type Several = fn(&mut Lowering<'_>) -> Outcome<Vec<Source>>;
+type Several = fn(&mut Lowering<'_>) -> OrFault<Vec<Source>>;
 
 /// The operators that are several operations.
 fn several(name: &str) -> Option<Several> {
@@ -215,8 +215,8 @@ fn several(name: &str) -> Option<Several> {
         "norm.ScalarOpt_dim" => |lowering| sums::norm(lowering, "p"),
         "adaptive_max_pool2d.default" => pooling::adaptive_max_pool,
         "adaptive_avg_pool1d.default" => pooling::adaptive_average_pool_1d,
-        "avg_pool1d.default" => |lowering| pooling::pool_1d(lowering, pooling::Kind::Average),
-        "max_pool1d.default" => |lowering| pooling::pool_1d(lowering, pooling::Kind::Max),
+        "avg_pool1d.default" => |lowering| pooling::pool_1d(lowering, pooling::PoolingKind::Average),
+        "max_pool1d.default" => |lowering| pooling::pool_1d(lowering, pooling::PoolingKind::Max),
         "stack.default" => resampling::stack,
         "repeat.default" => |lowering| resampling::repeat(lowering, "repeats"),
         "tile.default" => |lowering| resampling::repeat(lowering, "dims"),
@@ -232,9 +232,9 @@ fn several(name: &str) -> Option<Several> {
         "pixel_shuffle.default" => resampling::pixel_shuffle,
         "pixel_unshuffle.default" => resampling::pixel_unshuffle,
         "channel_shuffle.default" | "native_channel_shuffle.default" => resampling::channel_shuffle,
-        "upsample_nearest2d.vec" => |lowering| resampling::resize(lowering, resampling::Kernel::Nearest),
-        "upsample_bilinear2d.vec" => |lowering| resampling::resize(lowering, resampling::Kernel::Linear),
-        "upsample_bicubic2d.vec" => |lowering| resampling::resize(lowering, resampling::Kernel::Cubic),
+        "upsample_nearest2d.vec" => |lowering| resampling::resize(lowering, resampling::ResamplingKernel::Nearest),
+        "upsample_bilinear2d.vec" => |lowering| resampling::resize(lowering, resampling::ResamplingKernel::Linear),
+        "upsample_bicubic2d.vec" => |lowering| resampling::resize(lowering, resampling::ResamplingKernel::Cubic),
         _ => return None,
     };
     Some(operator)

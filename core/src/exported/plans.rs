@@ -1,13 +1,13 @@
 //! Puts what a node is read as into the graph.
 
-use super::arguments::Outcome;
+use super::arguments::OrFault;
 use super::builder::{Builder, first_tensor, results};
 use super::constants;
 use super::graph::{Node, Origin, Value, ValueId};
-use super::lowering::{Literal, Plan, Source};
+use super::lowering::{ConstantTensor, LoweringPlan, Source};
 use super::op::Op;
 use super::schema;
-use super::scope::Memory;
+use super::scope::ValueMemory;
 use super::size::Size;
 use super::tensors::{StoredTensor, TensorRole};
 use crate::checkpoint::error::shown;
@@ -15,13 +15,13 @@ use crate::checkpoint::tensor::{StoredBytes, StridedView};
 use crate::checkpoint::{Dtype, Tensor};
 
 impl Builder<'_> {
-    pub(super) fn add_plan(&mut self, node: &schema::Node, plan: Plan, overwrites: bool) -> Outcome<()> {
+    pub(super) fn add_plan(&mut self, node: &schema::NodeRecord, plan: LoweringPlan, overwrites: bool) -> OrFault<()> {
         let names = results(node)?;
         let wanted = plan.results.len();
         if names.len() != wanted && (plan.left_out.is_none() || names.len() < wanted) {
             return Err(format!("has {} results, and should have {wanted}", names.len()));
         }
-        let Plan { steps, literals, results, left_out, is_view } = plan;
+        let LoweringPlan { steps, literals, results, left_out, is_view } = plan;
         let first = first_tensor(node);
         let only = if let [only] = steps.as_slice() { Some(&only.op) } else { None };
         if !overwrites && matches!(only, Some(Op::CountBatch | Op::Bernoulli { .. })) {
@@ -29,7 +29,7 @@ impl Builder<'_> {
         }
         let shares = is_view || only.is_some_and(Op::is_view);
         let literals =
-            literals.iter().map(|literal| self.add_literal(node.name(), literal)).collect::<Outcome<Vec<_>>>()?;
+            literals.iter().map(|literal| self.add_literal(node.name(), literal)).collect::<OrFault<Vec<_>>>()?;
         let last = steps.len().saturating_sub(1);
         let mut values: Vec<Vec<ValueId>> = Vec::new();
         for (at, step) in steps.into_iter().enumerate() {
@@ -49,15 +49,15 @@ impl Builder<'_> {
                         let memory = match first {
                             Some(first) if overwrites => {
                                 self.check_overwriting(first, &step.op, &value)?;
-                                Memory::Overwritten(first)
+                                ValueMemory::Overwritten(first)
                             }
-                            Some(first) if shares => Memory::Shared(first),
-                            _ => Memory::Own,
+                            Some(first) if shares => ValueMemory::Shared(first),
+                            _ => ValueMemory::Own,
                         };
                         self.compare(names[place], &value)?;
                         self.scope.define(names[place], value, &memory)?
                     }
-                    None => self.scope.define(&format!("{}.{at}.{output}", node.name()), value, &Memory::Own)?,
+                    None => self.scope.define(&format!("{}.{at}.{output}", node.name()), value, &ValueMemory::Own)?,
                 });
             }
             let is_last = at == last;
@@ -75,7 +75,7 @@ impl Builder<'_> {
     }
 
     /// Adds a tensor that is not in the file.
-    fn add_literal(&mut self, node: &str, literal: &Literal) -> Outcome<ValueId> {
+    fn add_literal(&mut self, node: &str, literal: &ConstantTensor) -> OrFault<ValueId> {
         let sizes: Vec<u64> = literal.value.shape.iter().map(|size| size.per_image()).collect();
         let stored = self.add_constant(node, literal.value.dtype, sizes, &literal.elements)?;
         Ok(self.scope.add_value(Value { origin: Origin::Stored(stored), ..literal.value.clone() }))
@@ -88,7 +88,7 @@ impl Builder<'_> {
         dtype: Dtype,
         shape: Vec<u64>,
         elements: &[f64],
-    ) -> Outcome<usize> {
+    ) -> OrFault<usize> {
         let bytes = constants::bytes(dtype, elements)
             .ok_or_else(|| format!("needs constants of {dtype}, which are not supported"))?;
         let mut strides = vec![1; shape.len()];
@@ -115,7 +115,7 @@ impl Builder<'_> {
     }
 
     /// Refuses to overwrite a tensor of the file, but for counters of batches.
-    fn check_overwriting(&self, name: &str, op: &Op, result: &Value) -> Outcome<()> {
+    fn check_overwriting(&self, name: &str, op: &Op, result: &Value) -> OrFault<()> {
         if self.scope.resolve(name).is_ok_and(|id| self.scope.value(id).shape != result.shape) {
             return Err("overwrites its input with a result of another shape".to_owned());
         }
@@ -132,7 +132,7 @@ impl Builder<'_> {
     }
 
     /// A batch norm changes its running statistics, which must therefore be buffers.
-    fn check_statistics(&self, op: &Op, inputs: &[ValueId]) -> Outcome<()> {
+    fn check_statistics(&self, op: &Op, inputs: &[ValueId]) -> OrFault<()> {
         let is_buffer = |&id: &ValueId| match self.scope.value(id).origin {
             Origin::Stored(index) => self.role(index) == TensorRole::Buffer,
             _ => false,

@@ -1,11 +1,11 @@
 //! Reads poolings of maps and of sequences.
 
-use super::arguments::{Arguments, Outcome, unexpected};
+use super::arguments::{Arguments, OrFault, unexpected};
 use super::layers::{one_row, without_row};
 use super::lowering::{Lowering, Source};
 use super::op::{Op, Window};
 
-fn window(arguments: &mut Arguments<'_>) -> Outcome<Window> {
+fn window(arguments: &mut Arguments<'_>) -> OrFault<Window> {
     let size = arguments.pair("kernel_size", None)?;
     Ok(Window {
         size,
@@ -16,12 +16,12 @@ fn window(arguments: &mut Arguments<'_>) -> Outcome<Window> {
     })
 }
 
-pub(super) fn max_pool(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn max_pool(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("self")?;
     window(arguments).map(Op::MaxPool)
 }
 
-pub(super) fn average_pool(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn average_pool(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("self")?;
     let window = window(arguments)?;
     let counts_padding = arguments.flag("count_include_pad", Some(true))?;
@@ -31,13 +31,13 @@ pub(super) fn average_pool(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::AveragePool { window, counts_padding })
 }
 
-pub(super) fn adaptive_average_pool(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn adaptive_average_pool(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("self")?;
     Ok(Op::AdaptiveAveragePool { size: arguments.pair("output_size", None)? })
 }
 
 /// Where the windows are of one size, which those of PyTorch are if the sides are multiples.
-pub(super) fn adaptive_max_pool(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn adaptive_max_pool(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let wanted = lowering.arguments.pair("output_size", None)?;
     let sides = [lowering.fixed(input, 2)?, lowering.fixed(input, 3)?];
@@ -51,7 +51,7 @@ pub(super) fn adaptive_max_pool(lowering: &mut Lowering<'_>) -> Outcome<Vec<Sour
     Ok(vec![lowering.add(Op::MaxPool(window), &[input])?])
 }
 
-pub(super) fn adaptive_average_pool_1d(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn adaptive_average_pool_1d(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let map = one_row(lowering, input)?;
     let [length, _] = lowering.arguments.pair("output_size", None)?;
@@ -60,16 +60,16 @@ pub(super) fn adaptive_average_pool_1d(lowering: &mut Lowering<'_>) -> Outcome<V
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum PoolingKind {
     Average,
     Max,
 }
 
 /// A pooling of [B, C, L]: one of maps that are one row high.
-pub(super) fn pool_1d(lowering: &mut Lowering<'_>, kind: Kind) -> Outcome<Vec<Source>> {
+pub(super) fn pool_1d(lowering: &mut Lowering<'_>, kind: PoolingKind) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let map = one_row(lowering, input)?;
-    let one = |lowering: &mut Lowering<'_>, name: &str, default: Option<u64>| -> Outcome<u64> {
+    let one = |lowering: &mut Lowering<'_>, name: &str, default: Option<u64>| -> OrFault<u64> {
         match lowering.arguments.ints(name)?.unwrap_or_default().as_slice() {
             [] => default.ok_or_else(|| unexpected(name)),
             [number] => u64::try_from(*number).map_err(|_| unexpected(name)),
@@ -85,8 +85,8 @@ pub(super) fn pool_1d(lowering: &mut Lowering<'_>, kind: Kind) -> Outcome<Vec<So
         rounds_up: lowering.arguments.flag("ceil_mode", Some(false))?,
     };
     let op = match kind {
-        Kind::Max => Op::MaxPool(window),
-        Kind::Average => {
+        PoolingKind::Max => Op::MaxPool(window),
+        PoolingKind::Average => {
             let counts_padding = lowering.arguments.flag("count_include_pad", Some(true))?;
             Op::AveragePool { window, counts_padding }
         }

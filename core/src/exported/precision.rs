@@ -24,7 +24,7 @@ impl Builder<'_> {
     /// others are, as by autocast, unless they are in a region of their own.
     pub(super) fn is_full_precision(
         &self,
-        node: &schema::Node,
+        node: &schema::NodeRecord,
         op: &Op,
         inputs: &[ValueId],
         outputs: &[ValueId],
@@ -46,7 +46,7 @@ impl Builder<'_> {
     }
 }
 
-fn conversion(node: &schema::Node) -> Option<Conversion> {
+fn conversion(node: &schema::NodeRecord) -> Option<Conversion> {
     let names_type = || {
         let mut arguments = node.inputs.iter();
         arguments.any(|argument| argument.name == "dtype" && matches!(argument.arg, Argument::ScalarType(_)))

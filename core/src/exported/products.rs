@@ -1,6 +1,6 @@
 //! Reads operators that are a few sums and products.
 
-use super::arguments::Outcome;
+use super::arguments::OrFault;
 use super::functions::{operand, probability};
 use super::lowering::{Lowering, Source};
 use super::op::{Activation, Arithmetic, Op, Operand};
@@ -9,7 +9,7 @@ use super::size::Size;
 use crate::checkpoint::Dtype;
 
 /// `self ± alpha·other`, and counting.
-pub(super) fn scaled(lowering: &mut Lowering<'_>, kind: Arithmetic) -> Outcome<Vec<Source>> {
+pub(super) fn scaled(lowering: &mut Lowering<'_>, kind: Arithmetic) -> OrFault<Vec<Source>> {
     let first = lowering.tensor("self")?;
     let alpha = lowering.arguments.number("alpha", Some(1.0))?;
     let other = operand(&mut lowering.arguments, "other")?;
@@ -34,7 +34,7 @@ pub(super) fn scaled(lowering: &mut Lowering<'_>, kind: Arithmetic) -> Outcome<V
 }
 
 /// `other − alpha·self`.
-pub(super) fn subtract_from(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn subtract_from(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let subtracted = lowering.tensor("self")?;
     let alpha = lowering.arguments.number("alpha", Some(1.0))?;
     let from = operand(&mut lowering.arguments, "other")?;
@@ -47,7 +47,7 @@ pub(super) fn subtract_from(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>>
 }
 
 /// `self + value·tensor1·tensor2`.
-pub(super) fn add_product(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn add_product(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let sum = lowering.tensor("self")?;
     let (one, two) = (lowering.tensor("tensor1")?, lowering.tensor("tensor2")?);
     let value = lowering.arguments.number("value", Some(1.0))?;
@@ -57,7 +57,7 @@ pub(super) fn add_product(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// `beta·self + alpha·(matrix · matrix)`.
-pub(super) fn add_matrix_product(lowering: &mut Lowering<'_>, matrices: [&str; 2]) -> Outcome<Vec<Source>> {
+pub(super) fn add_matrix_product(lowering: &mut Lowering<'_>, matrices: [&str; 2]) -> OrFault<Vec<Source>> {
     let sum = lowering.tensor("self")?;
     let (one, two) = (lowering.tensor(matrices[0])?, lowering.tensor(matrices[1])?);
     let beta = lowering.arguments.number("beta", Some(1.0))?;
@@ -69,7 +69,7 @@ pub(super) fn add_matrix_product(lowering: &mut Lowering<'_>, matrices: [&str; 2
 }
 
 /// `self + weight·(end − self)`.
-pub(super) fn interpolate(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn interpolate(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let (start, end) = (lowering.tensor("self")?, lowering.tensor("end")?);
     let weight = lowering.arguments.number("weight", None)?;
     let way = lowering.combine(Arithmetic::Subtract, end, start)?;
@@ -78,7 +78,7 @@ pub(super) fn interpolate(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// `x·tanh(ln(1 + exp(x)))`.
-pub(super) fn mish(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn mish(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let softplus = lowering.activation(Activation::Softplus { beta: 1.0, threshold: 20.0 }, input)?;
     let gate = lowering.activation(Activation::Tanh, softplus)?;
@@ -86,7 +86,7 @@ pub(super) fn mish(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// `−ln(1 + exp(−x))`.
-pub(super) fn log_sigmoid(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn log_sigmoid(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let negative = lowering.with_number(Arithmetic::Multiply, input, -1.0)?;
     // Beyond the threshold the logarithm is the number itself in float32.
@@ -95,7 +95,7 @@ pub(super) fn log_sigmoid(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// One half of a dimension times the sigmoid of the other.
-pub(super) fn gated(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn gated(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let rank = lowering.value(input).shape.len();
     let dimension = lowering.arguments.dimension("dim", Some(-1), rank)?;
@@ -109,8 +109,8 @@ pub(super) fn gated(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// `masked_fill`, and `where` with numbers.
-pub(super) fn masked(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
-    let mut choice = |name: &str| -> Outcome<Option<Source>> {
+pub(super) fn masked(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let mut choice = |name: &str| -> OrFault<Option<Source>> {
         match lowering.arguments.take(name) {
             None => Ok(None),
             Some(Argument::Tensor(tensor)) => {
@@ -135,7 +135,7 @@ pub(super) fn masked(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// Drops whole channels: a mask [B, C, 1…], which scales those that are kept.
-pub(super) fn feature_dropout(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn feature_dropout(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = match lowering.optional_tensor("input")? {
         Some(input) => input,
         None => lowering.tensor("self")?,
@@ -158,7 +158,7 @@ pub(super) fn feature_dropout(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source
 
 /// A tensor whose elements are one number. The input gives the shape alone, so it may be memory that nothing has been
 /// written to.
-pub(super) fn fill(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn fill(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let filled = lowering.tensor("self")?;
     let (dtype, shape) = (lowering.value(filled).dtype, lowering.shape(filled));
     if dtype != Dtype::F32 {

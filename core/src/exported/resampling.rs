@@ -1,12 +1,12 @@
 //! Reads what takes elements by fixed numbers or weights: stacking, repeating, padding, indexing, windows, resizing.
 
-use super::arguments::{MOST_DIMENSIONS, Outcome, unexpected};
+use super::arguments::{MOST_DIMENSIONS, OrFault, unexpected};
 use super::lowering::{Lowering, Source};
 use super::op::Op;
 use super::size::{Size, shown_shape};
 use crate::checkpoint::Dtype;
 
-pub(super) fn stack(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn stack(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let tensors = lowering.tensors("tensors")?;
     let shape = lowering.shape(tensors[0]);
     let dimension = lowering.arguments.dimension("dim", Some(0), shape.len() + 1)?;
@@ -20,7 +20,7 @@ pub(super) fn stack(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// Each dimension as often as the argument `counts` says.
-pub(super) fn repeat(lowering: &mut Lowering<'_>, counts: &str) -> Outcome<Vec<Source>> {
+pub(super) fn repeat(lowering: &mut Lowering<'_>, counts: &str) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let wanted = super::functions::known_shape(&mut lowering.arguments, counts)?;
     let shape = lowering.shape(input);
@@ -45,7 +45,7 @@ pub(super) fn repeat(lowering: &mut Lowering<'_>, counts: &str) -> Outcome<Vec<S
 }
 
 /// Each slice of a dimension several times, one after the other.
-pub(super) fn repeat_each(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn repeat_each(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let count = lowering.arguments.count("repeats", None)?;
     let mut shape = lowering.shape(input);
@@ -64,7 +64,7 @@ pub(super) fn repeat_each(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// Each of several vectors along a dimension of its own.
-pub(super) fn grid(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn grid(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let vectors = lowering.tensors("tensors")?;
     if vectors.len() > MOST_DIMENSIONS {
         return Err(format!("makes a grid of {} vectors, and {MOST_DIMENSIONS} are read at most", vectors.len()));
@@ -87,7 +87,7 @@ pub(super) fn grid(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
     Ok(grids)
 }
 
-pub(super) fn flip(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn flip(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let mut flipped = lowering.tensor("self")?;
     let rank = lowering.value(flipped).shape.len();
     for dimension in lowering.arguments.dimensions("dims", rank)? {
@@ -97,7 +97,7 @@ pub(super) fn flip(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
     Ok(vec![flipped])
 }
 
-pub(super) fn pad(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn pad(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let mut padded = lowering.tensor("self")?;
     let rank = lowering.value(padded).shape.len();
     let mode = lowering.arguments.text("mode", "constant")?;
@@ -140,7 +140,7 @@ struct Mirror<'a> {
     after: i64,
 }
 
-fn mirrored(lowering: &mut Lowering<'_>, input: Source, dimension: usize, mirror: Mirror<'_>) -> Outcome<Source> {
+fn mirrored(lowering: &mut Lowering<'_>, input: Source, dimension: usize, mirror: Mirror<'_>) -> OrFault<Source> {
     let Mirror { mode, size, .. } = mirror;
     let [before, after] = [mirror.before, mirror.after].map(|amount| amount.max(0));
     let length = i64::try_from(size).map_err(|_| unexpected("pad"))?;
@@ -166,7 +166,7 @@ fn mirrored(lowering: &mut Lowering<'_>, input: Source, dimension: usize, mirror
 }
 
 /// One dimension by a tensor of numbers, those before it whole.
-pub(super) fn index(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn index(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let table = lowering.tensor("self")?;
     let indices = lowering.arguments.optional_tensors("indices")?;
     let given: Vec<(usize, Source)> =
@@ -180,7 +180,7 @@ pub(super) fn index(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
     Ok(vec![lowering.take_rows(table, dimension, rows)?])
 }
 
-pub(super) fn index_select(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn index_select(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let table = lowering.tensor("self")?;
     let rank = lowering.value(table).shape.len();
     let dimension = lowering.arguments.dimension("dim", None, rank)?;
@@ -188,7 +188,7 @@ pub(super) fn index_select(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> 
     Ok(vec![lowering.take_rows(table, dimension, rows)?])
 }
 
-pub(super) fn embedding(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn embedding(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let (table, rows) = (lowering.tensor("weight")?, lowering.tensor("indices")?);
     if lowering.arguments.int("padding_idx", Some(-1))? != -1
         || lowering.arguments.flag("scale_grad_by_freq", Some(false))?
@@ -200,7 +200,7 @@ pub(super) fn embedding(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// Windows of a dimension, whose elements become the last dimension.
-pub(super) fn unfold(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn unfold(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let rank = lowering.value(input).shape.len();
     let dimension = lowering.arguments.dimension("dimension", None, rank)?;
@@ -216,7 +216,7 @@ pub(super) fn unfold(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// The windows of a map as columns [B, C·h·w, positions]: a convolution with weights of 0 and 1.
-pub(super) fn columns(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn columns(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let pair = |lowering: &mut Lowering<'_>, name: &str| lowering.arguments.pair(name, None);
     let [height, width] = pair(lowering, "kernel_size")?;
@@ -234,7 +234,7 @@ pub(super) fn columns(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// Batch, channels, height and width of a map.
-fn sides(lowering: &Lowering<'_>, input: Source) -> Outcome<(Size, [u64; 3])> {
+fn sides(lowering: &Lowering<'_>, input: Source) -> OrFault<(Size, [u64; 3])> {
     let shape = &lowering.value(input).shape;
     if shape.len() != 4 {
         return Err(format!("needs a map [B, C, H, W], and has {}", shown_shape(shape)));
@@ -243,7 +243,7 @@ fn sides(lowering: &Lowering<'_>, input: Source) -> Outcome<(Size, [u64; 3])> {
 }
 
 /// Divides a dimension's size.
-fn part(size: u64, by: u64) -> Outcome<u64> {
+fn part(size: u64, by: u64) -> OrFault<u64> {
     let part = size.checked_div(by).filter(|part| part * by == size);
     part.ok_or_else(|| format!("divides a dimension of size {size} into {by} parts"))
 }
@@ -254,7 +254,7 @@ fn regrouped(
     input: Source,
     [split, merged]: [&[u64]; 2],
     order: &[usize],
-) -> Outcome<Vec<Source>> {
+) -> OrFault<Vec<Source>> {
     let batch = lowering.value(input).shape[0];
     let with_batch = |sizes: &[u64]| [batch].into_iter().chain(sizes.iter().map(|&size| Size::Fixed(size))).collect();
     let split = lowering.reshape(input, with_batch(split))?;
@@ -262,7 +262,7 @@ fn regrouped(
     Ok(vec![lowering.reshape(sorted, with_batch(merged))?])
 }
 
-pub(super) fn pixel_shuffle(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn pixel_shuffle(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let (_, [channels, height, width]) = sides(lowering, input)?;
     let factor = lowering.arguments.count("upscale_factor", None)?.min(1 << 16);
@@ -271,7 +271,7 @@ pub(super) fn pixel_shuffle(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>>
     regrouped(lowering, input, [&split, &[left, height * factor, width * factor]], &[0, 1, 4, 2, 5, 3])
 }
 
-pub(super) fn pixel_unshuffle(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn pixel_unshuffle(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let (_, [channels, height, width]) = sides(lowering, input)?;
     let factor = lowering.arguments.count("downscale_factor", None)?.min(1 << 16);
@@ -281,7 +281,7 @@ pub(super) fn pixel_unshuffle(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source
     regrouped(lowering, input, [&split, &merged], &[0, 1, 3, 5, 2, 4])
 }
 
-pub(super) fn channel_shuffle(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn channel_shuffle(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let (_, [channels, height, width]) = sides(lowering, input)?;
     let groups = lowering.arguments.count("groups", None)?;
@@ -290,17 +290,17 @@ pub(super) fn channel_shuffle(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kernel {
+pub(super) enum ResamplingKernel {
     Nearest,
     Linear,
     Cubic,
 }
 
 /// Resizes a map: a product with a matrix of weights for its rows, and one for its columns.
-pub(super) fn resize(lowering: &mut Lowering<'_>, kernel: Kernel) -> Outcome<Vec<Source>> {
+pub(super) fn resize(lowering: &mut Lowering<'_>, kernel: ResamplingKernel) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("input")?;
     let (_, [_, height, width]) = sides(lowering, input)?;
-    let aligned = kernel != Kernel::Nearest && lowering.arguments.flag("align_corners", None)?;
+    let aligned = kernel != ResamplingKernel::Nearest && lowering.arguments.flag("align_corners", None)?;
     let factors = lowering.arguments.numbers("scale_factors")?;
     let wanted = match lowering.arguments.ints("output_size")? {
         Some(sizes) => sizes.iter().map(|&size| u64::try_from(size).unwrap_or(0)).collect::<Vec<_>>(),
@@ -313,16 +313,17 @@ pub(super) fn resize(lowering: &mut Lowering<'_>, kernel: Kernel) -> Outcome<Vec
     let factor =
         |at: usize| factors.as_ref().and_then(|factors| factors.get(at)).copied().filter(|factor| *factor > 0.0);
     // PyTorch copies an axis whose size stays, but for cubic weights, whose places follow from the factor alone.
-    let moves = |at: usize| kernel == Kernel::Cubic && !aligned && factor(at).is_some_and(|factor| factor != 1.0);
+    let moves =
+        |at: usize| kernel == ResamplingKernel::Cubic && !aligned && factor(at).is_some_and(|factor| factor != 1.0);
     let mut resized = input;
     if columns != width || moves(1) {
-        let matrix = weights(lowering, kernel, Sampling { aligned, from: width, to: columns, factor: factor(1) })?;
+        let matrix = weights(lowering, kernel, SampledSide { aligned, from: width, to: columns, factor: factor(1) })?;
         let transposed = |at: u64| matrix[(at % columns * width + at / columns) as usize];
         let matrix = lowering.constant(Dtype::F32, &[width, columns], transposed)?;
         resized = lowering.add(Op::Matmul, &[resized, matrix])?;
     }
     if rows != height || moves(0) {
-        let matrix = weights(lowering, kernel, Sampling { aligned, from: height, to: rows, factor: factor(0) })?;
+        let matrix = weights(lowering, kernel, SampledSide { aligned, from: height, to: rows, factor: factor(0) })?;
         let matrix = lowering.constant(Dtype::F32, &[rows, height], |at| matrix[at as usize])?;
         resized = lowering.add(Op::Matmul, &[matrix, resized])?;
     }
@@ -330,7 +331,7 @@ pub(super) fn resize(lowering: &mut Lowering<'_>, kernel: Kernel) -> Outcome<Vec
 }
 
 /// A side and its new size.
-struct Sampling {
+struct SampledSide {
     aligned: bool,
     from: u64,
     to: u64,
@@ -339,8 +340,8 @@ struct Sampling {
 }
 
 /// How much each of the new elements has of each old one: a matrix [to, from].
-fn weights(lowering: &Lowering<'_>, kernel: Kernel, sampling: Sampling) -> Outcome<Vec<f64>> {
-    let Sampling { aligned, from, to, factor } = sampling;
+fn weights(lowering: &Lowering<'_>, kernel: ResamplingKernel, sampling: SampledSide) -> OrFault<Vec<f64>> {
+    let SampledSide { aligned, from, to, factor } = sampling;
     if from == 0 || to == 0 {
         return Err(format!("resizes {from} to {to}"));
     }
@@ -357,16 +358,16 @@ fn weights(lowering: &Lowering<'_>, kernel: Kernel, sampling: Sampling) -> Outco
         let centre = if aligned { scale * row as f64 } else { scale * (row as f64 + 0.5) - 0.5 };
         match kernel {
             // PyTorch knows twice the size, whatever the factor.
-            Kernel::Nearest if to == 2 * from => add((row / 2) as i64, 1.0),
+            ResamplingKernel::Nearest if to == 2 * from => add((row / 2) as i64, 1.0),
             // In single precision, as PyTorch does it.
-            Kernel::Nearest => add((row as f32 * scale as f32).floor() as i64, 1.0),
-            Kernel::Linear => {
+            ResamplingKernel::Nearest => add((row as f32 * scale as f32).floor() as i64, 1.0),
+            ResamplingKernel::Linear => {
                 let centre = centre.max(0.0);
                 let (low, part) = (centre.floor(), centre.fract());
                 add(low as i64, 1.0 - part);
                 add(low as i64 + 1, part);
             }
-            Kernel::Cubic => {
+            ResamplingKernel::Cubic => {
                 for at in -1..=2_i64 {
                     let distance = (centre - (centre.floor() + at as f64)).abs();
                     add(centre.floor() as i64 + at, cubic(distance));

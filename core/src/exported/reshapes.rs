@@ -1,16 +1,16 @@
 //! Reads the operators that move elements and compute nothing.
 
-use super::arguments::{Arguments, MOST_DIMENSIONS, Outcome, WantedSize, dimension};
+use super::arguments::{Arguments, MOST_DIMENSIONS, OrFault, WantedSize, dimension};
 use super::op::Op;
 use super::size::{Size, product, shown_shape};
 
-pub(super) fn reshape(arguments: &mut Arguments<'_>, shape: &str) -> Outcome<Op> {
+pub(super) fn reshape(arguments: &mut Arguments<'_>, shape: &str) -> OrFault<Op> {
     let input = arguments.tensor("self")?;
     let wanted = arguments.shape(shape)?;
     Ok(Op::Reshape { shape: filled(&wanted, &input.shape)? })
 }
 
-pub(super) fn reshape_as(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn reshape_as(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("self")?;
     let shape = arguments.tensor("other")?.shape.clone();
     // It gives the shape alone.
@@ -19,7 +19,7 @@ pub(super) fn reshape_as(arguments: &mut Arguments<'_>) -> Outcome<Op> {
 }
 
 /// A shape whose open size is what the elements of `input` leave over.
-fn filled(wanted: &[WantedSize], input: &[Size]) -> Outcome<Vec<Size>> {
+fn filled(wanted: &[WantedSize], input: &[Size]) -> OrFault<Vec<Size>> {
     let known: Vec<Size> = wanted
         .iter()
         .filter_map(|size| match size {
@@ -43,7 +43,7 @@ fn filled(wanted: &[WantedSize], input: &[Size]) -> Outcome<Vec<Size>> {
         .collect()
 }
 
-pub(super) fn flatten(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn flatten(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let shape = &arguments.tensor("self")?.shape;
     let start = arguments.dimension("start_dim", Some(0), shape.len())?;
     let end = arguments.dimension("end_dim", Some(-1), shape.len())?;
@@ -54,7 +54,7 @@ pub(super) fn flatten(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::Reshape { shape: [&shape[..start], &[merged], &shape[end + 1..]].concat() })
 }
 
-pub(super) fn unflatten(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn unflatten(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let shape = &arguments.tensor("self")?.shape;
     let at = arguments.dimension("dim", None, shape.len())?;
     let parts = filled(&arguments.shape("sizes")?, &shape[at..=at])?;
@@ -62,14 +62,14 @@ pub(super) fn unflatten(arguments: &mut Arguments<'_>) -> Outcome<Op> {
 }
 
 /// A reshape to a shape that is not longer than is allowed.
-fn limited(shape: Vec<Size>) -> Outcome<Op> {
+fn limited(shape: Vec<Size>) -> OrFault<Op> {
     if shape.len() > MOST_DIMENSIONS {
         return Err(format!("has more than {MOST_DIMENSIONS} dimensions"));
     }
     Ok(Op::Reshape { shape })
 }
 
-pub(super) fn squeeze(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn squeeze(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let shape = &arguments.tensor("self")?.shape;
     let wanted = match shape.is_empty() {
         true => Vec::new(),
@@ -79,14 +79,14 @@ pub(super) fn squeeze(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::Reshape { shape: shape.iter().enumerate().filter(stays).map(|(_, size)| *size).collect() })
 }
 
-pub(super) fn unsqueeze(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn unsqueeze(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let mut shape = arguments.tensor("self")?.shape.clone();
     let at = arguments.dimension("dim", None, shape.len() + 1)?;
     shape.insert(at, Size::Fixed(1));
     limited(shape)
 }
 
-pub(super) fn expand(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn expand(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let input = &arguments.tensor("self")?.shape;
     arguments.pass(&["implicit"]);
     let wanted = arguments.shape("size")?;
@@ -98,30 +98,30 @@ pub(super) fn expand(arguments: &mut Arguments<'_>) -> Outcome<Op> {
         (WantedSize::Open, Some(at)) => Ok(input[at]),
         (WantedSize::Open, None) => Err("leaves the size of a new dimension open".to_owned()),
     };
-    Ok(Op::Expand { shape: wanted.iter().enumerate().map(size).collect::<Outcome<_>>()? })
+    Ok(Op::Expand { shape: wanted.iter().enumerate().map(size).collect::<OrFault<_>>()? })
 }
 
-pub(super) fn expand_as(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn expand_as(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("self")?;
     let shape = arguments.tensor("other")?.shape.clone();
     arguments.tensors.truncate(1);
     Ok(Op::Expand { shape })
 }
 
-pub(super) fn permute(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn permute(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let rank = arguments.tensor("self")?.shape.len();
     let numbers = arguments.ints("dims")?.unwrap_or_default();
     if numbers.len() != rank {
         return Err(format!("orders {} of {rank} dimensions", numbers.len()));
     }
-    let order = numbers.into_iter().map(|number| dimension(number, rank)).collect::<Outcome<Vec<_>>>()?;
+    let order = numbers.into_iter().map(|number| dimension(number, rank)).collect::<OrFault<Vec<_>>>()?;
     if (0..rank).any(|dimension| !order.contains(&dimension)) {
         return Err("names a dimension twice".to_owned());
     }
     Ok(Op::Permute { order })
 }
 
-pub(super) fn transpose(arguments: &mut Arguments<'_>, names: [&str; 2]) -> Outcome<Op> {
+pub(super) fn transpose(arguments: &mut Arguments<'_>, names: [&str; 2]) -> OrFault<Op> {
     let rank = arguments.tensor("self")?.shape.len();
     let one = arguments.dimension(names[0], None, rank)?;
     let two = arguments.dimension(names[1], None, rank)?;
@@ -131,7 +131,7 @@ pub(super) fn transpose(arguments: &mut Arguments<'_>, names: [&str; 2]) -> Outc
 }
 
 /// Swaps the last two dimensions.
-pub(super) fn matrix_transpose(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn matrix_transpose(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let rank = arguments.tensor("self")?.shape.len();
     if rank < 2 {
         return Err(format!("transposes a tensor with {rank} dimensions"));
@@ -141,11 +141,11 @@ pub(super) fn matrix_transpose(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::Permute { order })
 }
 
-pub(super) fn move_dimensions(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn move_dimensions(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let rank = arguments.tensor("self")?.shape.len();
-    let mut places = |name: &str| -> Outcome<Vec<usize>> {
+    let mut places = |name: &str| -> OrFault<Vec<usize>> {
         let numbers = arguments.ints(name)?.unwrap_or_default();
-        let places = numbers.into_iter().map(|number| dimension(number, rank)).collect::<Outcome<Vec<_>>>()?;
+        let places = numbers.into_iter().map(|number| dimension(number, rank)).collect::<OrFault<Vec<_>>>()?;
         let is_twice = (0..places.len()).any(|at| places[..at].contains(&places[at]));
         if is_twice { Err("names a dimension twice".to_owned()) } else { Ok(places) }
     };
@@ -163,7 +163,7 @@ pub(super) fn move_dimensions(arguments: &mut Arguments<'_>) -> Outcome<Op> {
 }
 
 /// The dimension of the argument `name`, and its size, which must not depend on the batch.
-fn fixed_dimension(arguments: &mut Arguments<'_>, default: Option<i64>) -> Outcome<(usize, u64)> {
+fn fixed_dimension(arguments: &mut Arguments<'_>, default: Option<i64>) -> OrFault<(usize, u64)> {
     let shape = &arguments.tensor("self")?.shape;
     let at = arguments.dimension("dim", default, shape.len())?;
     let size = shape[at].fixed();
@@ -176,7 +176,7 @@ fn index(number: i64, size: u64) -> Option<u64> {
     u64::try_from(number).ok()
 }
 
-pub(super) fn slice(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn slice(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let shape = arguments.tensor("self")?.shape.clone();
     let at = arguments.dimension("dim", Some(0), shape.len())?;
     let start = arguments.int("start", Some(0))?;
@@ -197,7 +197,7 @@ pub(super) fn slice(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::Slice { dimension: at, start, end, step })
 }
 
-pub(super) fn narrow(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn narrow(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let (dimension, size) = fixed_dimension(arguments, None)?;
     let (start, length) = (arguments.int("start", None)?, arguments.count("length", None)?);
     let start = index(start, size).filter(|start| start.checked_add(length).is_some_and(|end| end <= size));
@@ -207,7 +207,7 @@ pub(super) fn narrow(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     }
 }
 
-pub(super) fn select(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn select(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let (dimension, size) = fixed_dimension(arguments, None)?;
     let number = arguments.int("index", None)?;
     let found = index(number, size).filter(|&index| index < size);
@@ -215,7 +215,7 @@ pub(super) fn select(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::Select { dimension, index })
 }
 
-pub(super) fn chunk(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn chunk(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let chunks = arguments.count("chunks", None)?;
     let (dimension, size) = fixed_dimension(arguments, Some(0))?;
     if chunks == 0 {
@@ -224,33 +224,33 @@ pub(super) fn chunk(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     pieces(dimension, size, size.div_ceil(chunks))
 }
 
-pub(super) fn split(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn split(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let piece = arguments.count("split_size", None)?;
     let (dimension, size) = fixed_dimension(arguments, Some(0))?;
     pieces(dimension, size, piece)
 }
 
-pub(super) fn concat(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn concat(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensors("tensors")?;
     let rank = arguments.scope.value(arguments.tensors[0]).shape.len();
     Ok(Op::Concat { dimension: arguments.dimension("dim", Some(0), rank)? })
 }
 
-pub(super) fn roll(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn roll(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let rank = arguments.tensor("self")?.shape.len();
     let shifts = arguments.ints("shifts")?.unwrap_or_default();
     let numbers = arguments.ints("dims")?.unwrap_or_default();
     if numbers.is_empty() || shifts.len() != numbers.len() || numbers.len() > MOST_DIMENSIONS {
         return Err("has another number of shifts than of dimensions".to_owned());
     }
-    let dimensions = numbers.into_iter().map(|number| dimension(number, rank)).collect::<Outcome<_>>()?;
+    let dimensions = numbers.into_iter().map(|number| dimension(number, rank)).collect::<OrFault<_>>()?;
     Ok(Op::Roll { shifts, dimensions })
 }
 
 /// Most results of a node.
 pub(super) const MOST_RESULTS: u64 = 1024;
 
-fn pieces(dimension: usize, size: u64, piece: u64) -> Outcome<Op> {
+fn pieces(dimension: usize, size: u64, piece: u64) -> OrFault<Op> {
     if piece == 0 || size.div_ceil(piece) > MOST_RESULTS {
         return Err(format!("splits into more than {MOST_RESULTS} parts"));
     }
@@ -258,7 +258,7 @@ fn pieces(dimension: usize, size: u64, piece: u64) -> Outcome<Op> {
     Ok(Op::Split { dimension, sizes })
 }
 
-pub(super) fn split_with_sizes(arguments: &mut Arguments<'_>, name: &str) -> Outcome<Op> {
+pub(super) fn split_with_sizes(arguments: &mut Arguments<'_>, name: &str) -> OrFault<Op> {
     let (dimension, size) = fixed_dimension(arguments, Some(0))?;
     let numbers = arguments.ints(name)?.unwrap_or_default();
     let sizes: Vec<u64> = numbers.iter().filter_map(|&number| u64::try_from(number).ok()).collect();
@@ -270,7 +270,7 @@ pub(super) fn split_with_sizes(arguments: &mut Arguments<'_>, name: &str) -> Out
 }
 
 /// Into parts whose sizes differ by one at most.
-pub(super) fn tensor_split(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn tensor_split(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let parts = arguments.count("sections", None)?;
     let (dimension, size) = fixed_dimension(arguments, Some(0))?;
     if parts == 0 || parts > size.min(MOST_RESULTS) {
@@ -280,7 +280,7 @@ pub(super) fn tensor_split(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::Split { dimension, sizes })
 }
 
-pub(super) fn unbind(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn unbind(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let (dimension, size) = fixed_dimension(arguments, Some(0))?;
     if size > MOST_RESULTS {
         return Err(format!("splits into more than {MOST_RESULTS} parts"));

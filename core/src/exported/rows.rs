@@ -1,12 +1,12 @@
 //! Numbers of rows, which a network takes from its file: that there are such rows is known before anything computes.
 
-use super::arguments::Outcome;
+use super::arguments::OrFault;
 use super::builder::Builder;
 use super::constants::{Constant, compute, of_bytes};
 use super::folding::most_elements;
 use super::graph::{Graph, Node, Origin, Value, ValueId};
 use super::op::Op;
-use super::scope::Scope;
+use super::scope::ValueScope;
 use crate::checkpoint::Dtype;
 use crate::checkpoint::error::shown;
 
@@ -17,7 +17,7 @@ const TOO_LARGE: &str = "takes rows by numbers that are too large";
 
 impl Builder<'_> {
     /// Checks the numbers by which a node takes rows of a table. Gives a value that has them as 64-bit integers.
-    pub(super) fn row_numbers(&mut self, node: &str, table: ValueId, numbers: ValueId) -> Outcome<ValueId> {
+    pub(super) fn row_numbers(&mut self, node: &str, table: ValueId, numbers: ValueId) -> OrFault<ValueId> {
         let mut constant = self.known_numbers(numbers)?;
         check(&self.scope, &constant, self.scope.value(table))?;
         if constant.dtype == Dtype::I64 {
@@ -28,7 +28,7 @@ impl Builder<'_> {
     }
 
     /// A tensor of the file, or a view of one.
-    fn known_numbers(&self, id: ValueId) -> Outcome<Constant> {
+    fn known_numbers(&self, id: ValueId) -> OrFault<Constant> {
         let value = |id: ValueId| self.scope.value(id);
         let Views { stored, value: first, views } = Views::of(&self.nodes, value, id).ok_or(NOT_IN_FILE)?;
         let own = self.tensors.list.get(stored);
@@ -53,7 +53,7 @@ impl Graph {
         mut elements: impl FnMut(usize) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Option<String>, E> {
         // More than a file may need that was read.
-        let scope = Scope::new(most_elements(u64::MAX), 0);
+        let scope = ValueScope::new(most_elements(u64::MAX), 0);
         let value = |id: ValueId| &self.values[id];
         for node in self.nodes.iter().filter(|node| node.op == Op::Rows) {
             let Some(Views { stored, value: first, views }) = Views::of(&self.nodes, value, node.inputs[1]) else {
@@ -73,7 +73,7 @@ impl Graph {
 }
 
 /// As in PyTorch, negative numbers count from the end.
-fn check(scope: &Scope, numbers: &Constant, table: &Value) -> Outcome<()> {
+fn check(scope: &ValueScope, numbers: &Constant, table: &Value) -> OrFault<()> {
     let rows = table.shape[0].per_image() as f64;
     let (_, elements, _) = numbers.compact();
     scope.spend(elements.len() as u64)?;
@@ -113,11 +113,11 @@ impl<'a> Views<'a> {
 
 /// What views show of a tensor.
 fn through<'b>(
-    scope: &Scope,
+    scope: &ValueScope,
     values: impl Fn(ValueId) -> &'b Value,
     views: &[(&Node, ValueId)],
     mut known: Constant,
-) -> Outcome<Constant> {
+) -> OrFault<Constant> {
     let dtype = known.dtype;
     for &(node, value) in views.iter().rev() {
         let shapes: Vec<_> = node.outputs.iter().map(|&output| values(output).shape.clone()).collect();

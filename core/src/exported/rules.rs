@@ -1,6 +1,6 @@
 //! The shapes of an operation's results, from those of its inputs.
 
-use super::arguments::Outcome;
+use super::arguments::OrFault;
 use super::graph::Value;
 use super::op::{Op, Operand, Window};
 use super::size::{Size, product, shown_shape};
@@ -12,13 +12,13 @@ type Shape = Vec<Size>;
 pub(super) const COMPUTES_WITH: &str = "computes with ";
 
 /// The shapes of the results. The inputs are those that the operation's reader found, in number and order.
-pub(super) fn shapes(op: &Op, inputs: &[&Value]) -> Outcome<Vec<Shape>> {
+pub(super) fn shapes(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
     check_types(op, inputs)?;
     infer(op, inputs)
 }
 
 /// As [`shapes`], for inputs of any type.
-pub(super) fn infer(op: &Op, inputs: &[&Value]) -> Outcome<Vec<Shape>> {
+pub(super) fn infer(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
     let input = || inputs[0].shape.as_slice();
     let one = match op {
         Op::Convolution { stride, padding, dilation, groups, .. } => {
@@ -115,7 +115,7 @@ pub(super) fn dtype(op: &Op, inputs: &[&Value]) -> Dtype {
 }
 
 /// Refuses to compute with anything but single precision. What only moves elements may move others, too.
-fn check_types(op: &Op, inputs: &[&Value]) -> Outcome<()> {
+fn check_types(op: &Op, inputs: &[&Value]) -> OrFault<()> {
     let allowed = |at: usize, dtype: Dtype| match op {
         _ if dtype == Dtype::F32 => true,
         Op::CountBatch => dtype == Dtype::I64,
@@ -142,7 +142,7 @@ fn check_types(op: &Op, inputs: &[&Value]) -> Outcome<()> {
 }
 
 /// A map [B, C, H, W] whose channels and sides are known.
-fn map(shape: &[Size]) -> Outcome<[Size; 4]> {
+fn map(shape: &[Size]) -> OrFault<[Size; 4]> {
     match *shape {
         [batch, Size::Fixed(channels), Size::Fixed(height), Size::Fixed(width)] => {
             Ok([batch, Size::Fixed(channels), Size::Fixed(height), Size::Fixed(width)])
@@ -152,7 +152,7 @@ fn map(shape: &[Size]) -> Outcome<[Size; 4]> {
 }
 
 /// Checks vectors with an element per channel.
-fn vectors(vectors: &[&Value], channels: Option<u64>) -> Outcome<()> {
+fn vectors(vectors: &[&Value], channels: Option<u64>) -> OrFault<()> {
     let Some(channels) = channels else { return Err("has an input without channels".to_owned()) };
     match vectors.iter().find(|vector| vector.shape != [Size::Fixed(channels)]) {
         None => Ok(()),
@@ -160,7 +160,7 @@ fn vectors(vectors: &[&Value], channels: Option<u64>) -> Outcome<()> {
     }
 }
 
-fn convolution(inputs: &[&Value], mut window: Window, groups: u64) -> Outcome<Shape> {
+fn convolution(inputs: &[&Value], mut window: Window, groups: u64) -> OrFault<Shape> {
     let [batch, channels, height, width] = map(&inputs[0].shape)?;
     let weight = &inputs[1].shape;
     let [Size::Fixed(outputs), Size::Fixed(per_group), Size::Fixed(kernel_height), Size::Fixed(kernel_width)] =
@@ -180,7 +180,7 @@ fn convolution(inputs: &[&Value], mut window: Window, groups: u64) -> Outcome<Sh
     Ok(vec![batch, Size::Fixed(outputs), height, width])
 }
 
-fn pooled(shape: &[Size], window: Window) -> Outcome<Shape> {
+fn pooled(shape: &[Size], window: Window) -> OrFault<Shape> {
     let [batch, channels, height, width] = map(shape)?;
     if (0..2).any(|side| window.padding[side] > window.size[side] / 2) {
         return Err("has a padding of more than half its window".to_owned());
@@ -190,7 +190,7 @@ fn pooled(shape: &[Size], window: Window) -> Outcome<Shape> {
 }
 
 /// Height and width after moving a window over a map.
-fn sides(sides: [Size; 2], window: Window) -> Outcome<[Size; 2]> {
+fn sides(sides: [Size; 2], window: Window) -> OrFault<[Size; 2]> {
     let side = |at: usize| -> Option<u64> {
         let (input, stride, padding) = (sides[at].fixed()?, window.stride[at], window.padding[at]);
         let covered = window.dilation[at].checked_mul(window.size[at].checked_sub(1)?)?.checked_add(1)?;
@@ -212,7 +212,7 @@ fn sides(sides: [Size; 2], window: Window) -> Outcome<[Size; 2]> {
     }
 }
 
-fn linear(inputs: &[&Value]) -> Outcome<Shape> {
+fn linear(inputs: &[&Value]) -> OrFault<Shape> {
     let (input, weight) = (&inputs[0].shape, &inputs[1].shape);
     let (Some((last, leading)), [outputs, width]) = (input.split_last(), weight.as_slice()) else {
         return Err(format!("has an input {} and a weight {}", shown_shape(input), shown_shape(weight)));
@@ -227,7 +227,7 @@ fn linear(inputs: &[&Value]) -> Outcome<Shape> {
     Ok([leading, &[*outputs]].concat())
 }
 
-fn matmul(one: &[Size], two: &[Size]) -> Outcome<Shape> {
+fn matmul(one: &[Size], two: &[Size]) -> OrFault<Shape> {
     let fault = || format!("multiplies {} and {}", shown_shape(one), shown_shape(two));
     let ([leading_one @ .., rows, inner], [leading_two @ .., other, columns]) = (one, two) else {
         return Err(fault());
@@ -239,7 +239,7 @@ fn matmul(one: &[Size], two: &[Size]) -> Outcome<Shape> {
     Ok([leading.as_slice(), &[*rows, *columns]].concat())
 }
 
-fn attention(inputs: &[&Value], has_mask: bool) -> Outcome<Shape> {
+fn attention(inputs: &[&Value], has_mask: bool) -> OrFault<Shape> {
     let shapes: Vec<&[Size]> = inputs.iter().map(|input| input.shape.as_slice()).collect();
     let fault = || {
         let shown: Vec<_> = shapes.iter().map(|shape| shown_shape(shape)).collect();
@@ -263,7 +263,7 @@ fn attention(inputs: &[&Value], has_mask: bool) -> Outcome<Shape> {
     Ok([leading, &[*queries, *depth]].concat())
 }
 
-pub(super) fn broadcast(one: &[Size], two: &[Size]) -> Outcome<Shape> {
+pub(super) fn broadcast(one: &[Size], two: &[Size]) -> OrFault<Shape> {
     let rank = one.len().max(two.len());
     let size = |shape: &[Size], at: usize| match (at + shape.len()).checked_sub(rank) {
         Some(at) => shape[at],
@@ -279,7 +279,7 @@ pub(super) fn broadcast(one: &[Size], two: &[Size]) -> Outcome<Shape> {
     shape.ok_or_else(|| format!("combines {} with {}, which do not fit", shown_shape(one), shown_shape(two)))
 }
 
-fn concat(inputs: &[&Value], dimension: usize) -> Outcome<Shape> {
+fn concat(inputs: &[&Value], dimension: usize) -> OrFault<Shape> {
     let mut shape = inputs[0].shape.clone();
     for input in &inputs[1..] {
         let mut expected = shape.clone();
@@ -294,7 +294,7 @@ fn concat(inputs: &[&Value], dimension: usize) -> Outcome<Shape> {
     Ok(shape)
 }
 
-fn without_dimensions(shape: &[Size], dimensions: &[usize], keeps: bool) -> Outcome<Shape> {
+fn without_dimensions(shape: &[Size], dimensions: &[usize], keeps: bool) -> OrFault<Shape> {
     if dimensions.iter().any(|&dimension| shape[dimension].fixed().is_none()) {
         return Err("combines the images of a batch, so an image's logits would depend on the others".to_owned());
     }
@@ -305,21 +305,21 @@ fn without_dimensions(shape: &[Size], dimensions: &[usize], keeps: bool) -> Outc
     Ok(shape.iter().enumerate().filter_map(kept).collect())
 }
 
-fn reshaped(input: &[Size], shape: &[Size]) -> Outcome<Shape> {
+fn reshaped(input: &[Size], shape: &[Size]) -> OrFault<Shape> {
     match (product(input), product(shape)) {
         (Some(before), Some(after)) if before == after => Ok(shape.to_vec()),
         _ => Err(format!("cannot give {} the elements of {}", shown_shape(shape), shown_shape(input))),
     }
 }
 
-fn expanded(input: &[Size], shape: &[Size]) -> Outcome<Shape> {
+fn expanded(input: &[Size], shape: &[Size]) -> OrFault<Shape> {
     match broadcast(input, shape) {
         Ok(result) if result == shape => Ok(result),
         _ => Err(format!("cannot expand {} to {}", shown_shape(input), shown_shape(shape))),
     }
 }
 
-fn padded(input: &[Size], amounts: &[[u64; 2]]) -> Outcome<Shape> {
+fn padded(input: &[Size], amounts: &[[u64; 2]]) -> OrFault<Shape> {
     let mut shape = input.to_vec();
     let first = shape.len() - amounts.len();
     for (size, [before, after]) in shape[first..].iter_mut().zip(amounts) {

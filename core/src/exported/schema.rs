@@ -22,7 +22,7 @@ pub(super) struct SchemaVersion {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Program {
+pub(super) struct ProgramRecord {
     pub(super) graph_module: GraphModule,
     #[serde(default)]
     pub(super) range_constraints: Entries<Bounds>,
@@ -38,18 +38,18 @@ pub(super) struct Bounds {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct GraphModule {
-    pub(super) graph: Graph,
+    pub(super) graph: GraphRecord,
     pub(super) signature: Signature,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Graph {
+pub(super) struct GraphRecord {
     #[serde(deserialize_with = "long")]
     pub(super) inputs: Vec<Argument>,
     #[serde(deserialize_with = "long")]
     pub(super) outputs: Vec<Argument>,
     #[serde(deserialize_with = "long")]
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<NodeRecord>,
     pub(super) tensor_values: Entries<TensorMeta>,
     #[serde(default)]
     pub(super) sym_int_values: Entries<SizeMeta>,
@@ -98,11 +98,11 @@ impl<'de> Deserialize<'de> for Number {
 #[derive(Debug, Deserialize)]
 struct GraphArgument {
     name: String,
-    graph: Graph,
+    graph: GraphRecord,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Node {
+pub(super) struct NodeRecord {
     pub(super) target: String,
     #[serde(deserialize_with = "long")]
     pub(super) inputs: Vec<NamedArgument>,
@@ -113,7 +113,7 @@ pub(super) struct Node {
     pub(super) full_precision: bool,
 }
 
-impl Node {
+impl NodeRecord {
     /// The name of its first result, which is PyTorch's name of the node.
     pub(super) fn name(&self) -> &str {
         let name = self.outputs.iter().find_map(|output| match output {
@@ -216,7 +216,7 @@ pub(super) enum Argument {
     /// A device, a layout, a memory format: where or in which order elements are, not what they are.
     Placement,
     /// A program of its own, and its name.
-    Graph(String, Box<Graph>),
+    Graph(String, Box<GraphRecord>),
     /// Anything else.
     Other,
 }

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
-use super::arguments::Outcome;
+use super::arguments::OrFault;
 use super::constants::Constant;
 use super::graph::{Value, ValueId};
 use super::schema::SizeArgument;
@@ -15,7 +15,7 @@ use super::size::Size;
 use crate::checkpoint::error::shown;
 
 #[derive(Debug, Default)]
-pub(super) struct Scope {
+pub(super) struct ValueScope {
     values: Vec<Value>,
     /// Tensors in memory.
     slots: Vec<Slot>,
@@ -57,7 +57,7 @@ struct SharedMemory {
 }
 
 /// Whose memory a new value has.
-pub(super) enum Memory<'a> {
+pub(super) enum ValueMemory<'a> {
     Own,
     /// Shared with that of a name.
     Shared(&'a str),
@@ -65,21 +65,21 @@ pub(super) enum Memory<'a> {
     Overwritten(&'a str),
 }
 
-impl Scope {
+impl ValueScope {
     /// With constants of this many elements, and operations with this many results, all together.
     pub(super) fn new(budget: u64, results: u64) -> Self {
         Self { budget: Cell::new(budget), results: Cell::new(results), ..Self::default() }
     }
 
     /// Counts the results of an operation.
-    pub(super) fn spend_results(&self, count: usize) -> Outcome<()> {
+    pub(super) fn spend_results(&self, count: usize) -> OrFault<()> {
         let left = self.results.get().checked_sub(count as u64);
         left.map(|left| self.results.set(left))
             .ok_or_else(|| "is read as more operations than a file of this size may have".to_owned())
     }
 
     /// Counts elements of constants.
-    pub(super) fn spend(&self, elements: u64) -> Outcome<()> {
+    pub(super) fn spend(&self, elements: u64) -> OrFault<()> {
         let left = self.budget.get().checked_sub(elements);
         left.map(|left| self.budget.set(left))
             .ok_or_else(|| "needs more constants than a file of this size may have".to_owned())
@@ -121,7 +121,7 @@ impl Scope {
         self.values
     }
 
-    pub(super) fn resolve(&self, name: &str) -> Outcome<ValueId> {
+    pub(super) fn resolve(&self, name: &str) -> OrFault<ValueId> {
         let slot = &self.slots[*self.names.get(name).ok_or_else(|| self.undefined(name))?];
         match &slot.stale {
             None => Ok(slot.value),
@@ -153,7 +153,7 @@ impl Scope {
         self.refused.insert(name.to_owned(), what);
     }
 
-    pub(super) fn size(&self, argument: &SizeArgument) -> Outcome<Size> {
+    pub(super) fn size(&self, argument: &SizeArgument) -> OrFault<Size> {
         match argument {
             SizeArgument::Int(size) => {
                 u64::try_from(*size).map(Size::Fixed).map_err(|_| "has a negative size".to_owned())
@@ -162,23 +162,23 @@ impl Scope {
         }
     }
 
-    pub(super) fn define_size(&mut self, name: &str, size: Size) -> Outcome<()> {
+    pub(super) fn define_size(&mut self, name: &str, size: Size) -> OrFault<()> {
         match self.sizes.insert(name.to_owned(), size) {
             None => Ok(()),
             Some(_) => Err("defines a name that is taken".to_owned()),
         }
     }
 
-    pub(super) fn define(&mut self, name: &str, value: Value, memory: &Memory<'_>) -> Outcome<ValueId> {
+    pub(super) fn define(&mut self, name: &str, value: Value, memory: &ValueMemory<'_>) -> OrFault<ValueId> {
         if self.names.contains_key(name) {
             return Err("defines a name that is taken".to_owned());
         }
         let id = self.values.len();
         let slot_of = |of: &str| self.names.get(of).copied();
         let slot = match memory {
-            Memory::Own => self.add_slot(id, None),
-            Memory::Shared(of) => self.add_slot(id, slot_of(of).map(|other| self.slots[other].memory)),
-            Memory::Overwritten(of) => match slot_of(of) {
+            ValueMemory::Own => self.add_slot(id, None),
+            ValueMemory::Shared(of) => self.add_slot(id, slot_of(of).map(|other| self.slots[other].memory)),
+            ValueMemory::Overwritten(of) => match slot_of(of) {
                 Some(slot) => {
                     self.overwrite(slot, name, id);
                     slot
@@ -213,7 +213,7 @@ impl Scope {
 
     /// A new name of a constant that was overwritten. Views of it that are constants changed with it; others may not be
     /// used.
-    pub(super) fn rename(&mut self, name: &str, of: &str) -> Outcome<()> {
+    pub(super) fn rename(&mut self, name: &str, of: &str) -> OrFault<()> {
         let slot = *self.names.get(of).ok_or_else(|| self.undefined(of))?;
         if self.names.insert(name.to_owned(), slot).is_some() {
             return Err("defines a name that is taken".to_owned());

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::arguments::Outcome;
+use super::arguments::OrFault;
 use super::builder::Builder;
 use super::graph::{Origin, Value, ValueId};
 use super::schema::{Argument, InputSpec, OutputSpec, SizeMeta};
-use super::scope::{FOLLOWS, Memory};
+use super::scope::{FOLLOWS, ValueMemory};
 use super::size::{Size, shown_shape, symbol};
 use super::tensors::TensorRole;
 use crate::checkpoint::Dtype;
@@ -36,7 +36,7 @@ impl Builder<'_> {
         }
     }
 
-    fn define_images(&mut self, users: &[&Argument]) -> Outcome<ValueId> {
+    fn define_images(&mut self, users: &[&Argument]) -> OrFault<ValueId> {
         let [Argument::Tensor(name)] = users else {
             return Err("the network must take one tensor, the images, and nothing else".to_owned());
         };
@@ -66,7 +66,7 @@ impl Builder<'_> {
                 "images are {shape} of {dtype}, and must be [B, 3, H, W] of F32 with fixed H and W{hint}"
             ));
         }
-        self.scope.define(name, value, &Memory::Own)
+        self.scope.define(name, value, &ValueMemory::Own)
     }
 
     /// Defines parameters, buffers and constants.
@@ -105,7 +105,7 @@ impl Builder<'_> {
         }
     }
 
-    fn stored(&self, key: &str, roles: &[TensorRole]) -> Outcome<usize> {
+    fn stored(&self, key: &str, roles: &[TensorRole]) -> OrFault<usize> {
         let is_constant = roles == [TensorRole::Constant];
         let keys = if is_constant { &self.tensors.constants } else { &self.tensors.state };
         let found = keys.get(key).copied().filter(|&index| roles.contains(&self.tensors.list[index].role));
@@ -113,7 +113,7 @@ impl Builder<'_> {
     }
 
     /// A buffer of the state dict. It may be one of the parameters itself, as after register_buffer("b", layer.weight).
-    fn buffer(&self, key: &str, parameters: &HashSet<&str>) -> Outcome<usize> {
+    fn buffer(&self, key: &str, parameters: &HashSet<&str>) -> OrFault<usize> {
         let Ok(index) = self.stored(key, &[TensorRole::Parameter]) else {
             return self.stored(key, &[TensorRole::Buffer]);
         };
@@ -126,7 +126,7 @@ impl Builder<'_> {
         Err(format!("the buffer {key} is an nn.Parameter, which no optimiser gets: register {key}.detach() instead"))
     }
 
-    fn define_stored(&mut self, name: &str, stored: usize) -> Outcome<()> {
+    fn define_stored(&mut self, name: &str, stored: usize) -> OrFault<()> {
         let tensor = &self.tensors.list[stored].tensor;
         let shape: Vec<Size> = tensor.shape().iter().map(|&size| Size::Fixed(size)).collect();
         // So that every use of a parameter is one of the same, whatever key it is under.
@@ -135,7 +135,7 @@ impl Builder<'_> {
         let origin = Origin::Stored(first.unwrap_or(stored));
         let value = Value { dtype: tensor.dtype(), shape, origin };
         self.compare(name, &value)?;
-        self.scope.define(name, value, &Memory::Own).map(drop)
+        self.scope.define(name, value, &ValueMemory::Own).map(drop)
     }
 
     /// The value of the only output.

@@ -9,7 +9,7 @@ use std::path::Path;
 use flate2::Crc;
 use sha2::{Digest, Sha256};
 
-use super::archive::{Archive, LONGEST_JSON, PROGRAM, damaged, limit};
+use super::archive::{LONGEST_JSON, NetworkArchive, PROGRAM, damaged, limit};
 use super::error::{Error, Result};
 use crate::byte_source::ByteSource;
 use crate::checkpoint::archive::{Archive as Zip, EntryRange, wrong_checksum};
@@ -92,7 +92,7 @@ fn hash(source: &ByteSource, mut patches: Vec<Patch>) -> io::Result<String> {
 
 /// What has to be written over an exported network so that it has no stack traces. Empty if it has none.
 fn patches(source: &ByteSource) -> Result<Vec<Patch>> {
-    let content = Archive::open(source)?.range(PROGRAM);
+    let content = NetworkArchive::open(source)?.range(PROGRAM);
     let content = content.ok_or_else(|| damaged(format!("{PROGRAM} is missing from its archive")))?;
     let length = content.end - content.start;
     if length > LONGEST_JSON {

@@ -1,20 +1,20 @@
 //! Reads what combines the elements of dimensions: sums, means, largest elements, norms, variances.
 
-use super::arguments::{Arguments, Outcome, unexpected};
+use super::arguments::{Arguments, OrFault, unexpected};
 use super::functions::only_float32;
 use super::layers::normalised;
 use super::lowering::{Lowering, Source};
 use super::op::{Activation, Arithmetic, Op};
 use super::schema::Argument;
 
-pub(super) fn mean(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn mean(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let rank = arguments.tensor("self")?.shape.len();
     only_float32(arguments)?;
     let dimensions = arguments.dimensions("dim", rank)?;
     Ok(Op::Mean { dimensions, keeps: arguments.flag("keepdim", Some(false))? })
 }
 
-pub(super) fn sum(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn sum(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     only_float32(&mut lowering.arguments)?;
     let rank = lowering.value(input).shape.len();
@@ -23,13 +23,13 @@ pub(super) fn sum(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
     Ok(vec![lowering.sum(input, dimensions, keeps)?])
 }
 
-pub(super) fn largest(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn largest(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let rank = arguments.tensor("self")?.shape.len();
     let dimensions = arguments.dimensions("dim", rank)?;
     Ok(Op::Max { dimensions, keeps: arguments.flag("keepdim", Some(false))?, shares: true })
 }
 
-pub(super) fn largest_of_one(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn largest_of_one(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let rank = lowering.value(input).shape.len();
     let dimension = lowering.arguments.dimension("dim", None, rank)?;
@@ -39,7 +39,7 @@ pub(super) fn largest_of_one(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>
 }
 
 /// A vector norm with the order in the argument `order`.
-pub(super) fn norm(lowering: &mut Lowering<'_>, order: &str) -> Outcome<Vec<Source>> {
+pub(super) fn norm(lowering: &mut Lowering<'_>, order: &str) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     only_float32(&mut lowering.arguments)?;
     let rank = lowering.value(input).shape.len();
@@ -67,7 +67,7 @@ pub(super) enum Spread {
 }
 
 /// The mean of squared differences from the mean, corrected for the number of elements.
-pub(super) fn variance(lowering: &mut Lowering<'_>, spread: Spread) -> Outcome<Vec<Source>> {
+pub(super) fn variance(lowering: &mut Lowering<'_>, spread: Spread) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let shape = lowering.shape(input);
     let dimensions = lowering.arguments.dimensions("dim", shape.len())?;
@@ -93,7 +93,7 @@ pub(super) fn variance(lowering: &mut Lowering<'_>, spread: Spread) -> Outcome<V
     })
 }
 
-pub(super) fn rms_norm(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn rms_norm(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("input")?;
     let shape = lowering.arguments.ints("normalized_shape")?.unwrap_or_default();
     let scale = lowering.optional_tensor("weight")?;
@@ -112,7 +112,7 @@ pub(super) fn rms_norm(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 }
 
 /// A weight with the directions of one tensor and the norms of another.
-pub(super) fn weight_norm(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+pub(super) fn weight_norm(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let (directions, norms) = (lowering.tensor("v")?, lowering.tensor("g")?);
     let rank = lowering.value(directions).shape.len();
     let kept = match lowering.arguments.take("dim") {

@@ -1,12 +1,12 @@
 //! Nodes that compute sizes rather than tensors.
 
-use super::arguments::{Arguments, Outcome};
+use super::arguments::{Arguments, OrFault};
 use super::schema::{self, Argument};
-use super::scope::Scope;
+use super::scope::ValueScope;
 use super::size::Size;
 
 /// The size that a node computes. `None` if it computes something else.
-pub(super) fn read(node: &schema::Node, scope: &Scope) -> Option<Outcome<Size>> {
+pub(super) fn read(node: &schema::NodeRecord, scope: &ValueScope) -> Option<OrFault<Size>> {
     let combine: fn(Size, Size) -> Option<Size> = match node.target.as_str() {
         "torch.ops.aten.sym_size.int" => return Some(size_of(node, scope)),
         "_operator.mul" => Size::times,
@@ -17,7 +17,7 @@ pub(super) fn read(node: &schema::Node, scope: &Scope) -> Option<Outcome<Size>> 
     Some(combined(node, scope, combine))
 }
 
-fn size_of(node: &schema::Node, scope: &Scope) -> Outcome<Size> {
+fn size_of(node: &schema::NodeRecord, scope: &ValueScope) -> OrFault<Size> {
     let mut arguments = Arguments::new(scope, &node.inputs);
     let tensor = arguments.tensor("self")?;
     let dimension = arguments.dimension("dim", None, tensor.shape.len())?;
@@ -25,7 +25,7 @@ fn size_of(node: &schema::Node, scope: &Scope) -> Outcome<Size> {
     Ok(tensor.shape[dimension])
 }
 
-fn combined(node: &schema::Node, scope: &Scope, combine: fn(Size, Size) -> Option<Size>) -> Outcome<Size> {
+fn combined(node: &schema::NodeRecord, scope: &ValueScope, combine: fn(Size, Size) -> Option<Size>) -> OrFault<Size> {
     let mut sizes = node.inputs.iter().map(|argument| match &argument.arg {
         Argument::SymInt(size) => scope.size(size),
         Argument::Int(size) => scope.size(&schema::SizeArgument::Int(*size)),

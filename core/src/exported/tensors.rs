@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::archive::{Archive, damaged, limit};
-use super::arguments::{MOST_DIMENSIONS, Outcome};
-use super::error::{Faults, Result};
+use super::archive::{NetworkArchive, damaged, limit};
+use super::arguments::{MOST_DIMENSIONS, OrFault};
+use super::error::{NetworkFaults, Result};
 use super::schema::{Payload, Payloads, SizeMeta, TensorMeta};
 use super::ties;
 use crate::byte_source::ByteSource;
@@ -67,7 +67,7 @@ pub(super) struct Tensors {
 
 impl Tensors {
     /// Reads where the tensors are. Faults of single tensors are added to `faults`, and the tensors left out.
-    pub(super) fn read(archive: &Archive<'_>, source: &ByteSource, faults: &mut Faults) -> Result<Self> {
+    pub(super) fn read(archive: &NetworkArchive<'_>, source: &ByteSource, faults: &mut NetworkFaults) -> Result<Self> {
         let big_endian = match archive.word("byteorder")?.as_deref() {
             None | Some("little") => false,
             Some("big") => true,
@@ -119,7 +119,7 @@ impl Tensors {
     }
 }
 
-fn tensor(archive: &Archive<'_>, key: &str, file: &str, payload: &Payload, big_endian: bool) -> Outcome<Tensor> {
+fn tensor(archive: &NetworkArchive<'_>, key: &str, file: &str, payload: &Payload, big_endian: bool) -> OrFault<Tensor> {
     if payload.use_pickle {
         return Err("is stored as a pickle, which is not read".to_owned());
     }
@@ -153,7 +153,7 @@ fn number(size: &SizeMeta) -> Option<u64> {
 }
 
 /// The element type of a recorded tensor.
-pub(super) fn dtype(meta: &TensorMeta) -> Outcome<Dtype> {
+pub(super) fn dtype(meta: &TensorMeta) -> OrFault<Dtype> {
     if meta.layout != STRIDED {
         return Err("is sparse, or in another layout that is not read".to_owned());
     }
@@ -161,7 +161,7 @@ pub(super) fn dtype(meta: &TensorMeta) -> Outcome<Dtype> {
 }
 
 /// The element type with PyTorch's number.
-pub(super) fn element_type(number: u64) -> Outcome<Dtype> {
+pub(super) fn element_type(number: u64) -> OrFault<Dtype> {
     Ok(match number {
         1 => Dtype::U8,
         2 => Dtype::I8,

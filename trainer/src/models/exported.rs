@@ -10,7 +10,7 @@ use super::fusion::{Purpose, fuse};
 use super::head::Head;
 use super::lower::{self, Part, is_random};
 use super::program::open as open_shape;
-use super::source::{Exported, PooledMap, Source};
+use super::source::{Exported, NetworkSource, PooledMap};
 use super::state_dict::unreadable;
 use super::{Halves, Network, Weight, init};
 use crate::error::{Error, Result};
@@ -71,7 +71,7 @@ pub fn build(path: &Path, file: &ExportedNetwork) -> Result<Network> {
         counters: counters(graph),
     };
     let mut network = Network {
-        source: Source::Exported(Arc::new(exported)),
+        source: NetworkSource::Exported(Arc::new(exported)),
         classes: small(description.classes),
         training: halves(true)?,
         evaluation: halves(false)?,

@@ -37,12 +37,12 @@ use head::Head;
 use layers::channels_last;
 use noise::Noise;
 use scope::Scope;
-use source::Source;
+use source::NetworkSource;
 pub use weight::Weight;
 
 /// A network and its weights.
 pub struct Network {
-    source: Source,
+    source: NetworkSource,
     classes: u32,
     training: Arc<Halves>,
     evaluation: Arc<Halves>,
@@ -92,7 +92,7 @@ pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Ne
         Arc::new(Halves { body, head: Head::Linear { weight: state - 2, bias: Some(state - 1) } })
     };
     Network {
-        source: Source::Zoo(architecture),
+        source: NetworkSource::Zoo(architecture),
         classes,
         training: halves(true),
         evaluation: halves(false),

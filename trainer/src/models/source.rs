@@ -11,7 +11,7 @@ use distillery_core::architecture::{Architecture, Map};
 use distillery_core::exported::{Graph, MapLayout};
 
 #[derive(Clone)]
-pub(super) enum Source {
+pub(super) enum NetworkSource {
     Zoo(&'static Architecture),
     Exported(Arc<Exported>),
 }
@@ -41,7 +41,7 @@ pub(super) struct PooledMap {
     pub vectors: Vec<i64>,
 }
 
-impl Source {
+impl NetworkSource {
     pub(super) fn architecture(&self) -> Option<&'static Architecture> {
         if let Self::Zoo(architecture) = self { Some(architecture) } else { None }
     }

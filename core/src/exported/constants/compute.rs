@@ -3,18 +3,18 @@
 use super::views::keeps_images;
 use super::{Constant, rounded};
 use crate::checkpoint::Dtype;
-use crate::exported::arguments::Outcome;
+use crate::exported::arguments::OrFault;
 use crate::exported::op::{Activation, Arithmetic, Op, Operand};
-use crate::exported::scope::Scope;
+use crate::exported::scope::ValueScope;
 use crate::exported::size::Size;
 
 /// The results of an operation, whose shapes and type are known. `None` if it is not computed here.
 pub(in crate::exported) fn compute(
-    scope: &Scope,
+    scope: &ValueScope,
     op: &Op,
     inputs: &[Constant],
     (shapes, dtype): (&[Vec<Size>], Dtype),
-) -> Outcome<Option<Vec<Constant>>> {
+) -> OrFault<Option<Vec<Constant>>> {
     let input = || &inputs[0];
     let one = match op {
         Op::Identity => input().clone(),
@@ -67,20 +67,20 @@ pub(in crate::exported) fn compute(
     Ok(Some(vec![one]))
 }
 
-fn choices(scope: &Scope, inputs: &[Constant], (shape, dtype): (&[Size], Dtype)) -> Outcome<Constant> {
+fn choices(scope: &ValueScope, inputs: &[Constant], (shape, dtype): (&[Size], Dtype)) -> OrFault<Constant> {
     let [holds, this, other] = [0, 1, 2].map(|at| counted(scope, &inputs[at].expanded(shape)));
     let choices = holds?.into_iter().zip(this?).zip(other?);
     of_all(choices.map(|((holds, this), other)| if holds != 0.0 { this } else { other }), shape, dtype)
 }
 
 /// The elements, if there may be so many more.
-pub(super) fn counted(scope: &Scope, constant: &Constant) -> Outcome<Vec<f64>> {
+pub(super) fn counted(scope: &ValueScope, constant: &Constant) -> OrFault<Vec<f64>> {
     scope.spend(constant.count())?;
     Ok(constant.elements())
 }
 
 /// A tensor with these elements, rounded to its type.
-pub(super) fn of_all(elements: impl Iterator<Item = f64>, shape: &[Size], dtype: Dtype) -> Outcome<Constant> {
+pub(super) fn of_all(elements: impl Iterator<Item = f64>, shape: &[Size], dtype: Dtype) -> OrFault<Constant> {
     let elements: Option<Vec<f64>> = elements.map(|element| rounded(dtype, element)).collect();
     let elements = elements.ok_or_else(|| format!("computes constants that {dtype} does not have"))?;
     Ok(Constant::new(dtype, shape.to_vec(), elements))
@@ -91,7 +91,7 @@ pub(super) fn of_each(
     shape: &[Size],
     dtype: Dtype,
     function: impl Fn(f64) -> f64,
-) -> Outcome<Constant> {
+) -> OrFault<Constant> {
     of_all(elements.into_iter().map(function), shape, dtype)
 }
 
@@ -127,7 +127,12 @@ fn function_of(function: Activation) -> Option<Box<dyn Fn(f64) -> f64>> {
     })
 }
 
-fn concat(scope: &Scope, inputs: &[Constant], dimension: usize, (shape, dtype): (&[Size], Dtype)) -> Outcome<Constant> {
+fn concat(
+    scope: &ValueScope,
+    inputs: &[Constant],
+    dimension: usize,
+    (shape, dtype): (&[Size], Dtype),
+) -> OrFault<Constant> {
     if shape[dimension].fixed().is_none() {
         return Err("joins constants along the batch, which is not supported".to_owned());
     }
@@ -149,7 +154,12 @@ pub(super) fn to_the_end(constant: &Constant, dimension: usize) -> Constant {
     constant.permuted(&order)
 }
 
-fn mean(scope: &Scope, input: &Constant, dimensions: &[usize], (shape, dtype): (&[Size], Dtype)) -> Outcome<Constant> {
+fn mean(
+    scope: &ValueScope,
+    input: &Constant,
+    dimensions: &[usize],
+    (shape, dtype): (&[Size], Dtype),
+) -> OrFault<Constant> {
     let rank = input.shape.len();
     let order: Vec<usize> = (0..rank).filter(|at| !dimensions.contains(at)).chain(dimensions.iter().copied()).collect();
     let sorted = input.permuted(&order);
@@ -158,7 +168,7 @@ fn mean(scope: &Scope, input: &Constant, dimensions: &[usize], (shape, dtype): (
     of_all(elements.chunks(count).map(|group| group.iter().sum::<f64>() / count as f64), shape, dtype)
 }
 
-fn rows(scope: &Scope, inputs: &[Constant], (shape, dtype): (&[Size], Dtype)) -> Outcome<Constant> {
+fn rows(scope: &ValueScope, inputs: &[Constant], (shape, dtype): (&[Size], Dtype)) -> OrFault<Constant> {
     let (table, numbers) = (counted(scope, &inputs[0])?, counted(scope, &inputs[1])?);
     let count = inputs[0].shape[0].per_image() as usize;
     let length = table.len() / count;

@@ -3,7 +3,7 @@
 use super::Constant;
 use super::compute::{counted, of_all, of_each, to_the_end};
 use crate::checkpoint::Dtype;
-use crate::exported::arguments::{Arguments, Outcome};
+use crate::exported::arguments::{Arguments, OrFault};
 use crate::exported::functions::{known_shape, operand};
 use crate::exported::op::Operand;
 use crate::exported::schema::Argument;
@@ -16,7 +16,7 @@ pub(in crate::exported) struct Creation<'a, 'b> {
     pub(in crate::exported) dtype: Dtype,
 }
 
-type Operator = fn(&mut Creation<'_, '_>) -> Outcome<Constant>;
+type Operator = fn(&mut Creation<'_, '_>) -> OrFault<Constant>;
 
 /// The operator with this name, if it is one.
 pub(in crate::exported) fn creation(name: &str) -> Option<Operator> {
@@ -72,24 +72,24 @@ impl Creation<'_, '_> {
         self.arguments.pass(&names);
     }
 
-    fn make(&self, shape: &[Size], element: impl Fn(usize) -> f64) -> Outcome<Constant> {
+    fn make(&self, shape: &[Size], element: impl Fn(usize) -> f64) -> OrFault<Constant> {
         let count = shape.iter().fold(1_u64, |count, size| count.saturating_mul(size.per_image()));
         self.arguments.scope.spend(count)?;
         of_all((0..count as usize).map(element), shape, self.dtype)
     }
 
     /// One of the tensors that were asked for.
-    fn constant(&self, at: usize) -> Outcome<Constant> {
+    fn constant(&self, at: usize) -> OrFault<Constant> {
         let found = self.arguments.tensors.get(at).and_then(|&id| self.arguments.scope.constant(id));
         found.cloned().ok_or_else(|| "depends on more than constants".to_owned())
     }
 
-    fn input(&mut self) -> Outcome<Constant> {
+    fn input(&mut self) -> OrFault<Constant> {
         self.arguments.tensor("self")?;
         self.constant(0)
     }
 
-    fn filled(&mut self, value: Option<f64>) -> Outcome<Constant> {
+    fn filled(&mut self, value: Option<f64>) -> OrFault<Constant> {
         // It gives type and device alone.
         self.arguments.pass(&["self"]);
         let shape = known_shape(self.arguments, "size")?;
@@ -98,27 +98,27 @@ impl Creation<'_, '_> {
         self.make(&shape, |_| value)
     }
 
-    fn filled_like(&mut self, value: Option<f64>) -> Outcome<Constant> {
+    fn filled_like(&mut self, value: Option<f64>) -> OrFault<Constant> {
         let shape = self.arguments.tensor("self")?.shape.clone();
         let value = self.value(value)?;
         self.pass_placement();
         self.make(&shape, |_| value)
     }
 
-    fn value(&mut self, value: Option<f64>) -> Outcome<f64> {
+    fn value(&mut self, value: Option<f64>) -> OrFault<f64> {
         match value {
             Some(value) => Ok(value),
             None => self.arguments.number("fill_value", None),
         }
     }
 
-    fn scalar(&mut self) -> Outcome<Constant> {
+    fn scalar(&mut self) -> OrFault<Constant> {
         let value = self.arguments.number("s", None)?;
         self.pass_placement();
         self.make(&[], |_| value)
     }
 
-    fn range(&mut self) -> Outcome<Constant> {
+    fn range(&mut self) -> OrFault<Constant> {
         let start = self.arguments.number("start", Some(0.0))?;
         let end = self.arguments.number("end", None)?;
         let step = self.arguments.number("step", Some(1.0))?;
@@ -130,7 +130,7 @@ impl Creation<'_, '_> {
         self.make(&[Size::Fixed(count as u64)], |at| start + step * at as f64)
     }
 
-    fn evenly_spaced(&mut self) -> Outcome<Constant> {
+    fn evenly_spaced(&mut self) -> OrFault<Constant> {
         let (start, end) = (self.arguments.number("start", None)?, self.arguments.number("end", None)?);
         let steps = self.arguments.count("steps", None)?;
         self.pass_placement();
@@ -142,7 +142,7 @@ impl Creation<'_, '_> {
         self.make(&[Size::Fixed(steps)], element)
     }
 
-    fn running_sum(&mut self) -> Outcome<Constant> {
+    fn running_sum(&mut self) -> OrFault<Constant> {
         let input = self.input()?;
         let dimension = self.arguments.dimension("dim", None, input.shape.len())?;
         self.pass_placement();
@@ -165,7 +165,7 @@ impl Creation<'_, '_> {
     }
 
     /// The value of an argument for each element of the first.
-    fn fill(&mut self) -> Outcome<Constant> {
+    fn fill(&mut self) -> OrFault<Constant> {
         let shape = self.input()?.shape;
         let value = match operand(self.arguments, "value")? {
             Operand::Number(value) => value,
@@ -174,7 +174,7 @@ impl Creation<'_, '_> {
         self.make(&shape, |_| value)
     }
 
-    fn only_element(&mut self) -> Outcome<f64> {
+    fn only_element(&mut self) -> OrFault<f64> {
         let value = self.constant(1)?;
         match counted(self.arguments.scope, &value)?.as_slice() {
             [only] => Ok(*only),
@@ -182,7 +182,7 @@ impl Creation<'_, '_> {
         }
     }
 
-    fn copy(&mut self) -> Outcome<Constant> {
+    fn copy(&mut self) -> OrFault<Constant> {
         let shape = self.input()?.shape;
         self.arguments.tensor("src")?;
         self.pass_placement();
@@ -195,7 +195,7 @@ impl Creation<'_, '_> {
         of_each(counted(self.arguments.scope, &source.expanded(&shape))?, &shape, self.dtype, |x| x)
     }
 
-    fn converted(&mut self) -> Outcome<Constant> {
+    fn converted(&mut self) -> OrFault<Constant> {
         let input = self.input()?;
         let copies = matches!(self.arguments.take("copy"), Some(Argument::Bool(true)));
         self.arguments.pass(&["other"]);
@@ -206,23 +206,23 @@ impl Creation<'_, '_> {
         of_each(counted(self.arguments.scope, &input)?, &input.shape, self.dtype, |x| x)
     }
 
-    fn copied(&mut self) -> Outcome<Constant> {
+    fn copied(&mut self) -> OrFault<Constant> {
         let input = self.input()?;
         self.pass_placement();
         of_each(counted(self.arguments.scope, &input)?, &input.shape, self.dtype, |x| x)
     }
 
-    fn same(&mut self) -> Outcome<Constant> {
+    fn same(&mut self) -> OrFault<Constant> {
         self.pass_placement();
         self.input()
     }
 
-    fn each(&mut self, function: fn(f64) -> f64) -> Outcome<Constant> {
+    fn each(&mut self, function: fn(f64) -> f64) -> OrFault<Constant> {
         let input = self.input()?;
         of_each(counted(self.arguments.scope, &input)?, &input.shape, self.dtype, function)
     }
 
-    fn negated(&mut self) -> Outcome<Constant> {
+    fn negated(&mut self) -> OrFault<Constant> {
         let input = self.input()?;
         if input.dtype != Dtype::Bool || self.dtype != Dtype::Bool {
             return Err("negates the bits of numbers, which is not supported".to_owned());
@@ -230,18 +230,18 @@ impl Creation<'_, '_> {
         of_each(counted(self.arguments.scope, &input)?, &input.shape, self.dtype, |x| 1.0 - x)
     }
 
-    fn compared(&mut self, holds: fn(f64, f64) -> bool) -> Outcome<Constant> {
+    fn compared(&mut self, holds: fn(f64, f64) -> bool) -> OrFault<Constant> {
         if self.dtype != Dtype::Bool {
             return Err("compares, but has a result that is not boolean".to_owned());
         }
         self.combine("self", "other", |one, two| f64::from(u8::from(holds(one, two))))
     }
 
-    fn combined(&mut self, one: &str, two: &str, combine: fn(f64, f64) -> f64) -> Outcome<Constant> {
+    fn combined(&mut self, one: &str, two: &str, combine: fn(f64, f64) -> f64) -> OrFault<Constant> {
         self.combine(one, two, combine)
     }
 
-    fn combine(&mut self, one: &str, two: &str, combine: impl Fn(f64, f64) -> f64) -> Outcome<Constant> {
+    fn combine(&mut self, one: &str, two: &str, combine: impl Fn(f64, f64) -> f64) -> OrFault<Constant> {
         let (one, two) = (operand(self.arguments, one)?, operand(self.arguments, two)?);
         let number = |value: f64| Constant::new(Dtype::F64, Vec::new(), vec![value]);
         let (one, two) = match (one, two) {
@@ -256,7 +256,7 @@ impl Creation<'_, '_> {
         of_all(one.into_iter().zip(two).map(|(one, two)| combine(one, two)), &shape, self.dtype)
     }
 
-    fn divided(&mut self) -> Outcome<Constant> {
+    fn divided(&mut self) -> OrFault<Constant> {
         let rounding: fn(f64) -> f64 = match self.arguments.text("rounding_mode", "")? {
             "floor" => f64::floor,
             "trunc" => f64::trunc,

@@ -10,7 +10,7 @@ mod views;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::arguments::Outcome;
+use super::arguments::OrFault;
 use super::graph::Value;
 use super::size::Size;
 use crate::checkpoint::Dtype;
@@ -26,11 +26,11 @@ pub(super) struct Constant {
     offset: usize,
     /// Distance of the elements of each dimension; 0 for those that are all the same.
     strides: Vec<usize>,
-    memory: Rc<RefCell<Memory>>,
+    memory: Rc<RefCell<TensorMemory>>,
 }
 
 #[derive(Debug)]
-struct Memory {
+struct TensorMemory {
     elements: Vec<f64>,
     /// Counts changes.
     version: u64,
@@ -42,7 +42,7 @@ impl Constant {
     /// A new tensor with these elements in row-major order, as many as it has per image.
     pub(super) fn new(dtype: Dtype, shape: Vec<Size>, elements: Vec<f64>) -> Self {
         let strides = row_major(&shape);
-        let memory = Memory { elements, version: 0, is_of_file: false };
+        let memory = TensorMemory { elements, version: 0, is_of_file: false };
         Self { dtype, shape, offset: 0, strides, memory: Rc::new(RefCell::new(memory)) }
     }
 
@@ -85,7 +85,7 @@ impl Constant {
     }
 
     /// Overwrites the elements, also for those that share them.
-    pub(super) fn overwrite(&self, elements: &[f64]) -> Outcome<()> {
+    pub(super) fn overwrite(&self, elements: &[f64]) -> OrFault<()> {
         let places = self.places();
         let mut memory = self.memory.borrow_mut();
         if memory.is_of_file {

@@ -1,7 +1,7 @@
 //! Other views of a constant's memory. The shapes were inferred, and fit.
 
 use super::{Constant, row_major};
-use crate::exported::arguments::Outcome;
+use crate::exported::arguments::OrFault;
 use crate::exported::size::{Size, product};
 
 impl Constant {
@@ -64,7 +64,7 @@ impl Constant {
 }
 
 /// Whether elements keep their image under another shape: what is before the dimension with the images stays before it.
-pub(super) fn keeps_images(before: &[Size], after: &[Size]) -> Outcome<()> {
+pub(super) fn keeps_images(before: &[Size], after: &[Size]) -> OrFault<()> {
     let leading = |shape: &[Size]| -> Option<Option<Size>> {
         let batches = shape.iter().filter(|size| size.fixed().is_none()).count();
         match shape.iter().position(|size| size.fixed().is_none()) {

@@ -224,7 +224,7 @@ fn the_python_of_a_bundle_runs_the_student() {
         let unpacked = dir.path().join(format!("bundle_{preprocess}"));
         zip::ZipArchive::new(output).unwrap().extract(&unpacked).unwrap();
         // From anywhere: the program finds what is beside it.
-        let elsewhere = std::path::Path::new("/");
+        let elsewhere = Path::new("/");
         let output = python().arg(unpacked.join("run.py")).arg(&image).current_dir(elsewhere).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
