@@ -19,6 +19,7 @@ pub mod exit_status;
 pub mod export;
 pub mod exported;
 pub mod file_kind;
+pub mod predictions;
 pub mod protocol;
 pub mod removed_if_empty;
 pub mod spec;

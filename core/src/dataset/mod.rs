@@ -48,7 +48,7 @@ pub use selection::{SelectedImages, Selection, SelectionError, SelectionRequest}
 pub use statistics::{DatasetStatistics, Duplicates, ExaminedSplit, UndecodableImage};
 pub use subset::{Subset, cap, hold_out, spread};
 pub use summary::{DatasetSummary, SplitSummary};
-pub use thumbnail::thumbnail;
+pub use thumbnail::{encode_jpeg, thumbnail};
 pub use unlabelled::{Joined, UNLABELLED};
 
 /// Options for ambiguous files.

@@ -19,10 +19,19 @@ const QUALITY: u8 = 80;
 pub fn thumbnail(images: &dyn Images, index: usize, side: u32) -> Result<Vec<u8>, Error> {
     let mut planes = vec![0; plane_bytes(side)];
     images.read(index, &Frame::Centre { resize: side }, side, &mut planes)?;
-    let area = planes.len() / 3;
+    Ok(encode_jpeg(&planes, side))
+}
+
+/// Pixels [3, S, S] as a JPEG of `side`×`side` pixels.
+///
+/// # Panics
+/// There are fewer pixels.
+#[must_use]
+pub fn encode_jpeg(planes: &[u8], side: u32) -> Vec<u8> {
+    let area = plane_bytes(side) / 3;
     let pixels: Vec<u8> = (0..area).flat_map(|at| [planes[at], planes[area + at], planes[2 * area + at]]).collect();
     let mut encoded = Cursor::new(Vec::new());
     let encoder = JpegEncoder::new_with_quality(&mut encoded, QUALITY);
     encoder.write_image(&pixels, side, side, ExtendedColorType::Rgb8).expect("memory takes a small picture");
-    Ok(encoded.into_inner())
+    encoded.into_inner()
 }

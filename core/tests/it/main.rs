@@ -6,6 +6,7 @@ mod checkpoint;
 mod dataset;
 mod export;
 mod exported;
+mod predictions;
 mod spec;
 mod spec_losses;
 mod spec_networks;
