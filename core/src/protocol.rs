@@ -24,6 +24,11 @@ pub mod files {
     pub const REGIONS: &str = "regions.json";
     /// Recall, precision and F1 of the best student by class. Not in older runs.
     pub const CLASSES: &str = "classes.json";
+    /// What the best student and the teacher predict for each evaluation image, with small pictures of some: see
+    /// [`predictions`](crate::predictions). Not there if the images were too many, and in older runs.
+    pub const PREDICTIONS: &str = "predictions.safetensors";
+    /// What is counted of these: confusion, classes, agreement and calibration.
+    pub const PREDICTION_REPORT: &str = "predictions.json";
     /// Images as the network sees them and the best student's logits, to check exported students with. Not there if
     /// they could not be written, and in older runs; exports are then not checked.
     pub const SAMPLES: &str = "samples.safetensors";

@@ -68,8 +68,8 @@ pub struct TrainArgs {
     /// Slower; the student is the same.
     #[arg(long, env = "DISTILLERY_NO_CUDA_GRAPHS")]
     pub no_cuda_graphs: bool,
-    /// Do not write samples.safetensors, which has images of the data set. Exports of the students are then not
-    /// checked, and have no int8 form.
+    /// Write no images of the data set: neither samples.safetensors, without which exports of the students are not
+    /// checked and have no int8 form, nor the pictures in predictions.safetensors.
     #[arg(long, env = "DISTILLERY_NO_SAMPLES")]
     pub no_samples: bool,
     #[command(flatten)]

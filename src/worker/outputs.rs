@@ -74,9 +74,15 @@ pub(super) async fn store(
     output: &Path,
 ) -> Result<Vec<NewArtifact>, Error> {
     let mut artifacts = Vec::new();
-    let optional = [files::REGIONS, files::BEFORE_LAST_EPOCH, files::SAMPLES, files::CLASSES]
-        .into_iter()
-        .filter(|name| output.join(name).exists());
+    let optional = [
+        files::REGIONS,
+        files::BEFORE_LAST_EPOCH,
+        files::SAMPLES,
+        files::CLASSES,
+        files::PREDICTIONS,
+        files::PREDICTION_REPORT,
+    ];
+    let optional = optional.into_iter().filter(|name| output.join(name).exists());
     let always = [files::BEST_STUDENT, files::LAST_STUDENT, files::MANIFEST, files::METRICS];
     for name in always.into_iter().chain(optional) {
         let key = keys::attempt_file(&token.job, &token.name(), name);

@@ -94,8 +94,19 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
 
 /// Checks that the run will not write over what it reads.
 fn spare_inputs(args: &TrainArgs, spec: &TrainingPlan) -> Result<()> {
-    use files::{BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS, SAMPLES};
-    let names = [BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS, SAMPLES];
+    let names = [
+        files::BEFORE_LAST_EPOCH,
+        files::BEST_STUDENT,
+        files::CHECKPOINT,
+        files::CLASSES,
+        files::LAST_STUDENT,
+        files::MANIFEST,
+        files::METRICS,
+        files::PREDICTIONS,
+        files::PREDICTION_REPORT,
+        files::REGIONS,
+        files::SAMPLES,
+    ];
     let (teacher, student) = (spec.teacher.as_ref(), &spec.student);
     let inputs = [
         ("the specification", Some(args.spec.as_path())),

@@ -30,7 +30,8 @@ pub struct Settings {
     pub follow_links: bool,
     /// Whether steps on a GPU are recorded as CUDA graphs.
     pub cuda_graphs: bool,
-    /// Whether images are written with which exports of the students are checked.
+    /// Whether images of the data set are written: those with which exports of the students are checked, and pictures of
+    /// what the student gets wrong.
     pub samples: bool,
     /// Keeps the teacher's logits and decoded images for later runs. Without it, logits are kept in memory.
     pub cache_dir: Option<PathBuf>,

@@ -273,6 +273,16 @@ impl Loader {
         }
     }
 
+    /// The images at these positions, in this order and in batches of `batch_size`.
+    #[must_use]
+    pub fn at(&self, positions: &[usize], batch_size: u32) -> Batches {
+        let cut = Cut { batch_size: batch_size.max(1) as usize, shard: Shard::WHOLE };
+        match &self.store {
+            PixelSource::Memory { pixels, labels } => self.of_memory((pixels, labels), positions, cut),
+            PixelSource::Stream { images, .. } => self.of_stream(images, ImageOrder::of(positions), cut, 0),
+        }
+    }
+
     fn batch_size(&self) -> usize {
         self.options.batch_size.max(1) as usize
     }

@@ -66,6 +66,11 @@ impl ImageOrder {
         Self::of_windows(blocks.map(|block| (vec![block.start], block.collect())), 0)
     }
 
+    /// These images, whose blocks are unpacked when they are read.
+    pub(super) fn of(images: &[usize]) -> Self {
+        Self { images: images.to_vec(), prefetches: VecDeque::new() }
+    }
+
     /// From the blocks and the images of each window. A window's blocks are unpacked one by one while the window before
     /// it is decoded.
     fn of_windows(windows: impl Iterator<Item = (Vec<usize>, Vec<usize>)>, skipped: usize) -> Self {

@@ -157,9 +157,11 @@ mod tests {
         let labels = Tensor::from_slice(&[0_i64, 0, 0, 0, 1, 1, 2]);
         let predicted = Tensor::from_slice(&[0_i64, 0, 0, 1, 1, 3, 0]);
         let logits = predicted.one_hot(4).to_kind(Kind::Float);
+        let positions = Tensor::arange(7, (Kind::Int64, Device::Cpu));
         for (start, count) in [(0, 4), (4, 3)] {
-            let (labels, logits) = (labels.narrow(0, start, count), logits.narrow(0, start, count));
-            tally.add(&Seen { features: &logits, logits: &logits, labels: &labels });
+            let [labels, logits, positions] =
+                [&labels, &logits, &positions].map(|tensor| tensor.narrow(0, start, count));
+            tally.add(&Seen { features: &logits, logits: &logits, labels: &labels, positions: &positions });
         }
         let classes = tally.read(&Ranks::single()).unwrap();
         let counts = |images, right, predicted| ClassCounts { images, right, predicted };

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::average::WeightAverage;
 use super::classes::{ClassCounts, ClassTally, balanced_accuracy, macro_f1};
-use super::evaluate::evaluate;
+use super::evaluate::{Seen, evaluate};
+use super::predictions::PredictionLog;
 use super::{Flow, Run, outputs};
 use crate::error::{Error, Result};
 use crate::models::{Network, state_dict};
@@ -12,11 +13,17 @@ use distillery_core::protocol::{Evaluation, Event, Level, StopRequest, series};
 
 /// An evaluation of the student that would be published now.
 struct Evaluated {
-    published: Evaluation,
-    /// Numbers of the evaluation by class.
-    classes: Vec<ClassCounts>,
+    published: EvaluatedNetwork,
     /// The weights as trained, where the average is published.
     raw: Option<Evaluation>,
+}
+
+struct EvaluatedNetwork {
+    evaluation: Evaluation,
+    /// The same by class.
+    classes: Vec<ClassCounts>,
+    /// By image; `None` if these are too many.
+    log: Option<PredictionLog>,
 }
 
 impl Run<'_> {
@@ -48,12 +55,13 @@ impl Run<'_> {
 
     fn evaluate_student(&mut self, epochs_done: u32) -> Result<Flow> {
         let begun = Instant::now();
-        let Some(Evaluated { published, classes, raw }) = self.evaluate_networks()? else {
+        let Some(Evaluated { published, raw }) = self.evaluate_networks()? else {
             if self.control.stop_request() == Some(StopRequest::Pause) {
                 self.save()?;
             }
             return Ok(Flow::Stop);
         };
+        let EvaluatedNetwork { evaluation: published, classes, log } = published;
         self.seconds_per_evaluation = begun.elapsed().as_secs_f64();
         let setup = &mut self.setup;
         if [Some(published), raw].iter().flatten().any(|evaluation| !evaluation.loss.is_finite()) {
@@ -70,6 +78,7 @@ impl Run<'_> {
             counters.best = Some((published, epochs_done));
             counters.stale = 0;
             counters.best_classes.clone_from(&classes);
+            setup.predictions.best = log.map(|log| log.read(&self.ranks)).transpose()?;
             let copy =
                 || setup.optimizer.average().map_or_else(|| state_dict::copy_of(&setup.student), WeightAverage::copy);
             setup.best = if self.ranks.is_leader() { Some(copy()?) } else { None };
@@ -93,21 +102,28 @@ impl Run<'_> {
     /// Evaluates the student and, if there is one, its average. `None` if the run is to stop.
     fn evaluate_networks(&self) -> Result<Option<Evaluated>> {
         let setup = &self.setup;
-        let Some((raw, classes)) = self.evaluate_network(&setup.student)? else { return Ok(None) };
+        let Some(raw) = self.evaluate_network(&setup.student)? else { return Ok(None) };
         let Some(average) = setup.optimizer.average() else {
-            return Ok(Some(Evaluated { published: raw, classes, raw: None }));
+            return Ok(Some(Evaluated { published: raw, raw: None }));
         };
         let averaged = self.evaluate_network(&average.network(&setup.student))?;
-        Ok(averaged.map(|(published, classes)| Evaluated { published, classes, raw: Some(raw) }))
+        Ok(averaged.map(|published| Evaluated { published, raw: Some(raw.evaluation) }))
     }
 
-    fn evaluate_network(&self, network: &Network) -> Result<Option<(Evaluation, Vec<ClassCounts>)>> {
+    fn evaluate_network(&self, network: &Network) -> Result<Option<EvaluatedNetwork>> {
         let goes_on = || self.control.stop_request().is_none();
         self.ranks.broadcast_statistics(network)?;
         let (loader, normalisation) = (&self.setup.data.eval, &self.setup.objective.normalisation);
         let tally = ClassTally::new(network.classes(), self.setup.device);
-        let evaluation = evaluate(network, loader, normalisation, &self.ranks, goes_on, |seen| tally.add(&seen))?;
-        evaluation.map(|evaluation| Ok((evaluation, tally.read(&self.ranks)?))).transpose()
+        let log = PredictionLog::new(loader.len(), self.setup.device);
+        let see = |seen: Seen<'_>| {
+            tally.add(&seen);
+            log.iter().for_each(|log| log.add(&seen));
+        };
+        let Some(evaluation) = evaluate(network, loader, normalisation, &self.ranks, goes_on, see)? else {
+            return Ok(None);
+        };
+        Ok(Some(EvaluatedNetwork { evaluation, classes: tally.read(&self.ranks)?, log }))
     }
 
     /// Says which student is published and why training ended where it did.

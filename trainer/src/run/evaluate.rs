@@ -26,6 +26,8 @@ pub struct Seen<'a> {
     pub logits: &'a Tensor,
     /// `[B]`
     pub labels: &'a Tensor,
+    /// The images' positions in the loader: `[B]` int64.
+    pub positions: &'a Tensor,
 }
 
 /// Top-1 and top-5 accuracy in percent and mean cross entropy over all images. Calls `see` with every batch, in stored
@@ -57,7 +59,7 @@ pub fn evaluate(
             was_stopped = true;
             break;
         }
-        let Batch { images: pixels, labels, .. } = batch?;
+        let Batch { images: pixels, labels, index_tensor: positions, .. } = batch?;
         // Counted here, because streaming skips unreadable images only when it meets them.
         images += labels.size()[0];
         let side = u32::try_from(pixels.size()[3]).unwrap_or(u32::MAX);
@@ -73,7 +75,7 @@ pub fn evaluate(
             Some(sums) => sums + batch_sums,
             None => batch_sums,
         });
-        see(Seen { features: &features, logits: &logits, labels: &labels });
+        see(Seen { features: &features, logits: &logits, labels: &labels, positions: &positions });
     }
     let zeros = || Tensor::zeros([3], (Kind::Double, Device::Cpu));
     let sums = sums.map_or_else(zeros, |sums| sums.to_device(Device::Cpu));

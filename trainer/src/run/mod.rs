@@ -17,6 +17,8 @@ pub mod optim;
 pub mod outputs;
 pub mod parts;
 pub mod precision;
+mod prediction_file;
+pub mod predictions;
 pub mod progress;
 mod recording;
 pub mod resume;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::classes;
 use super::manifest::{self, Manifest};
+use super::prediction_file;
 use super::resume::{self, Counters, State};
 use super::samples::{self, Students};
 use super::setup::Setup;
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::models::state_dict::{self, StateDict};
 use crate::worker_link::report::{Report, warning};
 use distillery_core::checkpoint::{ACCURACY, EXPORTED, NETWORK};
-use distillery_core::protocol::{Outcome, files};
+use distillery_core::protocol::{Event, Level, Outcome, files};
 use distillery_core::spec::{EvalPart, TrainingPlan};
 
 /// Writes the checkpoint to resume from.
@@ -32,6 +33,7 @@ pub fn save_checkpoint(path: &Path, setup: &Setup) -> Result<()> {
         counters: setup.counters.clone(),
         student,
         best: setup.best.as_ref().map(shared),
+        predictions: setup.predictions.clone(),
         optimizer: optimizer.collect::<Result<_>>()?,
     };
     resume::save(path, &state)
@@ -79,8 +81,8 @@ pub fn written(output: &Path, counters: &Counters) -> Option<Outcome> {
     if are_there && is_of_run { manifest.outcome() } else { None }
 }
 
-/// Writes the students, samples to check their exports with if they are wanted, and, last, the manifest. Warns if there
-/// can be no samples.
+/// Writes the students, what they get wrong, images of the data set (`samples`) if they are wanted, and, last, the
+/// manifest. Warns of what could not be written.
 ///
 /// # Errors
 /// A file cannot be written, or the data set's files could not be hashed or are others than before.
@@ -112,6 +114,12 @@ pub fn write_results(
     };
     let student = write(files::BEST_STUDENT, &best_weights, best_epoch, best.top1)?;
     let last_student = write(files::LAST_STUDENT, &last_weights, setup.counters.epoch, last.top1)?;
+    report.event(&match prediction_file::write(output, &setup, &best_weights, samples) {
+        Ok(message) => Event::Log { level: Level::Info, message },
+        Err(error) => warning(format!(
+            "what the student gets wrong was not written: {error}. The students themselves are complete"
+        )),
+    });
     let students = Students { best: &best_weights, last: &last_weights };
     if let Err(error) = write_samples(output, &setup, students, samples) {
         report.event(&warning(format!(

@@ -9,6 +9,7 @@ use tch::Tensor;
 
 use super::classes::ClassCounts;
 use super::networks::NetworkHashes;
+use super::predictions::RunPredictions;
 use crate::data::split_hashes::Hashes;
 use crate::error::{Error, Result};
 use crate::loss::region_report::RegionReport;
@@ -143,6 +144,7 @@ pub struct State {
     pub student: StateDict,
     /// The student at its best evaluation.
     pub best: Option<StateDict>,
+    pub predictions: RunPredictions,
     pub optimizer: StateDict,
 }
 
@@ -186,8 +188,13 @@ pub fn identity(spec: &TrainingPlan, hashes: &NetworkHashes, data: DataSize) -> 
 /// # Errors
 /// The file cannot be written.
 pub fn save(path: &Path, state: &State) -> Result<()> {
-    let parts =
-        [("student", Some(&state.student)), ("best", state.best.as_ref()), ("optimizer", Some(&state.optimizer))];
+    let predictions = state.predictions.to_state();
+    let parts = [
+        ("student", Some(&state.student)),
+        ("best", state.best.as_ref()),
+        ("predictions", Some(&predictions)),
+        ("optimizer", Some(&state.optimizer)),
+    ];
     let mut tensors = Vec::new();
     for (part, dict) in parts {
         for (name, tensor) in dict.into_iter().flatten() {
@@ -281,6 +288,7 @@ pub fn load(path: &Path, identity: &str, data: DataSize) -> Result<Option<State>
         counters,
         student: take("student").ok_or_else(foreign)?,
         best: take("best"),
+        predictions: RunPredictions::of_state(take("predictions").unwrap_or_default()),
         optimizer: take("optimizer").unwrap_or_default(),
     }))
 }

@@ -12,6 +12,7 @@ use super::cuda_graphs::StepExecutor;
 use super::networks::{NetworkHashes, Networks, Teacher, TeacherPlacement};
 use super::optim::Optimizer;
 use super::precision::Arithmetic;
+use super::predictions::RunPredictions;
 use super::resume::{self, AttemptRecord, Counters, DataSize, State};
 use super::startup_timer::StartupTimer;
 use super::step::Objective;
@@ -46,6 +47,8 @@ pub struct Setup {
     pub counters: Counters,
     /// The best weights so far, on the CPU.
     pub best: Option<StateDict>,
+    /// What the best student and the teacher predict for the evaluation images.
+    pub predictions: RunPredictions,
     /// What the run reports when it starts.
     pub started: Started,
     pub hashes: NetworkHashes,
@@ -61,18 +64,14 @@ impl Setup {
     /// A file cannot be read, or does not fit the specification or this machine.
     pub fn new(spec: &TrainingPlan, settings: &Settings, report: &mut dyn Report) -> Result<Self> {
         let mut startup = StartupTimer::begin();
-        for doubt in spec::doubts(&spec.distillation, &spec.training) {
-            report.event(&warning(doubt));
-        }
+        warn_of(spec::doubts(&spec.distillation, &spec.training), report);
         let device = device::open(&settings.device)?;
         // Before anything else uses the device. With several ranks there are no graphs: they would lack the host's part
         // of averaging the gradients.
         let executor = StepExecutor::new(device, settings.cuda_graphs && settings.shard.world_size == 1);
         startup.mark("device");
         let data = Data::open(spec, &settings.resources(device), report)?;
-        for doubt in spec::of_images(&spec.training, data.train.len()) {
-            report.event(&warning(doubt));
-        }
+        warn_of(spec::of_images(&spec.training, data.train.len()), report);
         startup.mark("data");
         let arithmetic = Arithmetic::choose(spec, device)?;
         let tf32 = Tf32::set(arithmetic == Arithmetic::Tf32);
@@ -90,12 +89,12 @@ impl Setup {
         student.place(device, Kind::Float);
         student.compute_in(arithmetic.kind());
         let mut optimizer = optimizer(&spec.training, &student)?;
-        let (mut counters, best) = match state {
-            Some(State { counters, best, optimizer: state, .. }) => {
+        let (mut counters, best, predictions) = match state {
+            Some(State { counters, best, predictions, optimizer: state, .. }) => {
                 optimizer.load_state(&state).map_err(Error::internal)?;
-                (counters, best)
+                (counters, best, predictions)
             }
-            None => (Counters::new(identity, size), None),
+            None => (Counters::new(identity, size), None, RunPredictions::default()),
         };
         let attempt = attempt(settings, device, arithmetic, counters.step);
         let started = started(spec, &attempt, &data, &counters);
@@ -113,6 +112,7 @@ impl Setup {
             optimizer,
             counters,
             best,
+            predictions,
             started,
             hashes,
             recorded_accuracy,
@@ -134,6 +134,10 @@ impl Setup {
         }
         Ok(true)
     }
+}
+
+fn warn_of(doubts: impl IntoIterator<Item = String>, report: &mut dyn Report) {
+    doubts.into_iter().for_each(|doubt| report.event(&warning(doubt)));
 }
 
 fn attempt(settings: &Settings, device: Device, arithmetic: Arithmetic, from_step: u64) -> AttemptRecord {

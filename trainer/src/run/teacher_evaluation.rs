@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::cache_key::teacher_key;
 use super::evaluate::{Seen, evaluate};
+use super::predictions::{MOST_IMAGES, PredictionLog, PredictionRows};
 use super::setup::Setup;
 use crate::cache::{Cache, record};
 use crate::error::{Error, Result};
@@ -17,11 +18,11 @@ use crate::settings::Settings;
 use distillery_core::protocol::Evaluation;
 use distillery_core::spec::TrainingPlan;
 
-/// The evaluation, and the report on regions for methods that have them.
-type Findings = (Evaluation, Option<RegionReport>);
+/// The evaluation, the report on regions for methods that have them, and the predictions unless these are too many.
+type Findings = (Evaluation, Option<RegionReport>, Option<PredictionRows>);
 
 /// The evaluation of a run's teacher, from an earlier attempt, the cache, or now. Puts the report on regions into the
-/// run's counters. `None` if `goes_on` returned false meanwhile.
+/// run's counters, and the predictions beside the student's. `None` if `goes_on` returned false meanwhile.
 ///
 /// # Errors
 /// Images cannot be read.
@@ -31,7 +32,9 @@ pub fn evaluation(
     setup: &mut Setup,
     goes_on: impl Fn() -> bool,
 ) -> Result<Option<Evaluation>> {
-    if let Some(known) = setup.counters.teacher {
+    // Checkpoints of earlier versions have no predictions.
+    let are_known = setup.predictions.teacher.is_some() || setup.data.eval.len() > MOST_IMAGES;
+    if let Some(known) = setup.counters.teacher.filter(|_| are_known) {
         return Ok(Some(known));
     }
     let stored = CachedEvaluation::of_run(spec, settings, setup)?;
@@ -45,8 +48,9 @@ pub fn evaluation(
             findings
         }
     };
-    let (evaluation, regions) = findings;
+    let (evaluation, regions, predictions) = findings;
     setup.counters.regions = regions;
+    setup.predictions.teacher = predictions;
     Ok(Some(evaluation))
 }
 
@@ -105,7 +109,9 @@ fn evaluate_teacher(setup: &Setup, goes_on: impl Fn() -> bool) -> Result<Option<
     // Scale 1 alone has nothing to report: the whole image always agrees with itself.
     let decoupled = setup.objective.distillation.as_ref().filter(|loss| loss.scales != [1]);
     let mut tally = Tally::default();
+    let log = PredictionLog::new(setup.data.eval.len(), setup.device);
     let count = |seen: Seen<'_>| {
+        log.iter().for_each(|log| log.add(&seen));
         if let Some(distillation) = decoupled {
             tally.add(distillation, &teacher.regions(seen.features, &distillation.scales, false), seen.labels);
         }
@@ -114,7 +120,8 @@ fn evaluate_teacher(setup: &Setup, goes_on: impl Fn() -> bool) -> Result<Option<
     let Some(evaluation) = evaluation else { return Ok(None) };
     let names = setup.data.classes.names.as_deref();
     let report = |distillation: &Distillation| tally.report(&distillation.scales, names);
-    Ok(Some((evaluation, decoupled.map(report).transpose()?)))
+    let predictions = log.map(|log| log.read(&Ranks::single())).transpose()?;
+    Ok(Some((evaluation, decoupled.map(report).transpose()?, predictions)))
 }
 
 /// The cache entry of a teacher's evaluation.

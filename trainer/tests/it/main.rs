@@ -22,6 +22,7 @@ mod losses;
 mod networks;
 mod optim;
 mod output;
+mod predictions;
 mod ranks;
 mod recipe;
 mod regions;

@@ -20,7 +20,7 @@ pub fn long(workspace: &Workspace) -> Value {
 
 /// Compares the students and the evaluations of two outputs.
 fn assert_same(workspace: &Workspace, one: &str, other: &str) {
-    for file in ["student.safetensors", "student-last.safetensors"] {
+    for file in ["student.safetensors", "student-last.safetensors", "predictions.safetensors", "predictions.json"] {
         assert!(
             workspace.bytes(format!("{one}/{file}")) == workspace.bytes(format!("{other}/{file}")),
             "{file} differs"
@@ -309,7 +309,7 @@ fn the_results_of_another_run_are_not_taken_for_those_of_a_run_that_ended_before
     std::fs::copy(workspace.path(format!("other/{state}")), workspace.path(format!("out/{state}"))).unwrap();
     workspace.finish(&other, "out", &[]);
     assert_eq!(workspace.json("out/manifest.json")["seed"], 4);
-    for file in ["student.safetensors", "student-last.safetensors"] {
+    for file in ["student.safetensors", "student-last.safetensors", "predictions.safetensors", "predictions.json"] {
         assert!(workspace.bytes(format!("out/{file}")) == workspace.bytes(format!("other/{file}")), "{file} differs");
     }
 }
