@@ -47,6 +47,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
@@ -200,6 +201,8 @@ pub struct AppState {
     pictures: Arc<v1::datasets::SharedLookups<v1::datasets::images::ImagePage, v1::datasets::images::WrongImages>>,
     fetches: Arc<datasets::Fetches>,
     statistics: Arc<statistics::StatisticsTasks>,
+    /// Bounds the memory of requests for predictions.
+    predictions: Arc<Semaphore>,
     /// Ends the streams, which would otherwise never end.
     stopping: CancellationToken,
 }
@@ -225,6 +228,7 @@ impl AppState {
             pictures: Arc::default(),
             fetches: Arc::default(),
             statistics: Arc::default(),
+            predictions: Arc::new(Semaphore::new(v1::jobs::predictions::AT_ONCE)),
             datasets: Arc::new(v1::datasets::Catalogue::new(settings.datasets_dir.clone(), settings.follow_links)),
             settings: Arc::new(settings),
             pool,

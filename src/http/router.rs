@@ -68,6 +68,8 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::jobs::events::list))
         .routes(routes!(v1::jobs::updates::get))
         .routes(routes!(v1::jobs::artifacts::list))
+        .routes(routes!(v1::jobs::predictions::list))
+        .routes(routes!(v1::jobs::predictions::summary))
         .routes(routes!(v1::jobs::webhooks::list))
         .routes(routes!(v1::checkpoints::list))
         .routes(routes!(v1::checkpoints::get, v1::checkpoints::delete))

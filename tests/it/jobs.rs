@@ -129,6 +129,8 @@ async fn every_promised_series_is_recorded() {
         "metrics.ndjson",
         "regions.json",
         "classes.json",
+        "predictions.json",
+        "predictions.safetensors",
     ];
     for name in files {
         assert!(names.contains(&json!(name)), "{name} is missing from {names:?}");

@@ -16,6 +16,7 @@ mod network_jobs;
 mod networks;
 mod openapi;
 mod posting;
+mod predictions;
 mod prometheus;
 mod proxies;
 mod recipes;

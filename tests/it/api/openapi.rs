@@ -31,6 +31,8 @@ const ROUTES: [&str; 44] = [
     "GET /v1/jobs/{id}/webhooks",
     "GET /v1/jobs/{id}/artifacts",
     "GET /v1/jobs/{id}/artifacts/{name}",
+    "GET /v1/jobs/{id}/predictions",
+    "GET /v1/jobs/{id}/predictions/summary",
     "PUT /v1/checkpoints",
     "POST /v1/checkpoints",
     "GET /v1/checkpoints",

@@ -6,6 +6,7 @@ pub mod attempts;
 mod details;
 pub mod events;
 pub mod metrics;
+pub mod predictions;
 pub mod stream;
 pub mod student;
 pub mod updates;
