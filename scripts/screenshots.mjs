@@ -79,6 +79,7 @@ function pictures({ sdd, kd, alone, live }) {
     { name: 'job-dark', path: `/jobs/${sdd}`, ready: plot, colorScheme: 'dark' },
     { name: 'job-phone', path: `/jobs/${sdd}`, ready: plot, viewport: PHONE },
     { name: 'regions-light', path: `/jobs/${sdd}`, ready: plot, prepare: to('section.regions'), viewport: { width: 1280, height: 1100 } },
+    { name: 'mistakes-light', path: `/jobs/${sdd}/mistakes`, ready: '.predictions li', viewport: { width: 1280, height: 1600 } },
     { name: 'specification-dark', path: `/jobs/${sdd}`, ready: plot, prepare: specification, colorScheme: 'dark', viewport: { width: 1280, height: 1000 } },
     { name: 'jobs-dark', path: '/', ready: 'tbody tr', viewport: { width: 1280, height: 620 }, colorScheme: 'dark' },
     { name: 'jobs-phone', path: '/', ready: 'tbody tr', viewport: PHONE },

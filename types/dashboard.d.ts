@@ -43,6 +43,8 @@ interface ApiClient {
   /** The report on an export of the best student, which is written for that. */
   exportReport(id: string, format: string, signal?: AbortSignal): Promise<any>;
   regions(id: string, signal?: AbortSignal): Promise<any>;
+  predictionSummary(id: string, signal?: AbortSignal): Promise<Schemas['PredictionReport']>;
+  predictions(id: string, parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['PredictionPage']>;
   change(id: string, verb: string): Promise<Schemas['Job']>;
   remove(id: string): Promise<null>;
   check(body: string, signal?: AbortSignal): Promise<Schemas['DryRun']>;

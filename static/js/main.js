@@ -19,6 +19,7 @@ import { currentEntry, recall, remember, restoreScroll } from './ui/places.js';
 const ROUTES = [
   { pattern: /^\/$/, nav: 'jobs', title: 'Jobs', load: async () => (await import('./jobs/page.js')).jobsPage },
   { pattern: /^\/jobs\/([^/]+)$/, nav: 'jobs', title: 'Job', load: async () => (await import('./job/page.js')).jobPage },
+  { pattern: /^\/jobs\/([^/]+)\/mistakes$/, nav: 'jobs', title: 'Mistakes', load: async () => (await import('./mistakes/page.js')).mistakesPage },
   { pattern: /^\/compare$/, nav: 'compare', title: 'Compare', load: async () => (await import('./compare/page.js')).comparePage },
   { pattern: /^\/new$/, nav: 'new', title: 'New job', load: async () => (await import('./new/page.js')).newPage },
   { pattern: /^\/data$/, nav: 'data', title: 'Data', load: async () => (await import('./data/page.js')).dataPage },

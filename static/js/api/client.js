@@ -113,6 +113,7 @@ export const paths = {
   jobStream: (/** @type {string} */ id) => jobPath(id, '/stream'),
   upload: (/** @type {RequestParameters} */ parameters) => `/v1/checkpoints${query(parameters)}`,
   dataset: datasetPath,
+  predictions: (/** @type {string} */ id, rest = '') => jobPath(id, `/predictions${rest}`),
 };
 
 /** @type {ApiClient} */
@@ -130,6 +131,8 @@ export const api = {
   artifacts: (id, signal) => json(jobPath(id, '/artifacts'), { signal }),
   exportReport: (id, format, signal) => json(paths.exportReport(id, format), { signal }),
   regions: (id, signal) => json(paths.artifact(id, 'regions.json'), { signal }),
+  predictionSummary: (id, signal) => json(paths.predictions(id, '/summary'), { signal }),
+  predictions: (id, parameters, signal) => json(paths.predictions(id, query(parameters)), { signal }),
   change: (id, verb) => send('POST', jobPath(id, `/${verb}`)),
   remove: (id) => send('DELETE', jobPath(id)),
   check: (body, signal) => send('POST', '/v1/jobs?dry_run=true', { body, signal, headers: { 'content-type': 'application/json' } }),

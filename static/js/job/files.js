@@ -15,6 +15,9 @@ const MEANINGS = {
   'manifest.json': 'what is needed to repeat the run: specification, hashes, versions, attempts and accuracies',
   'metrics.ndjson': 'every measured point',
   'regions.json': 'where and how the teacher’s regions disagree with its prediction',
+  'classes.json': 'recall, precision and F1 of the best student by class',
+  'predictions.json': 'what the best student and its teacher get wrong, counted',
+  'predictions.safetensors': 'their predictions image by image, with pictures of some images',
   'before-last-epoch.safetensors': 'the state from which `distillery verify` repeats the last epoch',
 };
 

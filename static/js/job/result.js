@@ -78,11 +78,12 @@ function fact(title, text = '') {
  * @param {string} id
  */
 function linksOf(id) {
-  const link = (/** @type {string} */ label, /** @type {string} */ href, /** @type {string} */ kind, /** @type {string} */ download) =>
+  const link = (/** @type {string} */ label, /** @type {string} */ href, /** @type {string} */ kind, /** @type {string | null} */ download) =>
     ({ href, element: h('a', { class: `button ${kind}`, download }, label) });
   return [
     link('Download student (best)', paths.student(id, 'best'), 'primary', ''),
     link('Student (last)', paths.student(id, 'last'), 'quiet', ''),
     link('Manifest', paths.artifact(id, 'manifest.json'), 'quiet', `${id}-manifest.json`),
+    link('What it gets wrong', `#/jobs/${encodeURIComponent(id)}/mistakes`, 'quiet', null),
   ];
 }
