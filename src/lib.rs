@@ -31,4 +31,6 @@ pub mod telemetry;
 pub mod webhooks;
 pub mod worker;
 
-pub use distillery_core::{architecture, checkpoint, dataset, exported, predictions, protocol, spec, text};
+pub use distillery_core::{
+    architecture, checkpoint, class_order, dataset, exported, predictions, protocol, spec, text,
+};

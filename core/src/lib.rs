@@ -14,6 +14,7 @@
 pub mod architecture;
 mod byte_source;
 pub mod checkpoint;
+pub mod class_order;
 pub mod dataset;
 pub mod exit_status;
 pub mod export;

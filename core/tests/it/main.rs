@@ -3,6 +3,7 @@
 
 mod architecture;
 mod checkpoint;
+mod class_order;
 mod dataset;
 mod export;
 mod exported;
