@@ -23,6 +23,8 @@ const NAMED: usize = 10;
 #[derive(Debug, Clone)]
 pub struct DatasetFacts {
     pub classes: u32,
+    /// In the order of the labels, if the data set has names.
+    pub class_names: Option<Vec<String>>,
     pub train_images: u64,
     pub eval_images: u64,
     /// What was decided, guessed or passed over, and what is probably not intended.
@@ -156,6 +158,7 @@ fn open(path: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFa
     let count = |images: &SelectedImages| images.labels.len() as u64;
     Ok(DatasetFacts {
         classes: dataset.classes().count,
+        class_names: dataset.classes().names.clone(),
         train_images: count(&selection.train) + selection.unlabelled.as_ref().map_or(0, |(_, images)| *images),
         eval_images: count(&selection.eval),
         notes: selection.warnings.into_iter().chain(selection.notes).collect(),

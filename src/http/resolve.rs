@@ -15,6 +15,7 @@ use super::estimate::{Costs, ImageCounts, Memory, NetworkCost, Time};
 use super::extract::fault;
 use super::networks::{self, Found};
 use crate::architecture::{self, Architecture};
+use crate::class_order::{self, ClassOrder};
 use crate::db;
 use crate::db::datasets::StoredDataset;
 use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
@@ -117,6 +118,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     request.faults.extend(of_dataset);
     request.faults.extend(of_networks);
     request.faults.extend(wrong_class_weights(&request.training, classes));
+    request.faults.extend(wrong_teacher_classes(&request, checked.as_ref().map(|(dataset, _)| dataset)));
     let Defaults { doubtful, noted: chosen, published } = std::mem::take(&mut request.defaults);
     notes.extend(doubtful);
     let exported = Exported {
@@ -162,6 +164,17 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
 fn wrong_class_weights(training: &TrainingSpec, classes: Option<u32>) -> Option<Fault> {
     let detail = training.class_weights.as_ref()?.check(classes? as usize).err()?;
     Some(fault("/training/class_weights", detail))
+}
+
+/// That the classes that the teacher is said to have are not those of the data set.
+fn wrong_teacher_classes(request: &Request, dataset: Option<&DatasetFacts>) -> Option<Fault> {
+    let (given, dataset) = (request.teacher.as_ref()?.classes.as_ref()?, dataset?);
+    let names = class_order::names_or_numbers(dataset.class_names.as_deref(), dataset.classes);
+    let why = ClassOrder::by_name(given, &names).err()?;
+    Some(fault(
+        "/teacher/classes",
+        format!("{why}. It lists the data set's classes in the order of the teacher's outputs"),
+    ))
 }
 
 /// Pins a job to the present version of an uploaded data set, so that a later upload of the name does not change what
@@ -237,7 +250,7 @@ impl Resolved {
         let prospects = prospects.unwrap_or(earlier);
         // For dry runs only: a job says what it waits for as long as it waits.
         let no_worker = prospects.lack.as_ref().filter(|_| waits.is_none()).map(Lack::warning);
-        let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
+        let DatasetFacts { classes, train_images, eval_images, notes: of_dataset, .. } = dataset;
         let images = ImageCounts { train: train_images, eval: eval_images };
         let side = spec.dataset.image_size;
         let student = JobNetwork::new(spec.student.architecture.as_deref(), exported.student.as_ref());

@@ -11,6 +11,7 @@ import { points, shortAge } from '../../static/js/ui/format.js';
 import { addressOf, parseQuery, requestOf, sortedBy } from '../../static/js/jobs/query.js';
 import { logTicks, ticks } from '../../static/js/charts/ticks.js';
 import { layOut } from '../../static/js/charts/sparkline.js';
+import { readNames, writeNames } from '../../static/js/new/names.js';
 
 const parse = (text) => parseQuery(new URLSearchParams(text));
 
@@ -19,6 +20,14 @@ test('an address holds everything about a list but the defaults', () => {
   const address = 'status=running&status=paused&label=team%3Avision&q=50%25&sort=gain&order=asc&page=3&rows=100';
   assert.equal(addressOf(parse(address)), `#/?${address}`);
   assert.deepEqual(requestOf(parse(address)), { status: ['running', 'paused'], label: ['team:vision'], q: '50%', sort: 'gain', order: 'asc', offset: 200, limit: 100 });
+});
+
+test('names are read from a list with commas or from JSON, and written so that they are read back', () => {
+  assert.deepEqual(readNames(' cat,  great dane ,owl, '), { value: ['cat', 'great dane', 'owl'] });
+  assert.deepEqual(readNames('["a, b", "c"]'), { value: ['a, b', 'c'] });
+  assert.equal(readNames('  ').value, undefined);
+  for (const text of ['["a"', '[1, 2]', '["a", null]']) assert.match(readNames(text).fault, /expected names/, text);
+  for (const names of [['cat', 'dog'], ['a, b', 'c'], ['[x', 'y'], [' padded']]) assert.deepEqual(readNames(writeNames(names)).value, names);
 });
 
 test('invalid parameters of an address are ignored', () => {

@@ -11,6 +11,8 @@ use crate::exported::HOW_TO_EXPORT;
 /// The keys of the normalisation in the metadata, which is that of pixel values in [0, 1].
 const MEAN: &str = "mean";
 const STD: &str = "std";
+/// The key in the metadata of the names of the classes.
+const CLASSES: &str = "classes";
 
 /// The `format` in the metadata of an exported network's weights.
 pub const EXPORTED: &str = "exported";
@@ -29,6 +31,13 @@ impl Checkpoint {
             channels.iter().all(|value| valid.contains(value)).then_some(channels)
         };
         MeanStd::of_both(channels(MEAN, MeanStd::MEANS), channels(STD, MeanStd::DEVIATIONS))
+    }
+
+    /// The names of the network's classes, in the order of its outputs, as students' files have them. `None` if the file
+    /// has none that can be used.
+    #[must_use]
+    pub fn class_names(&self) -> Option<Vec<String>> {
+        serde_json::from_str(self.metadata().get(CLASSES)?).ok()
     }
 
     /// The SHA-256 in the metadata of the exported network whose weights these are. `None` if they are none's.
@@ -86,6 +95,9 @@ impl Checkpoint {
                 MeanStd::DEVIATIONS.start(),
                 MeanStd::DEVIATIONS.end()
             ));
+        }
+        if metadata.contains_key(CLASSES) && self.class_names().is_none() {
+            doubts.push("the classes in its metadata are ignored: expected a JSON list of names".to_owned());
         }
         let fits =
             || -> Vec<_> { architecture::fits(&self.shapes()).iter().map(|fit| fit.architecture.name).collect() };

@@ -71,6 +71,9 @@ use tensors::Tensors;
 /// The version of the schema that is read. A new major version means something else.
 const SCHEMA: u64 = 8;
 
+/// The files in an archive that may name the classes.
+const CLASS_NAMES: [&str; 2] = ["extra/classes.json", "extra/classes"];
+
 /// Python that exports a network, as a user would write it. The name of the network is `model`.
 pub const HOW_TO_EXPORT: &str = include_str!("../../../static/snippets/export.py");
 
@@ -184,6 +187,20 @@ impl ExportedNetwork {
     /// The file cannot be read.
     pub fn bytes(&self, stored: &StoredTensor) -> std::result::Result<Vec<u8>, Error> {
         Ok(stored.tensor.bytes(&self.source)?)
+    }
+
+    /// The names of the network's classes, in the order of its outputs, if the file has them: a JSON list that
+    /// `torch.export.save` was given among its `extra_files` as `classes.json` or `classes`.
+    ///
+    /// # Errors
+    /// There is such a file, and it is no list of names.
+    pub fn class_names(&self) -> std::result::Result<Option<Vec<String>>, Error> {
+        let archive = self.archive()?;
+        let Some(name) = CLASS_NAMES.into_iter().find(|name| archive.range(name).is_some()) else { return Ok(None) };
+        let names: Vec<String> = serde_json::from_slice(&archive.document(name)?).map_err(|error| {
+            archive::damaged(format!("{name} is no JSON list of names ({})", shown(&error.to_string())))
+        })?;
+        Ok(Some(names))
     }
 
     /// The archive, of which everything that this reader knows has been checked.

@@ -87,6 +87,11 @@ pub enum Kind {
         longest: usize,
         each: RangeInclusive<f64>,
     },
+    /// 1 to `longest` names of 1 to `each` characters.
+    Names {
+        longest: usize,
+        each: usize,
+    },
     /// Three numbers: red, green and blue.
     Channels(RangeInclusive<f64>),
     Labels,

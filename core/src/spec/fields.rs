@@ -14,6 +14,9 @@ use crate::dataset::{LONGEST_NAME, MeanStd};
 use training::TRAINING;
 
 pub(super) const LONGEST_JOB_NAME: usize = 200;
+/// Most classes that a list has an entry for: twice as many as ImageNet-21k has.
+pub(super) const MOST_CLASSES: usize = 50_000;
+const LONGEST_CLASS: usize = 500;
 
 /// From the last to the first in the queue.
 pub(super) const PRIORITY: Kind = Integer(-1000..=1000);
@@ -80,6 +83,14 @@ const TEACHER: Object = Object {
             "Per-channel standard deviation that the teacher was trained with; by default as for `mean`.",
         )
         .title("Teacher’s std"),
+        field(
+            "classes",
+            Kind::Names { longest: MOST_CLASSES, each: LONGEST_CLASS },
+            "Names of the data set's classes, or their numbers if they have no names, in the order of the teacher's \
+             outputs; by default those that its file names, else the data set's order.",
+        )
+        .title("Teacher’s classes")
+        .rare(),
         field(
             "min_top1",
             Number(0.0..=100.0),

@@ -47,6 +47,9 @@ pub struct TeacherPlan {
     pub mean: Option<[f64; 3]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<[f64; 3]>,
+    /// Names of the data set's classes in the order of the teacher's outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_top1: Option<f64>,
 }
@@ -110,8 +113,8 @@ impl TrainingPlan {
 impl TeacherRequest {
     fn plan(self) -> Result<TeacherPlan, Vec<Fault>> {
         let checkpoint = known("/teacher/checkpoint", self.checkpoint)?.into();
-        let Self { architecture, network, mean, std, min_top1, .. } = self;
-        Ok(TeacherPlan { architecture, checkpoint, network, mean, std, min_top1 })
+        let Self { architecture, network, mean, std, classes, min_top1, .. } = self;
+        Ok(TeacherPlan { architecture, checkpoint, network, mean, std, classes, min_top1 })
     }
 }
 
@@ -122,9 +125,9 @@ impl TeacherSpec {
     /// # Errors
     /// This program does not know the architecture.
     pub fn plan(self, checkpoint: PathBuf, network: Option<PathBuf>) -> Result<TeacherPlan, UnknownArchitecture> {
-        let Self { architecture, mean, std, min_top1, .. } = self;
+        let Self { architecture, mean, std, classes, min_top1, .. } = self;
         let architecture = architecture.as_deref().map(architecture::named).transpose()?;
-        Ok(TeacherPlan { architecture, checkpoint, network, mean, std, min_top1 })
+        Ok(TeacherPlan { architecture, checkpoint, network, mean, std, classes, min_top1 })
     }
 }
 

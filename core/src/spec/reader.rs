@@ -260,6 +260,8 @@ fn check(kind: &Kind, value: &Value) -> Vec<(String, String)> {
         Kind::Boolean => whole(is(value.is_boolean(), "true or false", value)),
         Kind::Integers { longest, each } => list(value, *longest, |value| integer(value, each)),
         Kind::Numbers { longest, each } => list(value, *longest, |value| number(value, each)),
+        Kind::Names { .. } if value.as_array().is_some_and(Vec::is_empty) => whole(Err("must not be empty".to_owned())),
+        Kind::Names { longest, each } => list(value, *longest, |value| text(value, *each)),
         Kind::Channels(each) => match value.as_array().map(Vec::len) {
             Some(length) if length != 3 => whole(Err(format!("expected 3 numbers (red, green, blue), found {length}"))),
             _ => list(value, 3, |value| number(value, each)),

@@ -99,7 +99,8 @@ impl TeacherRequest {
             None => TeacherSource::Checkpoint(known("/teacher/checkpoint", self.checkpoint)?),
         };
         let architecture = name_of("/teacher/architecture", self.architecture, self.exported.as_ref())?;
-        Ok(TeacherSpec { architecture, source, mean: self.mean, std: self.std, min_top1: self.min_top1 })
+        let Self { mean, std, classes, min_top1, .. } = self;
+        Ok(TeacherSpec { architecture, source, mean, std, classes, min_top1 })
     }
 }
 
@@ -199,9 +200,9 @@ fn teacher(job: &ObjectReader<'_>, found: Option<&Network>) -> Option<TeacherReq
     }
     let network = network_file(&reader);
     let (mean, std) = normalisation(&reader);
-    let min_top1 = reader.optional("min_top1");
+    let (classes, min_top1) = (reader.optional("classes"), reader.optional("min_top1"));
     reader.finish();
-    Some(TeacherRequest { architecture, exported, checkpoint, network, job, mean, std, min_top1 })
+    Some(TeacherRequest { architecture, exported, checkpoint, network, job, mean, std, classes, min_top1 })
 }
 
 /// The network that the document names, or else the one that was found.

@@ -31,6 +31,7 @@ pub struct TeacherRequest {
     pub job: Option<String>,
     pub mean: Option<[f64; 3]>,
     pub std: Option<[f64; 3]>,
+    pub classes: Option<Vec<String>>,
     pub min_top1: Option<f64>,
 }
 

@@ -11,8 +11,8 @@ use crate::dataset::{Fold, SelectionRequest};
 
 /// The version of the format since which a network may be an exported one, and a classifier be replaced.
 const EXPORTED_NETWORKS: i32 = 2;
-/// The version of the format since which `training` has more than the published recipe and `dataset` folds, and there
-/// are TTM, WTTM, DIST, standardised logits and iCD's term.
+/// The version of the format since which `training` has more than the published recipe and `dataset` folds, the
+/// teacher's classes can have another order, and there are TTM, WTTM, DIST, standardised logits and iCD's term.
 const RECIPES_AND_LOSSES: i32 = 3;
 
 /// A complete specification: every default filled in.
@@ -42,6 +42,9 @@ pub struct TeacherSpec {
     pub mean: Option<[f64; 3]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<[f64; 3]>,
+    /// Names of the data set's classes in the order of the teacher's outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_top1: Option<f64>,
 }
@@ -132,7 +135,9 @@ impl JobSpec {
     pub fn version(&self) -> i32 {
         let is_exported = self.student.architecture.is_none()
             || self.teacher.as_ref().is_some_and(|teacher| teacher.architecture.is_none());
-        let is_newer = self.training.is_newer() || self.dataset.is_newer() || self.distillation.has_more_losses();
+        let has_order = self.teacher.as_ref().is_some_and(|teacher| teacher.classes.is_some());
+        let is_newer =
+            has_order || self.training.is_newer() || self.dataset.is_newer() || self.distillation.has_more_losses();
         match (is_newer, is_exported || self.student.head.is_some()) {
             (true, _) => RECIPES_AND_LOSSES,
             (false, true) => EXPORTED_NETWORKS,

@@ -167,6 +167,7 @@ fn value(kind: &Kind, side: Side) -> Value {
         Kind::Choice(name) => reference(name),
         Kind::Integers { longest, each } => list(within("integer", each), 0, *longest),
         Kind::Numbers { longest, each } => list(within("number", each), 0, *longest),
+        Kind::Names { longest, each } => list(text(*each), 1, *longest),
         Kind::Channels(each) => list(within("number", each), 3, 3),
         Kind::Labels => json!({
             "type": "object", "maxProperties": MOST_LABELS,

@@ -3,6 +3,7 @@
 mod amendment;
 mod plan;
 mod recipes;
+mod teacher_classes;
 
 use distillery_core::spec::{
     Augmentation, EvalPart, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, doubts, of_images,

@@ -227,6 +227,9 @@ fn check_list(field: &Field) {
     let (items, most) = (&field.schema["items"], field.schema["maxItems"].as_u64().unwrap() as usize);
     let of = |count: usize, value: &Value| json!(vec![value.clone(); count]);
     let length = field.schema["minItems"].as_u64().unwrap_or(1) as usize;
+    if items["type"] == "string" {
+        return check_names(field, items, most);
+    }
     field.assert_refused(of(most + 1, &items["minimum"]));
     for border in ["minimum", "maximum"] {
         field.assert_expected(of(length, &items[border]));
@@ -235,6 +238,17 @@ fn check_list(field: &Field) {
         field.assert_refused(of(length, &beyond));
     }
     field.assert_refused(json!(1));
+}
+
+fn check_names(field: &Field, items: &Value, most: usize) {
+    let longest = items["maxLength"].as_u64().unwrap() as usize;
+    field.assert_expected(json!(["a".repeat(longest), "b"]));
+    field.assert_refused(json!(["a".repeat(longest + 1)]));
+    field.assert_refused(json!([""]));
+    field.assert_refused(json!([1]));
+    field.assert_refused(json!([]));
+    field.assert_refused(json!(vec!["a"; most + 1]));
+    field.assert_refused(json!("a"));
 }
 
 fn check_text(field: &Field) {

@@ -3,6 +3,7 @@
 import { readNumber, readNumbers } from '../json/numbers.js';
 import { fill, h, setText } from '../ui/dom.js';
 import { readLabels, writeLabels } from './labels.js';
+import { readNames, writeNames } from './names.js';
 import { METHODS } from './presets.js';
 
 /** @import { Reading } from '../json/numbers.js' */
@@ -33,6 +34,9 @@ export function controlFor(schema, field) {
   const [type] = types;
   if (schema.enum) return choice(schema.enum.map((/** @type {string} */ value) => [value, value]), field);
   if (type === 'boolean') return choice([[true, 'yes'], [false, 'no']], field);
+  if (type === 'array' && schema.items?.type === 'string') {
+    return textControl(field, { read: readNames, write: writeNames });
+  }
   if (type === 'array') {
     const whole = schema.items?.type === 'integer';
     // Some lists can be a name instead.

@@ -49,6 +49,23 @@ async fn fault(api: &Api, job: &Value) -> (String, String) {
 }
 
 #[tokio::test]
+async fn the_teachers_classes_have_to_be_those_of_the_data_set() {
+    let api = start().await;
+    let teacher = api.upload("?architecture=resnet8&num_classes=2", checkpoint("resnet8", 2)).await.expect(201);
+    let with = |classes: Value| {
+        let mut job = on_pets(json!({}), json!({}));
+        job["distillation"] = json!({"method": "kd"});
+        job["teacher"] = json!({"architecture": "resnet8", "checkpoint": teacher["id"], "classes": classes});
+        job
+    };
+    let dry = dry_run(&api, &with(json!(["Dog", "cat"]))).await;
+    assert_eq!(dry["spec"]["teacher"]["classes"], json!(["Dog", "cat"]));
+    let (pointer, detail) = fault(&api, &with(json!(["dog", "lion"]))).await;
+    assert_eq!(pointer, "/teacher/classes");
+    assert!(detail.contains("names \"lion\", which the data set does not have, and not \"cat\""), "{detail}");
+}
+
+#[tokio::test]
 async fn a_recipe_is_told_with_its_source_and_what_it_lacks() {
     let api = start().await;
     let dry =

@@ -77,6 +77,7 @@ pub fn build(path: &Path, file: &ExportedNetwork) -> Result<Network> {
         evaluation: halves(false)?,
         weights,
         state,
+        output_order: None,
         noise: None,
         kind: Kind::Float,
         compute: Kind::Float,

@@ -50,6 +50,8 @@ pub struct Network {
     weights: Vec<Weight>,
     /// Number of tensors in the state dict.
     state: usize,
+    /// The output that stands for each class, `[K]` int64 on the network's device; `None` if they are in order.
+    output_order: Option<Tensor>,
     /// There if training depends on random numbers.
     noise: Option<Noise>,
     /// The kind of weights and head.
@@ -98,6 +100,7 @@ pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Ne
         evaluation: halves(false),
         weights,
         state,
+        output_order: None,
         noise: None,
         kind: Kind::Float,
         compute: Kind::Float,
@@ -139,14 +142,30 @@ impl Network {
 
     /// Runs the head on what it takes, `vectors` of each image.
     fn run_head(&self, given: &Tensor, vectors: i64, train: bool) -> Tensor {
-        match &self.halves(train).head {
+        let logits = match &self.halves(train).head {
             Head::None => given.shallow_clone(),
             Head::Linear { weight, bias } => {
                 let bias = bias.map(|bias| &self.weights[bias].tensor);
                 given.linear(&self.weights[*weight].tensor, bias)
             }
             Head::Plan(plan) => forward(plan, &self.weights, given, &self.scope(given, vectors)),
+        };
+        match &self.output_order {
+            Some(order) => logits.index_select(-1, order),
+            None => logits,
         }
+    }
+
+    /// Puts the logits into another order: those of class k become those of output `outputs[k]`.
+    pub fn reorder(&mut self, outputs: &[u32]) {
+        let outputs: Vec<i64> = outputs.iter().map(|&output| i64::from(output)).collect();
+        self.output_order = Some(Tensor::from_slice(&outputs));
+    }
+
+    /// The output that stands for each class, if they are not in order.
+    #[must_use]
+    pub fn output_order(&self) -> Option<Vec<i64>> {
+        self.output_order.as_ref().and_then(|order| Vec::try_from(order).ok())
     }
 
     fn scope(&self, given: &Tensor, vectors: i64) -> Scope<'_> {
@@ -298,6 +317,7 @@ impl Network {
         if let Some(noise) = &mut self.noise {
             noise.place(device);
         }
+        self.output_order = self.output_order.as_ref().map(|order| order.to_device(device));
         self.kind = kind;
         self.compute = kind;
     }
@@ -344,6 +364,7 @@ impl Network {
             evaluation: Arc::clone(&self.evaluation),
             weights: self.weights.iter().enumerate().map(constant).collect(),
             state,
+            output_order: self.output_order.as_ref().map(Tensor::shallow_clone),
             noise: None,
             kind,
             compute,

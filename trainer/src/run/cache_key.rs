@@ -7,6 +7,7 @@ use super::setup::Setup;
 use crate::data::normalisation::Normalisation;
 use crate::data::open::DECODER;
 use crate::error::Result;
+use crate::models::Network;
 use crate::settings::Settings;
 use distillery_core::architecture::Architecture;
 use distillery_core::spec::{TeacherCache, TrainingPlan};
@@ -47,7 +48,7 @@ pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut 
     let files = setup.data.split_hashes.get()?.get(split).cloned();
     let normalisation = setup.objective.teacher_normalisation();
     let (teacher, data) = (&spec.teacher, &spec.dataset);
-    Ok(json!({
+    let mut key = json!({
         "teacher": teacher_files(setup, teacher.as_ref().and_then(|teacher| teacher.architecture)),
         "data": [files.as_ref(), data.image_column.as_ref(), data.label_column.as_ref()],
         "split": split,
@@ -59,7 +60,12 @@ pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut 
             json!(setup.started.precision), json!(setup.started.device), json!(settings.threads),
             json!(std::env::consts::ARCH), json!(Versions::current()),
         ],
-    }))
+    });
+    // Without it, the key is that of earlier versions.
+    if let Some(order) = setup.objective.teacher.as_ref().and_then(Network::output_order) {
+        key["order"] = json!(order);
+    }
+    Ok(key)
 }
 
 /// The teacher's files, and its architecture; of an exported network the file with its graph, if that is another.

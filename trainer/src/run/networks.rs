@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::models::{self, Network, state_dict};
 use crate::worker_link::report::{Report, warning};
 use distillery_core::checkpoint::Checkpoint;
+use distillery_core::class_order::{self, ClassOrder};
 use distillery_core::dataset::MeanStd;
 use distillery_core::exported::{self, ExportedNetwork, NewClassifier, is_exported};
 use distillery_core::protocol::{Event, Level};
@@ -119,7 +120,11 @@ fn load_teacher(
         }
         None => load_exported(&named, data, report)?,
     };
+    let order = order_of_classes(teacher, &loaded, data, report)?;
     let network = &mut loaded.network;
+    if let Some(order) = order.filter(|order| !order.is_identity()) {
+        network.reorder(order.outputs());
+    }
     network.place(placement.device, Kind::Float);
     network.compute_in(placement.kind);
     network.freeze(placement.batch_size, spec.dataset.image_size);
@@ -136,6 +141,52 @@ fn load_teacher(
     let recorded_accuracy = loaded.checkpoint.as_ref().and_then(Checkpoint::recorded_accuracy);
     let Loaded { network, hashes, .. } = loaded;
     Ok((Teacher { network, normalisation: is_given.or(stored), recorded_accuracy }, hashes))
+}
+
+/// The order of the teacher's outputs by the names that the specification, or else its file, has for them; `None` if
+/// there are none, or if they are those of other classes.
+fn order_of_classes(
+    teacher: &TeacherPlan,
+    loaded: &Loaded,
+    data: &Data,
+    report: &mut dyn Report,
+) -> Result<Option<ClassOrder>> {
+    let names = class_order::names_or_numbers(data.classes.names.as_deref(), data.classes.count);
+    let found = match &teacher.classes {
+        Some(given) => ClassOrder::by_name(given, &names).map_err(|why| {
+            Error::user(format!(
+                "teacher.classes {why}. It lists the data set's classes in the order of the teacher's outputs"
+            ))
+        })?,
+        // Names of the file say nothing about classes without names.
+        None if data.classes.names.is_none() => return Ok(None),
+        None => {
+            let Some(own) = &loaded.class_names else { return Ok(None) };
+            match ClassOrder::by_name(own, &names) {
+                Ok(order) => order,
+                // The file is of a data set without names.
+                Err(_) if class_order::are_numbers(own) => return Ok(None),
+                Err(why) => {
+                    report.event(&warning(format!(
+                        "the teacher's file {why}: its outputs are taken to be in the order of the data set's classes. If \
+                         they are not, list the classes in teacher.classes"
+                    )));
+                    return Ok(None);
+                }
+            }
+        }
+    };
+    if !found.is_identity() {
+        let (moved, by) = (found.moved(), if teacher.classes.is_some() { "teacher.classes" } else { "its file" });
+        let message = format!(
+            "the teacher's outputs are put into the order of the data set's classes, by the names in {by}: {moved} of {} \
+             change places ({})",
+            names.len(),
+            found.cycles(&names)
+        );
+        report.event(&Event::Log { level: Level::Info, message });
+    }
+    Ok(Some(found))
 }
 
 fn load_student(spec: &TrainingPlan, data: &Data, report: &mut dyn Report) -> Result<(Network, Option<FileHashes>)> {
@@ -209,6 +260,8 @@ struct Loaded {
     network: Network,
     /// `None` where the weights are in the file of an exported network.
     checkpoint: Option<Checkpoint>,
+    /// As a file names them, in the order of the outputs.
+    class_names: Option<Vec<String>>,
     hashes: FileHashes,
 }
 
@@ -244,7 +297,8 @@ fn load_checkpoint(network: Network, named: &Named<'_>, data: &Data, report: &mu
         report.event(&warning(format!("{title}: {doubt}")));
     }
     named.report_new_classifier(&network, &new, classes.into(), report);
-    Ok(Loaded { network, checkpoint: Some(checkpoint), hashes: named.hashes()? })
+    let class_names = checkpoint.class_names();
+    Ok(Loaded { network, checkpoint: Some(checkpoint), class_names, hashes: named.hashes()? })
 }
 
 /// Loads an exported network, whose weights may be in another file.
@@ -264,6 +318,10 @@ fn load_exported(named: &Named<'_>, data: &Data, report: &mut dyn Report) -> Res
     let new = new.transpose()?;
     let network = models::exported::build(path, &file)?;
     let title = format!("the {}'s network", named.role);
+    let of_graph = file.class_names().unwrap_or_else(|error| {
+        report.event(&warning(format!("{title} {}: {error}", path.display())));
+        None
+    });
     state_dict::check_classes(&title, path, network.classes(), (data.path.as_path(), data.classes.count))?;
     if let Some(checkpoint) = &checkpoint {
         let kept = new.as_ref().map_or(&[][..], |(new, _)| new.tensors.as_slice());
@@ -275,7 +333,9 @@ fn load_exported(named: &Named<'_>, data: &Data, report: &mut dyn Report) -> Res
         models::exported::initialise(&network, new, *seed);
         named.report_new_classifier(&network, &new.tensors, new.before, report);
     }
-    Ok(Loaded { network, checkpoint, hashes: named.hashes()? })
+    // Weights in a file of their own are newer than the graph.
+    let class_names = checkpoint.as_ref().and_then(Checkpoint::class_names).or(of_graph);
+    Ok(Loaded { network, checkpoint, class_names, hashes: named.hashes()? })
 }
 
 /// Gives an exported network a classifier for the classes of the data set.

@@ -3,6 +3,7 @@
 use super::super::field::Kind::{Boolean, Choice, Integer, Integers, Number};
 use super::super::field::{Kind, LARGEST_EXACT, Literal, MOST_EPOCHS, Object, UsedBy, field};
 use super::super::loss_fields::LARGEST_WEIGHT;
+use super::MOST_CLASSES;
 
 const INTERVAL: Kind = Integer(1..=MOST_EPOCHS);
 
@@ -161,8 +162,6 @@ pub(super) const TRAINING: Object = Object {
     ],
 };
 
-/// Twice as many as ImageNet-21k.
-const MOST_CLASSES: usize = 50_000;
 const MIX: Kind = Number(0.0..=100.0);
 const RATE: Kind = Number(0.0..=1e3);
 

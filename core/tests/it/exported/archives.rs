@@ -41,6 +41,19 @@ fn other_files_are_named_for_what_they_are() {
 }
 
 #[test]
+fn names_of_the_classes_are_read_from_an_extra_file() {
+    let read = |bytes: Vec<u8>| ExportedNetwork::from_bytes(bytes).unwrap().class_names();
+    for name in ["net/extra/classes.json", "net/extra/classes"] {
+        assert_eq!(read(with_entry(name, br#"["cat", "dog"]"#)).unwrap(), Some(vec!["cat".into(), "dog".into()]));
+    }
+    assert_eq!(read(with_entry("net/extra/other", b"[]")).unwrap(), None);
+    for wrong in [&b"cat, dog"[..], b"[1, 2]", b"{}"] {
+        let error = read(with_entry("net/extra/classes.json", wrong)).unwrap_err().to_string();
+        assert!(error.contains("extra/classes.json is no JSON list of names"), "{error}");
+    }
+}
+
+#[test]
 fn a_checkpoints_reader_says_that_it_is_an_exported_network() {
     let error = Checkpoint::open(&fixture("test_efficientnet.pt2")).unwrap_err().to_string();
     assert!(error.contains("it is a network written by torch.export.save"), "{error}");
