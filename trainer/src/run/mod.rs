@@ -28,6 +28,7 @@ pub mod startup_timer;
 pub mod step;
 pub mod teacher_cache;
 pub mod teacher_evaluation;
+mod teacher_fit;
 pub mod variation;
 
 use std::path::{Path, PathBuf};
@@ -193,6 +194,13 @@ impl<'a> Run<'a> {
             least: teacher.min_top1,
             checkpoint: &teacher.checkpoint,
         };
+        // An attempt that goes on from another's checkpoint has been told.
+        if self.setup.counters.step == 0 {
+            let is_far_below = teacher_evaluation::is_far_below(&evaluation, expected);
+            for event in teacher_fit::explain(&self.setup, &evaluation, is_far_below, goes_on)? {
+                self.report.event(&event);
+            }
+        }
         for message in teacher_evaluation::check(&evaluation, expected)? {
             self.report.event(&warning(message));
         }

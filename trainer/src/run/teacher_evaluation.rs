@@ -90,18 +90,36 @@ pub fn check(evaluation: &Evaluation, expected: Expected<'_>) -> Result<Vec<Stri
         )));
     }
     let chance = 100.0 / f64::from(classes);
-    // With few classes, twice chance is too much to ask.
-    let is_doubtful = top1 < (2.0 * chance).min(chance + 0.25 * (100.0 - chance));
-    let near_chance =
-        is_doubtful.then(|| format!("the teacher's top-1 accuracy is {top1:.1} %; chance is {chance:.1} %. {ADVICE}"));
-    let below_record = recorded.filter(|recorded| top1 + USUAL_LOSS < *recorded).map(|recorded| {
+    let near_chance = is_near_chance(top1, classes)
+        .then(|| format!("the teacher's top-1 accuracy is {top1:.1} %; chance is {chance:.1} %. {ADVICE}"));
+    let below_record = recorded.filter(|&recorded| is_below(top1, recorded)).map(|recorded| {
         format!("the teacher's top-1 accuracy is {top1:.1} %, but its file says {recorded:.1} %. {ADVICE}")
     });
     Ok(near_chance.into_iter().chain(below_record).collect())
 }
 
-const ADVICE: &str =
-    "Check its normalisation (teacher.mean, teacher.std), the order of its classes, and its architecture";
+/// Whether the teacher is far below what it should be: near chance, below its own record, or below what the
+/// specification demands.
+#[must_use]
+pub fn is_far_below(evaluation: &Evaluation, Expected { classes, recorded, least, .. }: Expected<'_>) -> bool {
+    let top1 = evaluation.top1;
+    is_near_chance(top1, classes)
+        || recorded.is_some_and(|recorded| is_below(top1, recorded))
+        || least.is_some_and(|least| top1 < least)
+}
+
+fn is_near_chance(top1: f64, classes: u32) -> bool {
+    let chance = 100.0 / f64::from(classes);
+    // With few classes, twice chance is too much to ask.
+    top1 < (2.0 * chance).min(chance + 0.25 * (100.0 - chance))
+}
+
+fn is_below(top1: f64, recorded: f64) -> bool {
+    top1 + USUAL_LOSS < recorded
+}
+
+const ADVICE: &str = "Check its normalisation (teacher.mean, teacher.std), the order of its classes (teacher.classes), and \
+                      its architecture";
 
 fn evaluate_teacher(setup: &Setup, goes_on: impl Fn() -> bool) -> Result<Option<Findings>> {
     let Some(teacher) = &setup.objective.teacher else { return Ok(None) };

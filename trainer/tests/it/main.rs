@@ -32,4 +32,5 @@ mod samples;
 mod selection;
 mod steps;
 mod teacher_cache;
+mod teacher_fit;
 mod verify;
