@@ -8,7 +8,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,10 @@ use crate::db::queue::{self, Claim, FencingToken, ReportBatch, SavedCheckpoint};
 use crate::db::{self, checkpoints};
 use crate::protocol::{ErrorClass, Failure, Level, files};
 use crate::spec::{DatasetDirectory, JobSpec, TeacherSource, TrainingPlan};
+
+/// How long the lock on the own directory may seem to be held after it was released: a child that another thread has
+/// forked has a copy of every descriptor until it executes its program.
+const OWN_LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An attempt's directory, and the number of the attempt whose state is in it.
 pub(super) struct Prepared {
@@ -134,7 +138,8 @@ pub(super) async fn remove(settings: &WorkerSettings, token: &FencingToken) {
     let own = token.name();
     for name in names(&settings.work_dir.join(&token.job)) {
         if name == own || parse(&name).is_some_and(|(number, _)| number < token.attempt) {
-            remove_unless_used(&directory(settings, &token.job, &name)).await;
+            let patience = if name == own { OWN_LOCK_PATIENCE } else { Duration::ZERO };
+            remove_unless_used(&directory(settings, &token.job, &name), patience).await;
         }
     }
     // Fails if another attempt's directory is left.
@@ -148,11 +153,15 @@ fn names(directory: &Path) -> Vec<String> {
 
 /// Removes a directory unless a running worker has locked it. The database does not say so: workers of another one may
 /// have the same data directory. Failures are logged: no attempt depends on the removal.
-async fn remove_unless_used(directory: &Path) {
-    let removed = match lock(directory) {
-        Ok(Some(_lock)) => tokio::fs::remove_dir_all(directory).await,
-        Ok(None) => return,
-        Err(error) => Err(error),
+async fn remove_unless_used(directory: &Path, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let removed = loop {
+        match lock(directory) {
+            Ok(Some(_lock)) => break tokio::fs::remove_dir_all(directory).await,
+            Ok(None) if Instant::now() >= deadline => return,
+            Ok(None) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(error) => break Err(error),
+        }
     };
     if let Err(error) = removed
         && error.kind() != std::io::ErrorKind::NotFound
@@ -182,7 +191,7 @@ pub(super) async fn remove_leftovers(context: &WorkerContext) {
         for name in attempts {
             let Some((_, claim)) = parse(&name) else { continue };
             if !held.iter().any(|(other, holder)| *other == job && holder.as_deref() == claim) {
-                remove_unless_used(&directory(&context.settings, &job, &name)).await;
+                remove_unless_used(&directory(&context.settings, &job, &name), Duration::ZERO).await;
             }
         }
         // Fails if an attempt's directory is left.

@@ -19,6 +19,10 @@ pub(super) const LOCK_FILE: &str = "postgres.lock";
 /// How long the server of a process that was killed may take to end.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long a lock that was just released may still seem to be held: a child that another thread has forked has a copy
+/// of every descriptor until it executes its program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Creates a directory that only its owner may enter; leaves one that exists as it is.
 ///
 /// # Errors
@@ -42,10 +46,16 @@ pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
     let path = data_dir.join(LOCK_FILE);
     let open = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = open.with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(InUse(data_dir.to_owned()).into()),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::WouldBlock) => return Err(InUse(data_dir.to_owned()).into()),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
     }
 }
 
