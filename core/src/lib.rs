@@ -23,6 +23,7 @@ pub mod file_kind;
 pub mod predictions;
 pub mod protocol;
 pub mod removed_if_empty;
+pub mod snippets;
 pub mod spec;
 pub mod text;
 pub mod trainer_flags;

@@ -6,7 +6,7 @@ use super::error::shown;
 use super::{ACCURACY, Checkpoint};
 use crate::architecture::{self, Architecture};
 use crate::dataset::MeanStd;
-use crate::exported::HOW_TO_EXPORT;
+use crate::snippets::HOW_TO_EXPORT;
 
 /// The keys of the normalisation in the metadata, which is that of pixel values in [0, 1].
 const MEAN: &str = "mean";

@@ -74,8 +74,7 @@ const SCHEMA: u64 = 8;
 /// The files in an archive that may name the classes.
 const CLASS_NAMES: [&str; 2] = ["extra/classes.json", "extra/classes"];
 
-/// Python that exports a network, as a user would write it. The name of the network is `model`.
-pub const HOW_TO_EXPORT: &str = include_str!("../../../static/snippets/export.py");
+pub use crate::snippets::HOW_TO_EXPORT;
 
 /// A network on disk. Elements of tensors are read on demand.
 #[derive(Debug)]

@@ -91,7 +91,7 @@ fn the_card_says_how_the_student_was_made() {
     ] {
         assert!(body.contains(cells), "{cells} in {body}");
     }
-    assert!(body.contains("onnxruntime.InferenceSession(\"student.onnx\")"), "{body}");
+    assert!(body.contains("onnxruntime.InferenceSession(str(here / \"student.onnx\"))"), "{body}");
     assert!(!card.contains("/data/sets"), "paths of the machine are nobody's business: {card}");
 }
 
