@@ -100,7 +100,8 @@ pub(super) fn detect(
             return Ok(None);
         }
     } else {
-        without_classes.extend(directories.iter().copied().filter(|directory| folder.has_other_classes(&directory.name)));
+        without_classes
+            .extend(directories.iter().copied().filter(|directory| folder.has_other_classes(&directory.name)));
         for directory in without_classes {
             folder.splits.remove(&directory.name);
             folder.note_unlabelled(&directory.name, &directory.path, links);

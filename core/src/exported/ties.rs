@@ -79,7 +79,11 @@ pub(super) fn overlapping(graph: &Graph, tensors: &[StoredTensor]) -> Option<Str
 
 /// A warning on tensors outside the state dict that may be parameters: PyTorch writes those apart, so that the file
 /// does not say what they share. Only what the checksums of the bytes show is looked at.
-pub(super) fn alike(archive: &NetworkArchive<'_>, source: &ByteSource, tensors: &[StoredTensor]) -> Result<Option<String>> {
+pub(super) fn alike(
+    archive: &NetworkArchive<'_>,
+    source: &ByteSource,
+    tensors: &[StoredTensor],
+) -> Result<Option<String>> {
     let fingerprint = |stored: &StoredTensor| {
         let view = stored.tensor.view().clone();
         let bytes = archive.fingerprint(&stored.file)?;

@@ -162,7 +162,12 @@ impl Predictions {
                 counts.entry([label, predicted]).or_default()[network] += 1;
             }
         }
-        let cell = |([label, predicted], [student, teacher]): ([u32; 2], [u64; 2])| ConfusionCell { label, predicted, student, teacher };
+        let cell = |([label, predicted], [student, teacher]): ([u32; 2], [u64; 2])| ConfusionCell {
+            label,
+            predicted,
+            student,
+            teacher,
+        };
         counts.into_iter().map(cell).collect()
     }
 

@@ -39,7 +39,7 @@ impl PredictionLog {
         let probabilities = logits.softmax(-1, Kind::Float);
         let of = |classes: &Tensor| probabilities.gather(1, &classes.unsqueeze(-1), false).squeeze_dim(-1);
         let [label, class] = [*labels, &predicted].map(|classes| classes.to_kind(Kind::Float));
-        let rows = Tensor::stack(&[&label.ones_like(), &label, &class, &of(&predicted), &of(*labels)], 0);
+        let rows = Tensor::stack(&[&label.ones_like(), &label, &class, &of(&predicted), &of(labels)], 0);
         let _ = self.rows.shallow_clone().index_copy_(1, positions, &rows);
     }
 
