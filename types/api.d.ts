@@ -39,6 +39,16 @@ interface Schemas {
     method: Schemas['Method'];
     top1: number;
   };
+  Calibration: {
+    bins: Schemas['CalibrationBin'][];
+    ece: number;
+  };
+  CalibrationBin: {
+    accuracy?: number | null;
+    confidence?: number | null;
+    images: number;
+    up_to: number;
+  };
   Certainty: "certain" | "ambiguous" | "near";
   ChangedJobs: {
     ids: string[] | null;
@@ -60,10 +70,26 @@ interface Schemas {
     tensors: number;
   };
   CheckpointFormat: "safetensors" | "torch_zip" | "torch_legacy" | "torch_export";
+  ClassPredictions: {
+    agreement?: number | null;
+    class: number;
+    images: number;
+    name?: string | null;
+    student?: number | null;
+    student_predicted: number;
+    teacher?: number | null;
+    teacher_predicted?: number | null;
+  };
   ClassifierCost: {
     macs_per_class: number;
     other_parameters: number;
     parameters_per_class: number;
+  };
+  ConfusionCell: {
+    label: number;
+    predicted: number;
+    student: number;
+    teacher: number;
   };
   DatasetClass: {
     images: Record<string, number>;
@@ -498,6 +524,16 @@ interface Schemas {
     name: string;
     parameters: number;
   };
+  NetworkPrediction: {
+    class?: string | null;
+    confidence: number;
+    label_probability: number;
+    predicted: number;
+  };
+  NetworkReport: {
+    calibration: Schemas['Calibration'];
+    top1: number;
+  };
   NetworkSize: {
     macs: number;
     parameters: number;
@@ -548,6 +584,12 @@ interface Schemas {
     last_top1: number;
     student: Schemas['StudentFacts'];
     teacher_top1?: number | null;
+  };
+  OutcomeCounts: {
+    both_wrong: number;
+    right: number;
+    student_wrong: number;
+    teacher_wrong: number;
   };
   Page_Checkpoint: {
     data: ({
@@ -620,6 +662,38 @@ interface Schemas {
     value: number;
   };
   Precision: "auto" | "float32" | "bfloat16";
+  PredictedImage: {
+    class?: string | null;
+    difference: number;
+    label: number;
+    outcome: Schemas['PredictionOutcome'];
+    picture?: string | null;
+    position: number;
+    regions?: Schemas['RegionPredictions'] | null;
+    student: Schemas['NetworkPrediction'];
+    teacher?: Schemas['NetworkPrediction'] | null;
+  };
+  PredictionOutcome: "right" | "student_wrong" | "teacher_wrong" | "both_wrong";
+  PredictionPage: {
+    data: Schemas['PredictedImage'][];
+    has_more: boolean;
+    images: number;
+    next?: number | null;
+    pictured: number;
+    scales: number[];
+    split: string;
+  };
+  PredictionReport: {
+    agreement?: number | null;
+    cells: Schemas['ConfusionCell'][];
+    cells_left_out: number;
+    classes: Schemas['ClassPredictions'][];
+    images: number;
+    outcomes: Schemas['OutcomeCounts'];
+    split: string;
+    student: Schemas['NetworkReport'];
+    teacher?: Schemas['NetworkReport'] | null;
+  };
   Problem: {
     detail: string;
     errors?: Schemas['Fault'][];
@@ -647,6 +721,11 @@ interface Schemas {
     without_worker: number;
   };
   Recipe: "timm-a3" | "torchvision-v2" | "deit";
+  RegionPredictions: {
+    complementary: boolean[];
+    student: number[];
+    teacher: number[];
+  };
   Sampling: "stored" | "balanced";
   ScheduleSpec: {
     gamma: number;
@@ -743,6 +822,7 @@ interface Schemas {
   TeacherSpec: {
     architecture?: string;
     checkpoint?: string;
+    classes?: string[];
     job?: string;
     mean?: number[];
     min_top1?: number;
@@ -751,6 +831,7 @@ interface Schemas {
   TeacherSpecRequest: {
     architecture?: string | null;
     checkpoint?: string | null;
+    classes?: string[] | null;
     job?: string | null;
     mean?: number[] | null;
     min_top1?: number | null;
