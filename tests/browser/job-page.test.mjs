@@ -189,6 +189,7 @@ test('the gain is measured against the same student trained by a simpler method'
 
 test('each attempt is a timeline with its checkpoints', async () => {
   const row = page.locator('.attempts tbody tr');
+  await row.first().waitFor();
   assert.equal(await row.count(), 1);
   assert.match(await row.textContent(), /the start.*succeeded/);
   await row.locator('.key-mark').first().waitFor({ state: 'attached' });

@@ -94,7 +94,7 @@ function classes({ classes: { listed, more }, splits }) {
     splits.map((split) => h('td', { class: 'number' }, whole(images[split.name] ?? 0))));
   return section('Classes', {},
     more ? h('p', { class: 'note' }, `The first ${whole(listed.length)} classes; ${whole(more)} more are not listed.`) : null,
-    scrollBox('Classes', { class: 'class-table' }, h('table', { class: 'data-table' },
+    scrollBox('Table of classes', { class: 'class-table' }, h('table', { class: 'data-table' },
       h('thead', {}, h('tr', {}, h('th', { scope: 'col', class: 'number' }, 'Number'), h('th', { scope: 'col' }, 'Class'), splits.map((split) => h('th', { scope: 'col', class: 'number' }, split.name)))),
       h('tbody', {}, listed.map(row)))));
 }
@@ -118,7 +118,7 @@ function versions({ name, versions: all }) {
     h('td', { class: 'number' }, whole(images)), h('td', { class: 'number' }, bytes(size)), h('td', {}, ageElement(at, (time) => age(time, now()))),
     h('td', {}, h('button', { type: 'button', class: 'danger', onclick: () => remove(id) }, 'Delete')));
   return section('Versions', {}, h('p', { class: 'note' }, `${name} means the version that was uploaded last. A job keeps the version with which it was posted.`), problem,
-    scrollBox('Versions', {}, h('table', { class: 'data-table' },
+    scrollBox('Table of versions', {}, h('table', { class: 'data-table' },
       h('thead', {}, h('tr', {}, ['Version', 'Images', 'Size', 'Uploaded', ''].map((title) => h('th', { scope: 'col' }, title)))),
       h('tbody', {}, all.map(row)))));
 }

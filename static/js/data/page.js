@@ -42,7 +42,7 @@ function table(datasets) {
     h('th', { scope: 'row' }, h('a', { href: `#/data/${encodeURIComponent(name)}` }, name)),
     h('td', {}, version ? h('code', {}, version) : 'directory'), h('td', {}, format),
     h('td', { class: 'number' }, whole(images)), h('td', { class: 'number' }, whole(classes)), h('td', { class: 'number' }, bytes(size)));
-  return scrollBox('Data sets', {}, h('table', { class: 'data-table' },
+  return scrollBox('Table of data sets', {}, h('table', { class: 'data-table' },
     h('thead', {}, h('tr', {}, COLUMNS.map((name, place) => h('th', { scope: 'col', class: place > 2 ? 'number' : null }, name)))),
     h('tbody', {}, datasets.map(row))));
 }

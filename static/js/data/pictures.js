@@ -31,7 +31,10 @@ export class Pictures {
     this.list = h('ul', { class: 'pictures' });
     this.more = h('button', { type: 'button', class: 'quiet', hidden: true, onclick: () => this.#load() }, 'Show more');
     this.element = section('Images', {},
-      h('div', { class: 'picture-filter' }, h('label', { for: 'picture-split' }, 'Split', this.split), h('label', { for: 'picture-class' }, 'Class', this.class)),
+      h('div', { class: 'picture-filter' },
+        // A select inside its label would be part of its own name.
+        h('div', {}, h('label', { for: 'picture-split' }, 'Split'), this.split),
+        h('div', {}, h('label', { for: 'picture-class' }, 'Class'), this.class)),
       this.status, this.list, h('div', { class: 'actions' }, this.more));
   }
 
