@@ -149,14 +149,21 @@ pub async fn history(server: &ApiClient, job: &str, mut after: i64) -> Result<Ve
     }
 }
 
-/// The id with which a stream continues after these entries of the history, and without the points until now.
+/// The position after the points until now. Asked before the [history](history), so that no point is passed over that
+/// comes while that is read.
 ///
 /// # Errors
 /// As for [`ApiClient::get`].
-pub async fn position(server: &ApiClient, job: &str, events: &[Value]) -> Result<String, Error> {
+pub async fn last_point(server: &ApiClient, job: &str) -> Result<i64, Error> {
     // Few points of one series, because only the position is needed.
     let query = [("name", "eval/top1"), ("max_points", "4")];
     let metrics = server.get(&["v1", "jobs", job, "metrics"], &query).await?;
+    Ok(metrics["last_id"].as_i64().unwrap_or(0))
+}
+
+/// The id with which a stream continues after these entries of the history and after a point.
+#[must_use]
+pub fn position(events: &[Value], last_point: i64) -> String {
     let seq = events.last().and_then(|event| event["seq"].as_i64()).unwrap_or(0);
-    Ok(format!("{seq}-{}", metrics["last_id"].as_i64().unwrap_or(0)))
+    format!("{seq}-{last_point}")
 }

@@ -59,6 +59,7 @@ async fn follow_job(server: &ApiClient, job: &str, is_json: bool, display: &mut 
     let found = server.job(job).await?;
     let mut last_id = None;
     if !is_json {
+        let last_point = follow::last_point(server, job).await?;
         display.job(&found);
         let events = follow::history(server, job, 0).await?;
         let shown = events.len().saturating_sub(EARLIER);
@@ -68,7 +69,7 @@ async fn follow_job(server: &ApiClient, job: &str, is_json: bool, display: &mut 
         for event in &events[shown..] {
             display.line(&display::event(event))?;
         }
-        last_id = Some(follow::position(server, job, &events).await?);
+        last_id = Some(follow::position(&events, last_point));
     }
     let mut follower = JobFollower::new(server, job, last_id);
     while let Some(news) = follower.next().await? {
@@ -108,7 +109,7 @@ pub async fn logs(server: &ApiClient, args: &LogsArgs) -> Result<Exit, Error> {
     if !args.follow {
         return Ok(Exit::Success);
     }
-    let last_id = follow::position(server, job, &events).await?;
+    let last_id = follow::position(&events, follow::last_point(server, job).await?);
     let mut follower = JobFollower::new(server, job, Some(last_id));
     while let Some(news) = follower.next().await? {
         match news {
