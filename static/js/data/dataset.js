@@ -119,6 +119,6 @@ function versions({ name, versions: all }) {
     h('td', {}, h('button', { type: 'button', class: 'danger', onclick: () => remove(id) }, 'Delete')));
   return section('Versions', {}, h('p', { class: 'note' }, `${name} means the version that was uploaded last. A job keeps the version with which it was posted.`), problem,
     scrollBox('Table of versions', {}, h('table', { class: 'data-table' },
-      h('thead', {}, h('tr', {}, ['Version', 'Images', 'Size', 'Uploaded', ''].map((title) => h('th', { scope: 'col' }, title)))),
+      h('thead', {}, h('tr', {}, ['Version', 'Images', 'Size', 'Uploaded'].map((title) => h('th', { scope: 'col' }, title)), h('td', {}))),
       h('tbody', {}, all.map(row)))));
 }
