@@ -32,7 +32,7 @@ test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 test: setup ## run all tests: Rust, then the dashboard in a browser
 	@scripts/setup schemathesis onnxruntime
 	@cargo test --locked
-	@CHROMIUM=$$(scripts/browser) node --test tests/browser/*.test.mjs
+	@CHROMIUM=$$(scripts/browser) node --test --test-concurrency=2 tests/browser/*.test.mjs
 	@echo "All tests passed: Rust, and the dashboard in a browser."
 
 soak: setup ## kill processes at random for MINUTES=30, then check every job's history

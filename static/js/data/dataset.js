@@ -66,7 +66,7 @@ function facts({ id, version, format, images, class_count: count, size_bytes: si
     ['Size', bytes(size)],
     ['Splits', splits.map((split) => `${split.name}: ${whole(split.images)} images, ${bytes(split.size_bytes)}`).join(' · ')],
   ];
-  return section('How the server reads it', {}, h('dl', { class: 'figures' }, rows.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value)))));
+  return section('How the server reads it', {}, h('dl', { class: 'figures dataset-facts' }, rows.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value)))));
 }
 
 /**
@@ -119,6 +119,6 @@ function versions({ name, versions: all }) {
     h('td', {}, h('button', { type: 'button', class: 'danger', onclick: () => remove(id) }, 'Delete')));
   return section('Versions', {}, h('p', { class: 'note' }, `${name} means the version that was uploaded last. A job keeps the version with which it was posted.`), problem,
     scrollBox('Table of versions', {}, h('table', { class: 'data-table' },
-      h('thead', {}, h('tr', {}, ['Version', 'Images', 'Size', 'Uploaded'].map((title) => h('th', { scope: 'col' }, title)), h('td', {}))),
+      h('thead', {}, h('tr', {}, ['Version', 'Images', 'Stored size', 'Uploaded'].map((title) => h('th', { scope: 'col' }, title)), h('td', {}))),
       h('tbody', {}, all.map(row)))));
 }
