@@ -1,10 +1,11 @@
-// Writes types/api.d.ts: the schemas of /openapi.json as TypeScript declarations, for the checks of static/js.
-// `node scripts/api-types.mjs` takes them from target/debug/distillery, or $DISTILLERY_BIN.
+// Writes types/api.d.ts, the schemas of /openapi.json as TypeScript declarations for the checks of static/js, and
+// python/distillery/types.py, the same for the Python client. `node scripts/api-types.mjs` takes them from target/debug/distillery, or $DISTILLERY_BIN.
 
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import { Server } from '../tests/browser/support/server.mjs';
+import { PYTHON_FILE, typedDicts } from './python-types.mjs';
 
 export const FILE = fileURLToPath(new URL('../types/api.d.ts', import.meta.url));
 
@@ -54,7 +55,9 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const server = new Server();
   try {
     await server.start();
-    writeFileSync(FILE, declarations(await server.get('/openapi.json')));
+    const document = await server.get('/openapi.json');
+    writeFileSync(FILE, declarations(document));
+    writeFileSync(PYTHON_FILE, typedDicts(document));
   } finally {
     await server.stop();
   }

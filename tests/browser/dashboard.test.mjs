@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 
 import { FILE, declarations } from '../../scripts/api-types.mjs';
+import { PYTHON_FILE, typedDicts } from '../../scripts/python-types.mjs';
 import { UNREACHABLE, assertFits, closeDashboard, downloaded, onEveryScreen, openDashboard, refused, screenshot, shownJob, statusBadge } from './support/page.mjs';
 import { PATIENCE, Server } from './support/server.mjs';
 
@@ -57,8 +58,10 @@ function brief(spec, epochs) {
 }
 
 test('the recorded types are those of the API', async () => {
-  const message = 'types/api.d.ts is out of date: run node scripts/api-types.mjs';
-  assert.equal(readFileSync(FILE, 'utf8'), declarations(await server.get('/openapi.json')), message);
+  const document = await server.get('/openapi.json');
+  for (const [file, types] of [[FILE, declarations(document)], [PYTHON_FILE, typedDicts(document)]]) {
+    assert.equal(readFileSync(file, 'utf8'), types, `${file} is out of date: run node scripts/api-types.mjs`);
+  }
 });
 
 test('an empty list says how to begin', async () => {
