@@ -61,7 +61,7 @@ fn top_directories() -> Vec<String> {
         .map(|entry| entry.unwrap())
         .filter(|entry| entry.path().is_dir())
         .map(|entry| entry.file_name().into_string().unwrap())
-        .filter(|name| !["target", "data", "node_modules", ".git", ".deps"].contains(&name.as_str()))
+        .filter(|name| !["target", "data", "dist", "node_modules", ".git", ".deps"].contains(&name.as_str()))
         .collect()
 }
 
