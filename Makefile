@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 # is up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help setup build demo serve test soak screenshots bench bench-pipeline bench-exported bench-gpu networks fmt lint lint-dashboard clean
+.PHONY: help setup build wheel demo serve test soak screenshots bench bench-pipeline bench-exported bench-gpu networks fmt lint lint-dashboard clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,13 @@ setup: ## install what cargo does not, below .deps/ and node_modules/ (quick if 
 build: setup ## build the programs in target/release
 	@cargo build --release --locked
 
+# With the plugin for GPUs, which the machine that installs it may have.
+wheel: setup ## build dist/distillery-*.whl: the programs and the Python client, for pip
+	@scripts/setup cuda_headers wheel
+	@cargo build --release --locked
+	@rm -f dist/distillery-*.whl
+	@.deps/wheel/run build -t wheel -d dist
+
 demo: build ## distil on real handwritten digits and leave the dashboard running (STOP=1: stop at the end; PORT=8080; SEEDS=6)
 	@python3 scripts/demo.py
 
@@ -29,11 +36,12 @@ serve: build ## run the server on this machine's devices, with its data in data/
 
 # Most tests wait for something else than a processor.
 test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
-test: setup ## run all tests: Rust, then the dashboard in a browser
+test: setup ## run all tests: Rust, then the dashboard in a browser and the Python client
 	@scripts/setup schemathesis onnxruntime
 	@cargo test --locked
 	@CHROMIUM=$$(scripts/browser) node --test --test-concurrency=2 tests/browser/*.test.mjs
-	@echo "All tests passed: Rust, and the dashboard in a browser."
+	@scripts/test-python
+	@echo "All tests passed: Rust, the dashboard in a browser, and the Python client."
 
 soak: setup ## kill processes at random for MINUTES=30, then check every job's history
 	@DISTILLERY_SOAK_MINUTES=$${MINUTES:-30} cargo test --locked --package distillery --test it -- --ignored --exact crash::soak --nocapture
@@ -76,5 +84,5 @@ lint-dashboard: setup ## check the types of the dashboard's modules, and lint th
 	@node_modules/.bin/tsc
 	@node_modules/.bin/oxlint
 
-clean: ## remove builds, downloads, and data/ with its jobs and students
-	@rm -rf target .deps node_modules data
+clean: ## remove builds, wheels, downloads, and data/ with its jobs and students
+	@rm -rf target .deps node_modules data dist

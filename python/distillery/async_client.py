@@ -1,0 +1,198 @@
+"""The client for programs with an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from . import _connection, _download, _frames, _operations
+from ._operations import id_of
+from ._progress import JobBar
+from ._source import Document, Images, JobOrId, Path, Source, as_file, name_of
+from ._steps import Body, Call, Fetch, Operation, T
+from .student import Student
+
+if TYPE_CHECKING:
+    import pandas
+
+    from . import types
+
+# How long the server may take to read and store a file once it has all of it, in seconds.
+_STORE_PATIENCE = 1800.0
+
+
+class AsyncClient:
+    """`Client` for programs with an event loop: the same methods, to be awaited. They are described there.
+
+    Args:
+        url: the server's address; by default that of `DISTILLERY_URL`, or `http://127.0.0.1:8080`.
+        token: by default that of the file `DISTILLERY_TOKEN_FILE`, of `DISTILLERY_TOKEN`, or of the file
+            `distillery/token` in the user's configuration, as for the commands.
+        timeout: longest silence of the server, in seconds.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, *, timeout: float = 60.0) -> None:
+        self._http = httpx.AsyncClient(**_connection.settings(url, token, timeout))
+        self._timeout = timeout
+        # The last entry of each job's history that was looked at for warnings.
+        self._seen: dict[str, int] = {}
+
+    async def upload(
+        self, source: Source, *, images: Images = None, name: str | None = None, architecture: str | None = None,
+        num_classes: int | None = None, state_dict: str | None = None, progress: bool = True,
+    ) -> types.Checkpoint:
+        with as_file(source, images) as file:
+            given = {"name": name or name_of(source), "architecture": architecture, "num_classes": num_classes}
+            return await self._run(_operations.upload(file, {**given, "state_dict": state_dict}, progress))
+
+    async def upload_dataset(self, name: str, file: Path, *, progress: bool = True) -> dict[str, Any]:
+        return await self._run(_operations.upload_dataset(name, file, progress))
+
+    async def check(self, job: Document, *, webhooks: Iterable[str] = ()) -> types.DryRun:
+        return await self._run(_operations.check(job, webhooks))
+
+    async def submit(
+        self, job: Document, *, webhooks: Iterable[str] = (), idempotency_key: str | None = None,
+    ) -> types.Job:
+        return await self._run(_operations.submit(job, webhooks, idempotency_key, self._seen))
+
+    async def job(self, job: JobOrId) -> types.JobDetails:
+        return await self._run(_operations.get("v1", "jobs", id_of(job)))
+
+    async def jobs(
+        self, *, status: Iterable[str] = (), labels: Mapping[str, str] | None = None, limit: int = 20,
+    ) -> list[types.Job]:
+        return await self._run(_operations.jobs(status, labels or {}, limit))
+
+    async def wait(self, job: JobOrId, *, progress: bool = True, timeout: float | None = None) -> types.JobDetails:
+        bar = JobBar(progress)
+        try:
+            return await self._run(_operations.wait(id_of(job), bar.show, timeout, self._seen))
+        finally:
+            bar.close()
+
+    async def cancel(self, job: JobOrId) -> types.Job:
+        return await self._run(_operations.change(job, "cancel"))
+
+    async def pause(self, job: JobOrId) -> types.Job:
+        return await self._run(_operations.change(job, "pause"))
+
+    async def resume(self, job: JobOrId) -> types.Job:
+        return await self._run(_operations.change(job, "resume"))
+
+    async def retry(self, job: JobOrId) -> types.Job:
+        return await self._run(_operations.change(job, "retry"))
+
+    async def delete(self, job: JobOrId) -> None:
+        await self._run(_operations.delete("v1", "jobs", id_of(job)))
+
+    async def events(self, job: JobOrId, *, after: int = 0) -> list[types.Event]:
+        return await self._run(_operations.events(id_of(job), after))
+
+    async def series(
+        self, job: JobOrId, *, names: Iterable[str] = (), max_points: int | None = None,
+    ) -> list[types.Series]:
+        return await self._run(_operations.series(id_of(job), names, max_points))
+
+    async def metrics(
+        self, job: JobOrId, *, names: Iterable[str] = (), max_points: int | None = None, wide: bool = False,
+    ) -> pandas.DataFrame:
+        return _frames.of_series(await self._run(_operations.series(id_of(job), names, max_points)), wide)
+
+    async def student(
+        self, job: JobOrId, *, which: str = "best", format: str = "safetensors", preprocess: bool = False,
+        to: Path | None = None, overwrite: bool = False, progress: bool = True,
+    ) -> Student:
+        params = {"which": which, "format": format, **({"preprocess": "true"} if preprocess else {})}
+        path = ("v1", "jobs", id_of(job), "student")
+        return Student(await self._run(_download.download(path, params, to, overwrite, progress)))
+
+    async def artifacts(self, job: JobOrId) -> list[types.Artifact]:
+        return await self._run(_operations.get_list("v1", "jobs", id_of(job), "artifacts"))
+
+    async def artifact(
+        self, job: JobOrId, name: str, *, to: Path | None = None, overwrite: bool = False, progress: bool = True,
+    ) -> pathlib.Path:
+        path = ("v1", "jobs", id_of(job), "artifacts", name)
+        return await self._run(_download.download(path, {}, to, overwrite, progress))
+
+    async def sweep(self, sweep: Document, *, idempotency_key: str | None = None) -> dict[str, Any]:
+        return await self._run(_operations.sweep(sweep, idempotency_key))
+
+    async def sweep_results(self, sweep: Document | str) -> pandas.DataFrame:
+        return _frames.of_csv(await self._run(_operations.sweep_results(sweep)))
+
+    async def checkpoints(self) -> list[types.Checkpoint]:
+        return await self._run(_operations.get_list("v1", "checkpoints"))
+
+    async def delete_checkpoint(self, checkpoint: Document | str) -> None:
+        await self._run(_operations.delete("v1", "checkpoints", id_of(checkpoint)))
+
+    async def datasets(self) -> list[types.Summary]:
+        return await self._run(_operations.get_list("v1", "datasets"))
+
+    async def architectures(self) -> list[types.Architecture]:
+        return await self._run(_operations.get_list("v1", "architectures"))
+
+    async def workers(self) -> list[types.Worker]:
+        return await self._run(_operations.get_list("v1", "workers"))
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def _run(self, operation: Operation[T]) -> T:
+        """Carries out the steps of an operation."""
+        result: Any = None
+        failure: Exception | None = None
+        while True:
+            try:
+                step = operation.send(result) if failure is None else operation.throw(failure)
+            except StopIteration as end:
+                return end.value
+            result = failure = None
+            try:
+                if isinstance(step, Call):
+                    result = await self._call(step)
+                elif isinstance(step, Fetch):
+                    result = await self._fetch(step)
+                else:
+                    await asyncio.sleep(step.seconds)
+            except httpx.TransportError as error:
+                failure = error
+
+    async def _call(self, call: Call) -> httpx.Response:
+        path, params = _connection.path_of(call.path), call.params
+        if call.body is None:
+            return await self._http.request(call.method, path, params=params, json=call.json, headers=call.headers)
+        headers = {**call.headers, "content-length": str(call.body.size), "content-type": "application/octet-stream"}
+        patience = httpx.Timeout(self._timeout, read=max(self._timeout, _STORE_PATIENCE))
+        content = _async(call.body)
+        options = {"content": content, "headers": headers, "timeout": patience}
+        return await self._http.request(call.method, path, params=params, **options)
+
+    async def _fetch(self, fetch: Fetch) -> httpx.Response:
+        path = _connection.path_of(fetch.path)
+        async with self._http.stream("GET", path, params=fetch.params, headers=fetch.headers) as response:
+            if response.is_success:
+                take = fetch.begin(response)
+                async for piece in response.aiter_raw():
+                    take(piece)
+            else:
+                await response.aread()
+            return response
+
+
+async def _async(body: Body) -> AsyncIterator[bytes]:
+    for piece in body.pieces():
+        yield piece

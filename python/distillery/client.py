@@ -1,0 +1,248 @@
+"""The client of a server."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from . import _connection, _download, _frames, _operations
+from ._operations import id_of
+from ._progress import JobBar
+from ._source import Document, Images, JobOrId, Path, Source, as_file, name_of
+from ._steps import Call, Fetch, Operation, T
+from .student import Student
+
+if TYPE_CHECKING:
+    import pandas
+
+    from . import types
+
+# How long the server may take to read and store a file once it has all of it, in seconds.
+_STORE_PATIENCE = 1800.0
+
+
+class Client:
+    """A server, as its users see it. A context manager, which closes the connections.
+
+    Jobs, checkpoints and so on are the API's documents as dictionaries, typed in `distillery.types`. Wherever a job is
+    asked for, its id does as well.
+
+    Args:
+        url: the server's address; by default that of `DISTILLERY_URL`, or `http://127.0.0.1:8080`.
+        token: by default that of the file `DISTILLERY_TOKEN_FILE`, of `DISTILLERY_TOKEN`, or of the file
+            `distillery/token` in the user's configuration, as for the commands.
+        timeout: longest silence of the server, in seconds.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, *, timeout: float = 60.0) -> None:
+        self._http = httpx.Client(**_connection.settings(url, token, timeout))
+        self._timeout = timeout
+        # The last entry of each job's history that was looked at for warnings.
+        self._seen: dict[str, int] = {}
+
+    def upload(
+        self, source: Source, *, images: Images = None, name: str | None = None, architecture: str | None = None,
+        num_classes: int | None = None, state_dict: str | None = None, progress: bool = True,
+    ) -> types.Checkpoint:
+        """Uploads a teacher's or a student's weights, or a network of one's own.
+
+        Args:
+            source: a file (safetensors, `torch.save`, or `.pt2` of `torch.export`), or a live `nn.Module`, which is
+                exported as in `distillery.export`.
+            images: for a module, the shape of one image, such as `(3, 224, 224)`, or a batch `[B, C, H, W]`.
+            name: for people; by default that of the file or of the module's class.
+            architecture, num_classes: what the file must fit.
+            state_dict: of a file with several networks, the key of the one to store.
+        """
+        with as_file(source, images) as file:
+            given = {"name": name or name_of(source), "architecture": architecture, "num_classes": num_classes}
+            return self._run(_operations.upload(file, {**given, "state_dict": state_dict}, progress))
+
+    def upload_dataset(self, name: str, file: Path, *, progress: bool = True) -> dict[str, Any]:
+        """Uploads a data set, as a zip or tar. Jobs then name it."""
+        return self._run(_operations.upload_dataset(name, file, progress))
+
+    def check(self, job: Document, *, webhooks: Iterable[str] = ()) -> types.DryRun:
+        """Checks a job, fills in its defaults and estimates its cost; posts nothing."""
+        return self._run(_operations.check(job, webhooks))
+
+    def submit(self, job: Document, *, webhooks: Iterable[str] = (), idempotency_key: str | None = None) -> types.Job:
+        """Posts a job. What the server doubts about it becomes a `JobWarning`.
+
+        Args:
+            webhooks: names of the operator's webhooks that are told of its end.
+            idempotency_key: posting again with the same key creates no second job.
+        """
+        return self._run(_operations.submit(job, webhooks, idempotency_key, self._seen))
+
+    def job(self, job: JobOrId) -> types.JobDetails:
+        """A job as it is now."""
+        return self._run(_operations.get("v1", "jobs", id_of(job)))
+
+    def jobs(
+        self, *, status: Iterable[str] = (), labels: Mapping[str, str] | None = None, limit: int = 20,
+    ) -> list[types.Job]:
+        """The newest jobs, of these statuses and with all of these labels."""
+        return self._run(_operations.jobs(status, labels or {}, limit))
+
+    def wait(self, job: JobOrId, *, progress: bool = True, timeout: float | None = None) -> types.JobDetails:
+        """Follows a job until it has succeeded, with a progress bar; also across a restart of the server.
+
+        New warnings in its history become `JobWarning`.
+
+        Raises:
+            JobFailed: it failed; `JobCancelled` if it was cancelled.
+            TimeoutError: it has not ended after `timeout` seconds. It goes on.
+        """
+        bar = JobBar(progress)
+        try:
+            return self._run(_operations.wait(id_of(job), bar.show, timeout, self._seen))
+        finally:
+            bar.close()
+
+    def cancel(self, job: JobOrId) -> types.Job:
+        """Cancels a job."""
+        return self._run(_operations.change(job, "cancel"))
+
+    def pause(self, job: JobOrId) -> types.Job:
+        """Pauses a job: a running one writes a checkpoint and frees its device."""
+        return self._run(_operations.change(job, "pause"))
+
+    def resume(self, job: JobOrId) -> types.Job:
+        """Resumes a paused job."""
+        return self._run(_operations.change(job, "resume"))
+
+    def retry(self, job: JobOrId) -> types.Job:
+        """Retries a failed or cancelled job."""
+        return self._run(_operations.change(job, "retry"))
+
+    def delete(self, job: JobOrId) -> None:
+        """Deletes a finished job with its files."""
+        self._run(_operations.delete("v1", "jobs", id_of(job)))
+
+    def events(self, job: JobOrId, *, after: int = 0) -> list[types.Event]:
+        """A job's history after the entry `after`: statuses, log lines, warnings."""
+        return self._run(_operations.events(id_of(job), after))
+
+    def series(self, job: JobOrId, *, names: Iterable[str] = (), max_points: int | None = None) -> list[types.Series]:
+        """A job's series as lists; of all names if none are given. Longer ones are thinned to `max_points`, 2000 by
+        default."""
+        return self._run(_operations.series(id_of(job), names, max_points))
+
+    def metrics(
+        self, job: JobOrId, *, names: Iterable[str] = (), max_points: int | None = None, wide: bool = False,
+    ) -> pandas.DataFrame:
+        """A job's series as a data frame with the columns name, step, epoch, time and value; or, if `wide`, with a row
+        for each step and a column for each name. Needs pandas. Series are thinned as by `series`."""
+        return _frames.of_series(self._run(_operations.series(id_of(job), names, max_points)), wide)
+
+    def student(
+        self, job: JobOrId, *, which: str = "best", format: str = "safetensors", preprocess: bool = False,
+        to: Path | None = None, overwrite: bool = False, progress: bool = True,
+    ) -> Student:
+        """Downloads a job's student.
+
+        Args:
+            which: `best`, or `last`: the one after the last epoch.
+            format: `safetensors`, which `Student.load` takes, `pt2`, `onnx`, `int8` or `bundle`.
+            preprocess: ONNX: normalise images in the graph.
+            to: a file or a directory; by default the working directory, under the server's name for it.
+            overwrite: whether a file that is there with other bytes is replaced.
+        """
+        params = {"which": which, "format": format, **({"preprocess": "true"} if preprocess else {})}
+        path = ("v1", "jobs", id_of(job), "student")
+        return Student(self._run(_download.download(path, params, to, overwrite, progress)))
+
+    def artifacts(self, job: JobOrId) -> list[types.Artifact]:
+        """The files that a job has published."""
+        return self._run(_operations.get_list("v1", "jobs", id_of(job), "artifacts"))
+
+    def artifact(
+        self, job: JobOrId, name: str, *, to: Path | None = None, overwrite: bool = False, progress: bool = True,
+    ) -> pathlib.Path:
+        """Downloads a file that a job has published, and returns where it is."""
+        path = ("v1", "jobs", id_of(job), "artifacts", name)
+        return self._run(_download.download(path, {}, to, overwrite, progress))
+
+    def sweep(self, sweep: Document, *, idempotency_key: str | None = None) -> dict[str, Any]:
+        """Posts a sweep: a set of jobs."""
+        return self._run(_operations.sweep(sweep, idempotency_key))
+
+    def sweep_results(self, sweep: Document | str) -> pandas.DataFrame:
+        """The combinations of a sweep as a data frame, as the server has them in CSV. Needs pandas."""
+        return _frames.of_csv(self._run(_operations.sweep_results(sweep)))
+
+    def checkpoints(self) -> list[types.Checkpoint]:
+        """The newest uploaded checkpoints."""
+        return self._run(_operations.get_list("v1", "checkpoints"))
+
+    def delete_checkpoint(self, checkpoint: Document | str) -> None:
+        """Deletes a checkpoint that no job needs."""
+        self._run(_operations.delete("v1", "checkpoints", id_of(checkpoint)))
+
+    def datasets(self) -> list[types.Summary]:
+        """The server's data sets."""
+        return self._run(_operations.get_list("v1", "datasets"))
+
+    def architectures(self) -> list[types.Architecture]:
+        """The networks that the server knows by name."""
+        return self._run(_operations.get_list("v1", "architectures"))
+
+    def workers(self) -> list[types.Worker]:
+        """The workers, with their devices and jobs."""
+        return self._run(_operations.get_list("v1", "workers"))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def _run(self, operation: Operation[T]) -> T:
+        """Carries out the steps of an operation."""
+        result: Any = None
+        failure: Exception | None = None
+        while True:
+            try:
+                step = operation.send(result) if failure is None else operation.throw(failure)
+            except StopIteration as end:
+                return end.value
+            result = failure = None
+            try:
+                if isinstance(step, Call):
+                    result = self._call(step)
+                elif isinstance(step, Fetch):
+                    result = self._fetch(step)
+                else:
+                    time.sleep(step.seconds)
+            except httpx.TransportError as error:
+                failure = error
+
+    def _call(self, call: Call) -> httpx.Response:
+        path, params = _connection.path_of(call.path), call.params
+        if call.body is None:
+            return self._http.request(call.method, path, params=params, json=call.json, headers=call.headers)
+        headers = {**call.headers, "content-length": str(call.body.size), "content-type": "application/octet-stream"}
+        patience = httpx.Timeout(self._timeout, read=max(self._timeout, _STORE_PATIENCE))
+        content = call.body.pieces()
+        options = {"content": content, "headers": headers, "timeout": patience}
+        return self._http.request(call.method, path, params=params, **options)
+
+    def _fetch(self, fetch: Fetch) -> httpx.Response:
+        path = _connection.path_of(fetch.path)
+        with self._http.stream("GET", path, params=fetch.params, headers=fetch.headers) as response:
+            if response.is_success:
+                take = fetch.begin(response)
+                for piece in response.iter_raw():
+                    take(piece)
+            else:
+                response.read()
+            return response

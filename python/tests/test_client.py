@@ -1,0 +1,159 @@
+"""Promise: whoever has Python can give a teacher, distil, see the metrics, and load the student, with an event loop or
+without. The server is the wheel's own."""
+
+import asyncio
+import contextlib
+import inspect
+import json
+import re
+import tempfile
+import unittest
+import warnings
+from unittest import mock
+from pathlib import Path
+
+import distillery
+from distillery import types
+from support import HAS_TORCH, NO_TORCH, PATIENCE, ROOT, server
+
+SMALL = {"epochs": 1, "batch_size": 64, "augmentation": "none"}
+DIGITS = {"name": "digits", "limit": 320, "image_size": 16}
+TEACHER = {
+    "name": "teacher", "student": {"architecture": "resnet8"}, "dataset": DIGITS,
+    "distillation": {"method": "none"}, "training": SMALL, "labels": {"role": "teacher"},
+}
+
+
+def pupil(teacher):
+    return {
+        "name": "pupil", "teacher": {"architecture": "resnet8", "checkpoint": teacher["id"]},
+        "student": {"architecture": "resnet8"}, "dataset": DIGITS, "training": SMALL,
+        "distillation": {"method": "sdd_kd", "scales": [1, 2]},
+    }
+
+
+class Clients(unittest.TestCase):
+    def test_both_have_the_same_methods(self):
+        def methods(kind):
+            found = inspect.getmembers(kind, inspect.isfunction)
+            return {name: str(inspect.signature(method)) for name, method in found if not name.startswith("_")}
+
+        self.assertEqual(methods(distillery.Client), methods(distillery.AsyncClient))
+
+    def test_every_named_type_is_in_the_api(self):
+        for module in ("client.py", "errors.py"):
+            text = (Path(distillery.__file__).parent / module).read_text()
+            for name in re.findall(r"\btypes\.(\w+)", text):
+                self.assertTrue(hasattr(types, name), f"{module}: types.{name}")
+
+
+class Jobs(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.url = cls.enterClassContext(server())
+        cls.client = cls.enterClassContext(distillery.Client(cls.url))
+        cls.teacher_job = cls.client.submit(TEACHER)
+        cls.teacher_job = cls.client.wait(cls.teacher_job, timeout=PATIENCE, progress=False)
+
+    def setUp(self):
+        self.directory = self.enterContext(tempfile.TemporaryDirectory())
+
+    def test_a_file_is_uploaded_distilled_and_its_student_downloaded(self):
+        client = self.client
+        weights = client.student(self.teacher_job, to=self.directory)
+        teacher = client.upload(weights.path, architecture="resnet8")
+        self.assertEqual(teacher["name"], weights.path.name)
+        checked = client.check(pupil(teacher))
+        self.assertEqual(checked["classes"], 10)
+        job = client.wait(client.submit(pupil(teacher)), timeout=PATIENCE, progress=False)
+        self.assertEqual(job["status"], "succeeded")
+        last = client.student(job, which="last", to=Path(self.directory, "last.safetensors"))
+        self.assertEqual(last.metadata["num_classes"], "10")
+        manifest = client.artifact(job, "manifest.json", to=self.directory)
+        self.assertEqual(json.loads(manifest.read_text())["spec"]["distillation"]["method"], "sdd_kd")
+        self.assertIn(job["id"], [job["id"] for job in client.jobs(status=["succeeded"], limit=200)])
+        self.assertEqual([job["name"] for job in client.jobs(labels={"role": "teacher"})], ["teacher"])
+
+    def test_metrics_are_a_data_frame(self):
+        frame = self.client.metrics(self.teacher_job, names=["eval/top1"])
+        self.assertEqual(list(frame.columns), ["name", "step", "epoch", "time", "value"])
+        self.assertEqual(frame["value"].max(), self.teacher_job["result"]["best_top1"])
+        wide = self.client.metrics(self.teacher_job, wide=True)
+        self.assertLessEqual({"epoch", "eval/top1", "train/loss"}, set(wide.columns))
+        series = self.client.series(self.teacher_job, names=["eval/top1"])
+        self.assertEqual([len(one["points"]) for one in series], [len(frame)])
+
+    def test_doubts_about_a_job_become_warnings_once(self):
+        # Chance for ten classes is below what this teacher is asked for.
+        weights = self.client.student(self.teacher_job, to=self.directory)
+        job = {**pupil(self.client.upload(weights.path)), "training": {**SMALL, "batch_size": 320}}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            posted = self.client.submit(job)
+            self.client.wait(posted, timeout=PATIENCE, progress=False)
+        warned = [str(one.message) for one in caught if one.category is distillery.JobWarning]
+        told = [event["message"] for event in self.client.events(posted) if event["kind"] == "warning"]
+        self.assertEqual(warned, [f"{posted['id']}: {message}" for message in told])
+
+    def test_a_job_that_fails_or_is_cancelled_is_an_error(self):
+        job = self.client.submit({**TEACHER, "training": {**SMALL, "epochs": 500}, "labels": {}})
+        self.client.cancel(job)
+        with self.assertRaises(distillery.JobCancelled) as caught:
+            self.client.wait(job, timeout=PATIENCE, progress=False)
+        self.assertEqual(caught.exception.job["status"], "cancelled")
+        self.client.delete(job)
+        with self.assertRaises(distillery.Refused) as missing:
+            self.client.job(job)
+        self.assertEqual(missing.exception.status, 404)
+
+    def test_the_same_works_with_an_event_loop(self):
+        async def distil():
+            async with distillery.AsyncClient(self.url) as client:
+                weights = await client.student(self.teacher_job, to=self.directory)
+                teacher = await client.upload(weights.path)
+                posted = [await client.submit({**pupil(teacher), "name": name}) for name in ("one", "two")]
+                waits = (client.wait(job, timeout=PATIENCE, progress=False) for job in posted)
+                ended = await asyncio.gather(*waits)
+                frame = await client.metrics(ended[0], names=["eval/top1"])
+                return [job["status"] for job in ended], len(frame)
+
+        self.assertEqual(asyncio.run(distil()), (["succeeded", "succeeded"], 1))
+
+    @unittest.skipUnless(HAS_TORCH, NO_TORCH)
+    def test_a_live_module_becomes_a_student_and_is_loaded(self):
+        import torch
+
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.BatchNorm2d(16), torch.nn.ReLU(),
+            torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(16, 10),
+        ).eval()
+        before = model[0].weight.clone()
+        checkpoint = self.client.upload(model, images=(3, 16, 16))
+        self.assertFalse(model.training)
+        job = {**TEACHER, "student": {"checkpoint": checkpoint["id"]}, "labels": {}}
+        job = self.client.wait(self.client.submit(job), timeout=PATIENCE, progress=False)
+        loaded = self.client.student(job, to=self.directory).load(model)
+        self.assertIs(loaded, model)
+        self.assertFalse(torch.equal(before, model[0].weight))
+        self.assertEqual(loaded(torch.zeros(1, 3, 16, 16)).shape, (1, 10))
+
+    def test_the_notebook_runs(self):
+        notebook = json.loads((ROOT / "examples/client.ipynb").read_text())
+        ran = 0
+        names = {"__name__": "__main__"}
+        with mock.patch.dict("os.environ", {"DISTILLERY_URL": self.url}), contextlib.chdir(self.directory):
+            for cell in notebook["cells"]:
+                if cell["cell_type"] != "code":
+                    continue
+                self.assertEqual((cell["outputs"], cell["execution_count"]), ([], None), "clear the outputs")
+                if "needs-torch" in cell["metadata"].get("tags", []) and not HAS_TORCH:
+                    print(f"a cell of the notebook is not run: {NO_TORCH}")
+                    continue
+                exec(compile("".join(cell["source"]), "client.ipynb", "exec"), names)
+                ran += 1
+        self.assertGreater(ran, 5)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,156 @@
+"""Promise: a client neither loses nor doubles anything when answers are lost, cut off or put off, and keeps its token
+to itself."""
+
+import hashlib
+import json
+import os
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import distillery
+from support import environment, scripted
+
+CONTENT = bytes(range(256)) * 40
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+def document(handler, value, status=200, **headers):
+    handler.reply(status, json.dumps(value).encode(), content_type="application/json", **headers)
+
+
+class Connection(unittest.TestCase):
+    def setUp(self):
+        self.home = tempfile.TemporaryDirectory()
+        self.addCleanup(self.home.cleanup)
+        changed = mock.patch.dict(os.environ, environment(HOME=self.home.name, XDG_CONFIG_HOME=""), clear=True)
+        changed.start()
+        self.addCleanup(changed.stop)
+
+    def test_a_request_that_is_put_off_is_sent_again(self):
+        def answer(handler):
+            if len(asked) < 3:
+                handler.reply(503, retry_after="0")
+            else:
+                document(handler, {"data": []})
+
+        with scripted(answer) as (url, asked), distillery.Client(url) as client:
+            self.assertEqual(client.workers(), [])
+        self.assertEqual(len(asked), 3)
+
+    def test_a_job_whose_answer_was_lost_is_posted_again_with_the_same_key(self):
+        def answer(handler):
+            if handler.command == "GET":
+                document(handler, {"data": [], "has_more": False})
+            elif len(asked) == 1:
+                handler.reply(200, b"{", length=500)
+            else:
+                document(handler, {"id": "job_1"})
+
+        with scripted(answer) as (url, asked), distillery.Client(url) as client:
+            self.assertEqual(client.submit({}), {"id": "job_1"})
+        keys = [headers["idempotency-key"] for method, _, headers in asked if method == "POST"]
+        self.assertEqual(len(keys), 2)
+        self.assertEqual(len(set(keys)), 1)
+
+    def test_a_download_goes_on_where_it_was_cut_off(self):
+        def answer(handler):
+            headers = {"etag": f'"{SHA256}"', "content_disposition": 'attachment; filename="student.bin"'}
+            if len(asked) == 1:
+                handler.reply(200, CONTENT[:4000], length=len(CONTENT), **headers)
+            else:
+                start = int(handler.headers["range"].removeprefix("bytes=").removesuffix("-"))
+                part = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
+                handler.reply(206, CONTENT[start:], content_range=part, **headers)
+
+        with scripted(answer) as (url, asked), distillery.Client(url) as client:
+            student = client.student("job_1", to=self.home.name)
+        self.assertEqual(student.path, Path(self.home.name, "student.bin"))
+        self.assertEqual(student.path.read_bytes(), CONTENT)
+        self.assertEqual(os.listdir(self.home.name), ["student.bin"])
+        (_, _, second), *rest = asked[1:]
+        self.assertEqual((second["if-range"], rest), (f'"{SHA256}"', []))
+        self.assertNotEqual(second["range"], "bytes=0-")
+
+    def test_bytes_with_another_hash_are_not_kept(self):
+        def answer(handler):
+            handler.reply(200, CONTENT[:-1] + b"!", etag=f'"{SHA256}"')
+
+        with scripted(answer) as (url, _), distillery.Client(url) as client:
+            with self.assertRaises(distillery.Damaged):
+                client.artifact("job_1", "manifest.json", to=self.home.name)
+        self.assertEqual(os.listdir(self.home.name), [])
+
+    def test_a_file_with_other_bytes_is_replaced_only_if_asked(self):
+        target = Path(self.home.name, "manifest.json")
+        target.write_text("mine")
+
+        def answer(handler):
+            handler.reply(200, CONTENT, etag=f'"{SHA256}"')
+
+        with scripted(answer) as (url, _), distillery.Client(url) as client:
+            with self.assertRaisesRegex(distillery.DistilleryError, "overwrite=True"):
+                client.artifact("job_1", "manifest.json", to=target)
+            self.assertEqual(target.read_text(), "mine")
+            client.artifact("job_1", "manifest.json", to=target, overwrite=True)
+        self.assertEqual(target.read_bytes(), CONTENT)
+
+    def test_a_refusal_lists_the_faults_with_their_fields(self):
+        def answer(handler):
+            faults = [{"pointer": "/student", "detail": "is required"}]
+            document(handler, {"detail": "the job has a fault", "errors": faults}, status=422)
+
+        with scripted(answer) as (url, asked), distillery.Client(url) as client:
+            with self.assertRaisesRegex(distillery.Refused, "/student: is required") as caught:
+                client.check({})
+        self.assertEqual((caught.exception.status, len(asked)), (422, 1))
+
+    def test_a_redirect_is_refused_and_gets_no_token(self):
+        def answer(handler):
+            handler.reply(307, location="http://elsewhere.example/")
+
+        with scripted(answer) as (url, asked), distillery.Client(url, token="secret") as client:
+            with self.assertRaisesRegex(distillery.Refused, "elsewhere.example"):
+                client.workers()
+        self.assertEqual(len(asked), 1)
+
+    def test_where_nobody_listens_is_said_at_once(self):
+        with scripted(lambda handler: None) as (url, _):
+            pass
+        with distillery.Client(url) as client, self.assertRaisesRegex(distillery.Unreachable, "Is the server running"):
+            client.workers()
+
+    def test_the_token_comes_from_a_file_that_nobody_else_reads(self):
+        path = Path(self.home.name, ".config/distillery/token")
+        path.parent.mkdir(parents=True)
+        path.write_text("a-token\n")
+        path.chmod(0o644)
+        with self.assertRaisesRegex(distillery.DistilleryError, "chmod 600"):
+            distillery.Client("http://127.0.0.1:1")
+        path.chmod(0o600)
+        empty = {"data": []}
+        with scripted(lambda handler: document(handler, empty)) as (url, asked), distillery.Client(url) as client:
+            client.workers()
+        self.assertEqual(asked[0][2]["authorization"], "Bearer a-token")
+
+    def test_a_server_without_sweeps_is_told_from_a_faulty_sweep(self):
+        def answer(handler):
+            document(handler, {"detail": "there is nothing here"}, status=404)
+
+        with scripted(answer) as (url, _), distillery.Client(url) as client:
+            with self.assertRaisesRegex(distillery.DistilleryError, "no sweeps"):
+                client.sweep({"base": {}})
+
+    def test_the_results_of_a_sweep_are_a_data_frame(self):
+        def answer(handler):
+            handler.reply(200, b"temperature,mean,n\r\n1,70.5,3\r\n4,72.25,3\r\n", content_type="text/csv")
+
+        with scripted(answer) as (url, asked), distillery.Client(url) as client:
+            frame = client.sweep_results("sweep_1")
+        self.assertEqual(frame["mean"].tolist(), [70.5, 72.25])
+        self.assertEqual(asked[0][1], "/v1/sweeps/sweep_1?format=csv")
+
+
+if __name__ == "__main__":
+    unittest.main()
