@@ -120,6 +120,12 @@ class AsyncClient:
         path = ("v1", "jobs", id_of(job), "artifacts", name)
         return await self._run(_download.download(path, {}, to, overwrite, progress))
 
+    async def tensorboard(self, job: JobOrId, *, to: Path = "runs") -> pathlib.Path:
+        directory = pathlib.Path(to, id_of(job))
+        directory.mkdir(parents=True, exist_ok=True)
+        path = ("v1", "jobs", id_of(job), "tensorboard")
+        return await self._run(_download.download(path, {}, directory, True, False))
+
     async def sweep(self, sweep: Document, *, idempotency_key: str | None = None) -> dict[str, Any]:
         return await self._run(_operations.sweep(sweep, idempotency_key))
 

@@ -168,6 +168,14 @@ class Client:
         path = ("v1", "jobs", id_of(job), "artifacts", name)
         return self._run(_download.download(path, {}, to, overwrite, progress))
 
+    def tensorboard(self, job: JobOrId, *, to: Path = "runs") -> pathlib.Path:
+        """Downloads a job's metrics as an event file of TensorBoard, also while it runs, into a directory of its own below
+        `to`: `tensorboard --logdir runs` shows it. A file of the job that is there is replaced."""
+        directory = pathlib.Path(to, id_of(job))
+        directory.mkdir(parents=True, exist_ok=True)
+        path = ("v1", "jobs", id_of(job), "tensorboard")
+        return self._run(_download.download(path, {}, directory, True, False))
+
     def sweep(self, sweep: Document, *, idempotency_key: str | None = None) -> dict[str, Any]:
         """Posts a sweep: a set of jobs."""
         return self._run(_operations.sweep(sweep, idempotency_key))

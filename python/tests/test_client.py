@@ -13,6 +13,7 @@ from unittest import mock
 from pathlib import Path
 
 import distillery
+import numpy
 from distillery import types
 from support import HAS_TORCH, NO_TORCH, PATIENCE, ROOT, server
 
@@ -70,7 +71,8 @@ class Jobs(unittest.TestCase):
         last = client.student(job, which="last", to=Path(self.directory, "last.safetensors"))
         self.assertEqual(last.metadata["num_classes"], "10")
         manifest = client.artifact(job, "manifest.json", to=self.directory)
-        self.assertEqual(json.loads(manifest.read_text())["spec"]["distillation"]["method"], "sdd_kd")
+        plan = json.loads(manifest.read_text())["specification"]
+        self.assertEqual(plan["distillation"]["method"], "sdd_kd")
         self.assertIn(job["id"], [job["id"] for job in client.jobs(status=["succeeded"], limit=200)])
         self.assertEqual([job["name"] for job in client.jobs(labels={"role": "teacher"})], ["teacher"])
 
@@ -82,6 +84,19 @@ class Jobs(unittest.TestCase):
         self.assertLessEqual({"epoch", "eval/top1", "train/loss"}, set(wide.columns))
         series = self.client.series(self.teacher_job, names=["eval/top1"])
         self.assertEqual([len(one["points"]) for one in series], [len(frame)])
+
+    def test_tensorboard_reads_every_point(self):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        file = self.client.tensorboard(self.teacher_job, to=self.directory)
+        self.assertEqual(file.parent, Path(self.directory, self.teacher_job["id"]))
+        read = EventAccumulator(str(file.parent), size_guidance={"scalars": 0}).Reload()
+        series = self.client.series(self.teacher_job)
+        self.assertEqual(sorted(read.Tags()["scalars"]), [one["name"] for one in series])
+        for one in series:
+            found = [(event.step, event.value) for event in read.Scalars(one["name"])]
+            expected = [(point["step"], numpy.float32(point["value"])) for point in one["points"]]
+            self.assertEqual(found, expected, one["name"])
 
     def test_doubts_about_a_job_become_warnings_once(self):
         # Chance for ten classes is below what this teacher is asked for.

@@ -21,6 +21,7 @@ mod datasets;
 mod download;
 mod error;
 mod estimate;
+mod event_file;
 mod exports;
 mod extract;
 mod feed;

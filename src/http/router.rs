@@ -86,7 +86,7 @@ fn short() -> OpenApiRouter<AppState> {
 
 /// Requests whose answers must begin within that time, and may be long.
 fn charts() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(v1::jobs::metrics::get))
+    OpenApiRouter::new().routes(routes!(v1::jobs::metrics::get)).routes(routes!(v1::jobs::tensorboard::get))
 }
 
 /// Requests that need no token.

@@ -194,6 +194,9 @@ test('the downloaded student is the one that the page describes', async () => {
   assert.equal(typeof JSON.parse(manifest.bytes.toString()), 'object');
   const csv = await saved(() => button('Metrics (CSV)').click());
   assert.match(csv.bytes.toString(), /^name,step,epoch,time,value\r?\n/);
+  const events = await saved(() => page.getByRole('link', { name: 'TensorBoard' }).click());
+  assert.match(events.name, new RegExp(`^events\\.out\\.tfevents\\.\\d{10}\\.${student}$`));
+  assert.ok(events.bytes.includes('eval/top1'));
   assert.match(await page.locator('.result .curl code').textContent(), new RegExp(`^curl -OJ ${server.url}/v1/jobs/${student}/student$`));
   page.assertQuiet();
 });

@@ -110,6 +110,7 @@ export const paths = {
   export: (/** @type {string} */ id, /** @type {string} */ format) => jobPath(id, `/student${query({ format })}`),
   exportReport: (/** @type {string} */ id, /** @type {string} */ format) => paths.artifact(id, `export-${format}.json`),
   artifact: (/** @type {string} */ id, /** @type {string} */ name) => jobPath(id, `/artifacts/${encodeURIComponent(name)}`),
+  tensorboard: (/** @type {string} */ id) => jobPath(id, '/tensorboard'),
   jobStream: (/** @type {string} */ id) => jobPath(id, '/stream'),
   upload: (/** @type {RequestParameters} */ parameters) => `/v1/checkpoints${query(parameters)}`,
   dataset: datasetPath,

@@ -21,11 +21,12 @@ export class JobResult {
     this.hash = h('code', {}, '–');
     this.#links = linksOf(job.id);
     const csv = h('button', { type: 'button', class: 'quiet', onclick: () => this.#saveMetrics(job.id) }, 'Metrics (CSV)');
+    const events = h('a', { class: 'button quiet', href: paths.tensorboard(job.id), download: '', title: 'The points of all series so far, as an event file' }, 'TensorBoard');
     // A job that still trains can be chosen too: the new job waits for it.
     const teach = h('a', { class: 'button quiet', href: `#/new?teacher_job=${encodeURIComponent(job.id)}` }, 'Use as teacher');
     this.element = section('Student', { class: 'result' },
       h('dl', { class: 'facts' }, [this.#top1, this.#parameters, this.#file].map(({ element }) => element)),
-      h('div', { class: 'actions downloads' }, this.#links.map(({ element }) => element), csv, teach, this.message),
+      h('div', { class: 'actions downloads' }, this.#links.map(({ element }) => element), csv, events, teach, this.message),
       commandLine(curl(paths.student(job.id), '-OJ')),
       h('p', { class: 'hash' }, h('span', {}, 'SHA-256'), this.hash, copyButton(() => this.hash.textContent ?? '')));
     this.update(job);

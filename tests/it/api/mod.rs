@@ -23,6 +23,7 @@ mod recipes;
 mod server;
 mod stream;
 mod summaries;
+mod tensorboard;
 mod tokens;
 mod uploads;
 mod waiting;

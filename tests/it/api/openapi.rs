@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 46] = [
+const ROUTES: [&str; 47] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
@@ -20,6 +20,7 @@ const ROUTES: [&str; 46] = [
     "GET /v1/jobs/{id}/submitted",
     "GET /v1/jobs/{id}/attempts",
     "GET /v1/jobs/{id}/metrics",
+    "GET /v1/jobs/{id}/tensorboard",
     "GET /v1/jobs/{id}/events",
     "GET /v1/jobs/{id}/updates",
     "GET /v1/jobs/{id}/stream",

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use chrono::SecondsFormat;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::db::metrics::{self, Series, SeriesPoint, SeriesReader};
@@ -31,6 +31,13 @@ pub struct Charts(Semaphore);
 impl Default for Charts {
     fn default() -> Self {
         Self(Semaphore::new(READS))
+    }
+}
+
+impl Charts {
+    /// Waits for a turn, which lasts until it is dropped.
+    pub async fn turn(&self) -> SemaphorePermit<'_> {
+        self.0.acquire().await.expect("nobody closes it")
     }
 }
 
@@ -116,7 +123,7 @@ impl Answer {
         if self.stage == AnswerStage::End {
             return Ok(None);
         }
-        let turn = self.charts.0.acquire().await.expect("nobody closes it");
+        let turn = self.charts.turn().await;
         let part = self.reader.next().await?;
         drop(turn);
         let mut text = String::new();

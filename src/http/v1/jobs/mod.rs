@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod predictions;
 pub mod stream;
 pub mod student;
+pub mod tensorboard;
 pub mod updates;
 pub mod webhooks;
 
