@@ -6,7 +6,7 @@ use std::process::{Command as Process, ExitCode};
 use anyhow::Context;
 use clap::Parser;
 use distillery::cli::{Cli, Command};
-use distillery::commands::{database, export, prune, serve, token};
+use distillery::commands::{database, export, measure, prune, serve, token};
 use distillery::{client, db, telemetry, worker};
 
 fn main() -> ExitCode {
@@ -30,6 +30,13 @@ fn main() -> ExitCode {
             Err(error) => {
                 eprintln!("distillery: {error:#}");
                 return export::exit_code(&error);
+            }
+        },
+        Command::Measure(args) => match measure::run(&args) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                eprintln!("distillery: {error:#}");
+                return measure::exit_code(&error);
             }
         },
         Command::Prune(args) => run(prune::run(args)),

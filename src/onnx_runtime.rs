@@ -1,7 +1,7 @@
 //! ONNX Runtime, loaded where it is there, to check exported students with a program that is not ours.
 //!
-//! Only `distillery export` loads it. The server starts that command as a process, so that it stays small and a fault
-//! in the library ends nothing else.
+//! Only `distillery export` and `distillery measure` load it. The server starts these commands as processes, so that it
+//! stays small and a fault in the library ends nothing else.
 
 use std::path::Path;
 
@@ -10,6 +10,9 @@ use distillery_core::export::{Runtime, onnx};
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::TensorRef;
+
+/// Exit status of `distillery measure` where ONNX Runtime is not there.
+pub const EXIT_NO_RUNTIME: u8 = 5;
 
 /// Most threads that run a student.
 const MOST_THREADS: usize = 4;
@@ -42,13 +45,32 @@ impl OnnxRuntime {
     /// # Errors
     /// ONNX Runtime does not accept the file.
     pub fn open(&self, model: &Path) -> anyhow::Result<Model> {
-        let builder = Session::builder(&self.environment)?;
         // Each thread takes memory, and a server has other work.
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+        self.open_with(model, std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS))
+    }
+
+    /// Reads an ONNX file, to run it with this number of threads.
+    ///
+    /// # Errors
+    /// ONNX Runtime does not accept the file.
+    pub fn open_with(&self, model: &Path, threads: usize) -> anyhow::Result<Model> {
+        let builder = Session::builder(&self.environment)?;
         let mut builder = builder.with_intra_threads(threads).map_err(|error| anyhow::anyhow!("{error}"))?;
         let session = builder.commit_from_file(model).context("ONNX Runtime cannot read the exported student")?;
         Ok(Model(session))
     }
+}
+
+/// The model name of the processor that it computes on.
+#[must_use]
+pub fn cpu() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let named = |line: &str| {
+        let (key, value) = line.split_once(':')?;
+        let value: String = value.trim().chars().take(100).collect();
+        (key.trim() == "model name" && !value.is_empty()).then_some(value)
+    };
+    text.lines().find_map(named).unwrap_or_else(|| format!("an unnamed CPU ({})", std::env::consts::ARCH))
 }
 
 /// The version in the library's file name, as in `libonnxruntime.so.1.23.2`, or else what it says of its build.

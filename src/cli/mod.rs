@@ -4,6 +4,7 @@
 mod admin;
 mod client;
 mod export;
+mod measure;
 mod server;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub use client::{
 pub use distillery_core::trainer_flags::LogFormat;
 use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 pub use export::ExportArgs;
+pub use measure::MeasureArgs;
 pub use server::{ServeArgs, WorkerArgs, WorkerCount};
 
 use crate::dataset_cache::DatasetCache;
@@ -56,6 +58,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Write a student in another format: `.pt2`, ONNX, int8, or a bundle of several.
     Export(ExportArgs),
+    /// Measure how long a student, or an untrained network, takes on this CPU.
+    Measure(MeasureArgs),
     /// Create, list and revoke API tokens.
     Token(TokenArgs),
     /// Run a client of PostgreSQL, such as psql or pg_dump, on the server's own database.

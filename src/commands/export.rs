@@ -34,7 +34,7 @@ const COMPARING: Duration = Duration::from_secs(120);
 /// The student cannot be written in this format, its logits differ too much in ONNX Runtime, or a file cannot be read
 /// or written. No file is written then.
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
-    limit_memory(args)?;
+    limit_memory(args.memory_mib)?;
     spare_inputs(args)?;
     check_preprocess(args)?;
     let student = Student::open(&args.student, args.network.as_deref())?;
@@ -77,8 +77,8 @@ fn spare_inputs(args: &ExportArgs) -> anyhow::Result<()> {
 
 /// Bounds what this process allocates, so that a large student fails here rather than ends other processes of the
 /// machine.
-fn limit_memory(args: &ExportArgs) -> anyhow::Result<()> {
-    let Some(mebibytes) = args.memory_mib else { return Ok(()) };
+pub(super) fn limit_memory(mebibytes: Option<u64>) -> anyhow::Result<()> {
+    let Some(mebibytes) = mebibytes else { return Ok(()) };
     let bytes = Some(mebibytes.saturating_mul(1 << 20));
     setrlimit(Resource::Data, Rlimit { current: bytes, maximum: bytes })
         .context("cannot limit the memory of the export")

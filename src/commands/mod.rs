@@ -3,6 +3,7 @@
 pub mod database;
 pub mod export;
 pub mod housekeeping;
+pub mod measure;
 pub mod prune;
 pub mod serve;
 pub mod token;

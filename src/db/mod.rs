@@ -10,7 +10,7 @@
 //! | [`open`], [`embedded`] | connections and the schema; the server that this program runs itself |
 //! | [`listen`] | what PostgreSQL tells at once |
 //! | [`errors`] | which errors pass |
-//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`] | tables of jobs |
+//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`latencies`] | tables of jobs |
 //! | [`workers`], `declined`, [`checkpoints`], [`tokens`] | tables of what jobs run on and need, and of who asks |
 //! | [`datasets`], [`dataset_shards`], [`dataset_pieces`] | tables of uploaded data sets and of unfinished uploads |
 //! | [`file_deletions`], [`deleted_jobs`], [`storage`] | tables of stored files and of what is left to delete |
@@ -38,6 +38,7 @@ pub mod errors;
 pub mod events;
 pub mod file_deletions;
 pub mod jobs;
+pub mod latencies;
 pub mod listen;
 pub mod metrics;
 pub mod open;

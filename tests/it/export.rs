@@ -47,6 +47,30 @@ fn a_student_is_written_and_its_report_printed() {
 }
 
 #[test]
+fn a_network_is_measured_with_the_batches_that_are_asked_for() {
+    let directory = student();
+    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/onnxruntime/libonnxruntime.so");
+    let measure = |arguments: &[&str]| {
+        let mut command = distillery();
+        command.arg("measure").args(arguments).args(["--seconds", "1"]).current_dir(directory.path());
+        command.arg("--onnxruntime").arg(&library).output().expect("it starts")
+    };
+    let untrained = ["--architecture", "resnet8", "--num-classes", "10", "--image-size", "16"];
+    for subject in [&["--student", "student.safetensors"][..], &untrained] {
+        let output = measure(&[subject, &["--batch", "1,2"]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let latency: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let batches: Vec<_> = latency["batches"].as_array().unwrap().iter().map(|one| one["batch"].clone()).collect();
+        assert_eq!(batches, [1, 2], "{latency}");
+    }
+    let refused = measure(&["--network", "student.safetensors"]);
+    assert_eq!(refused.status.code(), Some(4), "{}", String::from_utf8_lossy(&refused.stderr));
+    let without = ["measure", "--student", "student.safetensors", "--onnxruntime", "/nowhere.so"];
+    let without = distillery().args(without).current_dir(directory.path()).output().unwrap();
+    assert_eq!(without.status.code(), Some(5), "{}", String::from_utf8_lossy(&without.stderr));
+}
+
+#[test]
 fn an_exported_network_needs_its_file() {
     let directory = student();
     let network = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/exported/test_efficientnet.pt2");
