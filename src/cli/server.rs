@@ -59,11 +59,16 @@ pub struct ServeArgs {
     /// checked, and their reports say so.
     #[arg(long, env = "DISTILLERY_ONNXRUNTIME", default_value = "libonnxruntime.so")]
     pub onnxruntime: PathBuf,
-    /// Most memory, in MiB, of a process that exports a student. Two may run simultaneously. ONNX Runtime needs about
-    /// three times the size of the student's file.
+    /// Most memory, in MiB, of a process that exports or measures a student. Two may export simultaneously. ONNX Runtime
+    /// needs about three times the size of the student's file.
     #[arg(long, env = "DISTILLERY_EXPORT_MEMORY_MIB", default_value_t = crate::http::EXPORT_MEMORY_MIB,
         value_parser = clap::value_parser!(u64).range(64..))]
     pub export_memory_mib: u64,
+    /// Whether to measure how long each finished student takes on this machine's CPU, which takes one thread for some
+    /// seconds, and needs ONNX Runtime.
+    #[arg(long, env = "DISTILLERY_MEASURE_LATENCY", value_name = "BOOL", default_value_t = true,
+        action = clap::ArgAction::Set)]
+    pub measure_latency: bool,
     #[command(flatten)]
     pub data: DataArgs,
     /// Applied once an hour. Nothing is removed without `--older-than-days` or `--max-bytes`.

@@ -72,6 +72,7 @@ async fn serve(
     settings.follow_links = data.follow_links;
     settings.onnxruntime = args.onnxruntime.clone();
     settings.export_memory_mib = args.export_memory_mib;
+    settings.measure_latency = args.measure_latency;
     settings.public_url = args.public_url.clone();
     settings.requests_per_second = args.requests_per_second;
     settings.connections = args.max_connections;

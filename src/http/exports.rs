@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStderr, ChildStdout};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::AppState;
 use super::error::ApiError;
@@ -97,6 +97,11 @@ impl Default for Exports {
 }
 
 impl Exports {
+    /// Waits for a place among the processes that may run simultaneously, for one that needs as much memory as an export.
+    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("nobody closes it")
+    }
+
     fn known(&self, request: &ExportRequest) -> Option<Arc<Exported>> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.iter().find(|(known, _)| known == request).map(|(_, exported)| exported.clone())
@@ -162,10 +167,6 @@ async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, Ap
         fetch(state, input, &path).await?;
         command.arg(flag).arg(path);
     }
-    // Nothing that the server knows is the process's business.
-    let kept = ["PATH", "LD_LIBRARY_PATH"].map(|name| (name, std::env::var_os(name)));
-    command.env_clear().envs(kept.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let report = run(command, memory).await?;
     let file = Arc::new(tokio::fs::File::open(&output).await?.into_std().await);
     let text = |key: &str| report[key].as_str().map(str::to_owned);
@@ -175,7 +176,7 @@ async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, Ap
     Ok(Exported { file, size, sha256, report })
 }
 
-async fn fetch(state: &AppState, input: &StoredInput, path: &Path) -> Result<(), ApiError> {
+pub(super) async fn fetch(state: &AppState, input: &StoredInput, path: &Path) -> Result<(), ApiError> {
     match state.artifacts.fetch_verified(&input.key, path, &input.sha256).await {
         Ok(()) => Ok(()),
         Err(error @ (artifacts::Error::NotFound(_) | artifacts::Error::Damaged { .. })) => {
@@ -190,6 +191,31 @@ async fn fetch(state: &AppState, input: &StoredInput, path: &Path) -> Result<(),
     }
 }
 
+/// How a command ended, and what it said on standard output and standard error.
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    pub(super) said: String,
+    pub(super) complaint: String,
+}
+
+/// Runs a command with pipes to its end; `None` if that takes longer than [`PATIENCE`].
+pub(super) async fn finish(mut command: std::process::Command) -> std::io::Result<Option<Ended>> {
+    // Nothing that the server knows is the process's business.
+    let kept = ["PATH", "LD_LIBRARY_PATH", "TMPDIR"].map(|name| (name, std::env::var_os(name)));
+    command.env_clear().envs(kept.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running(process::spawn(command)?);
+    let stdout = running.0.stdout.take().map(ChildStdout::from_std).transpose()?;
+    let stderr = running.0.stderr.take().map(ChildStderr::from_std).transpose()?;
+    let answered = async { tokio::join!(text(stdout), text(stderr), running.0.wait()) };
+    let ended = tokio::time::timeout(PATIENCE, answered).await.ok();
+    Ok(ended.map(|(said, complaint, status)| Ended {
+        status,
+        said,
+        complaint: complaint.trim().trim_start_matches("distillery: ").to_owned(),
+    }))
+}
+
 /// Ends a process that nobody waits for any more.
 struct Running(process::Child);
 
@@ -202,22 +228,17 @@ impl Drop for Running {
 }
 
 /// What the process and ONNX Runtime say where memory is not to be had.
-const OUT_OF_MEMORY: [&str; 4] =
+pub(super) const OUT_OF_MEMORY: [&str; 4] =
     ["memory allocation of", "bad_alloc", "Failed to allocate memory", "Cannot allocate memory"];
 
 /// Runs the command, and returns the report that it prints. `memory`: its limit in MiB.
 async fn run(command: std::process::Command, memory: u64) -> Result<Value, ApiError> {
-    let mut running = Running(process::spawn(command)?);
-    let stdout = running.0.stdout.take().map(ChildStdout::from_std).transpose()?;
-    let stderr = running.0.stderr.take().map(ChildStderr::from_std).transpose()?;
-    let answered = async { tokio::join!(text(stdout), text(stderr), running.0.wait()) };
-    let Ok((said, complaint, status)) = tokio::time::timeout(PATIENCE, answered).await else {
+    let Some(Ended { status, said, complaint }) = finish(command).await? else {
         return Err(ApiError::Unavailable("exporting the student took too long: try again".into()));
     };
     if status.success() {
         return Ok(serde_json::from_str(&said).map_err(anyhow::Error::from)?);
     }
-    let complaint = complaint.trim().trim_start_matches("distillery: ");
     if status.code() == Some(EXIT_REFUSED.into()) {
         return Err(ApiError::invalid(format!("the student cannot be exported: {complaint}")));
     }

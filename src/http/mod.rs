@@ -16,6 +16,7 @@ mod board;
 mod cached;
 mod comparisons;
 mod connections;
+mod constraints;
 mod dataset_facts;
 mod datasets;
 mod download;
@@ -27,6 +28,7 @@ mod extract;
 mod feed;
 mod health;
 mod inspection;
+mod latencies;
 mod networks;
 mod openapi;
 mod origin;
@@ -105,8 +107,10 @@ pub struct ServerSettings {
     pub program: PathBuf,
     /// ONNX Runtime's library, with which exported students are checked if it is there.
     pub onnxruntime: PathBuf,
-    /// Most memory of a process that exports a student.
+    /// Most memory of a process that exports or measures a student.
     pub export_memory_mib: u64,
+    /// Whether the latencies of students are measured, by [`program`](Self::program).
+    pub measure_latency: bool,
     /// Most simultaneous uploads. Further ones get 503.
     pub uploads: usize,
     /// Most simultaneous uploads with the same token.
@@ -155,6 +159,7 @@ impl ServerSettings {
             program: std::env::current_exe().unwrap_or_else(|_| "distillery".into()),
             onnxruntime: "libonnxruntime.so".into(),
             export_memory_mib: EXPORT_MEMORY_MIB,
+            measure_latency: false,
             checkpoint_limit: CHECKPOINT_LIMIT,
             dataset_limit: DATASET_LIMIT,
             dataset_cache: DatasetCache::new(spool_dir.with_file_name("dataset-cache"), DATASET_LIMIT),
@@ -191,6 +196,7 @@ pub struct AppState {
     gate: auth::Gate,
     uploads: Arc<uploads::Uploads>,
     exports: Arc<exports::Exports>,
+    latencies: Arc<latencies::Latencies>,
     readiness: Arc<health::Readiness>,
     comparisons: Arc<comparisons::Comparisons>,
     bodies: Arc<extract::Bodies>,
@@ -219,6 +225,7 @@ impl AppState {
             gate: auth::Gate::new(pool.clone(), &settings),
             uploads: Arc::new(uploads::Uploads::new(&settings)),
             exports: Arc::default(),
+            latencies: Arc::default(),
             readiness: Arc::default(),
             comparisons: Arc::default(),
             bodies: Arc::default(),
@@ -280,6 +287,7 @@ pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationTok
     });
     let grace = state.settings.grace;
     prometheus::keep_up(stopping.clone());
+    tokio::spawn(latencies::keep_up(state.clone()));
     let spool = state.settings.spool_dir.clone();
     tokio::task::spawn_blocking(move || workspace::remove_leftovers(&spool));
     let settings = state.settings.clone();

@@ -9,6 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::constraints::Qualification;
 use super::dataset_facts::{self, DatasetFacts};
 use super::error::ApiError;
 use super::estimate::{Costs, ImageCounts, Memory, NetworkCost, Time};
@@ -20,6 +21,7 @@ use crate::db;
 use crate::db::datasets::StoredDataset;
 use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
 use crate::db::jobs::{DeviceKind, NetworkNames};
+use crate::db::latencies::NetworkKey;
 use crate::spec::{
     self, DatasetName, Defaults, DistillationSpec, ExportedNetwork, Fault, JobSpec, Request, TrainingSpec,
 };
@@ -80,6 +82,8 @@ pub struct DryRun {
     pub memory: Memory,
     /// Time of training; null before a job has been measured.
     pub time: Option<Time>,
+    /// Whether the student can keep the constraints of the request; null without constraints.
+    pub qualification: Option<Qualification>,
 }
 
 /// A network at the job's image size and number of classes.
@@ -203,6 +207,19 @@ impl Resolved {
         }
     }
 
+    /// The student's network as far as its speed is concerned, and its number of classes.
+    pub fn student_network(&self) -> (NetworkKey, u32) {
+        let Self { spec, exported, dataset, .. } = self;
+        let student = JobNetwork::new(spec.student.architecture.as_deref(), exported.student.as_ref());
+        let network = NetworkKey {
+            architecture: spec.student.architecture.clone(),
+            checkpoint: spec.student.checkpoint.clone().filter(|_| spec.student.architecture.is_none()),
+            image_size: spec.dataset.image_size,
+            parameters: student.cost(dataset.classes, spec.dataset.image_size).parameters,
+        };
+        (network, dataset.classes)
+    }
+
     /// The warnings that the job's history begins with. A dry run has more: the trainer will say the others.
     pub fn warnings(&self) -> Vec<String> {
         self.notes.iter().chain(&self.waits).cloned().collect()
@@ -281,7 +298,8 @@ impl Resolved {
         let memory = Memory::estimate(&spec, costs);
         let facts = |network: JobNetwork<'_>| network.facts(classes, side);
         let (student, teacher) = (facts(student), teacher.map(facts));
-        Ok(DryRun { spec, classes, train_images, eval_images, teacher, student, warnings, memory, time })
+        let qualification = None;
+        Ok(DryRun { spec, classes, train_images, eval_images, teacher, student, warnings, memory, time, qualification })
     }
 }
 

@@ -58,6 +58,7 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::jobs::create, v1::jobs::list))
         .routes(routes!(v1::summaries::list))
         .routes(routes!(v1::labels::list))
+        .routes(routes!(v1::pareto::get))
         .routes(routes!(v1::jobs::get, v1::jobs::amend::patch, v1::jobs::delete))
         .routes(routes!(v1::jobs::cancel))
         .routes(routes!(v1::jobs::pause))

@@ -6,6 +6,7 @@ pub mod checkpoints;
 pub mod datasets;
 pub mod jobs;
 pub mod labels;
+pub mod pareto;
 pub mod session;
 pub mod stream;
 pub mod summaries;

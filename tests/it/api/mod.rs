@@ -11,6 +11,7 @@ mod exports;
 mod foresight;
 mod idempotency;
 mod jobs;
+mod latencies;
 mod metrics;
 mod network_jobs;
 mod networks;

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 47] = [
+const ROUTES: [&str; 48] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
@@ -27,6 +27,7 @@ const ROUTES: [&str; 47] = [
     "GET /v1/stream",
     "GET /v1/summaries",
     "GET /v1/labels",
+    "GET /v1/pareto",
     "GET /v1/changes",
     "GET /v1/jobs/{id}/student",
     "GET /v1/jobs/{id}/webhooks",

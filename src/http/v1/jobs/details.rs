@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::db;
 use crate::db::jobs::Job;
+use crate::db::latencies::{self, MeasuredStudent};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 
@@ -21,6 +22,9 @@ pub struct JobDetails {
     /// About the exported network that is the student; absent for an architecture, and once its checkpoint is deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     student_facts: Option<NetworkSize>,
+    /// How long the student takes on the server's CPU; absent before it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    student_latency: Option<MeasuredStudent>,
 }
 
 /// What is known of an exported network.
@@ -37,7 +41,8 @@ impl JobDetails {
         let [teacher, student] = ["teacher", "student"].map(|role| &job.spec[role]);
         let teacher_facts = facts(&state.pool, teacher).await?;
         let student_facts = facts(&state.pool, student).await?;
-        Ok(Self { job, teacher_facts, student_facts })
+        let student_latency = latencies::get(&state.pool, &job.id).await?;
+        Ok(Self { job, teacher_facts, student_facts, student_latency })
     }
 }
 

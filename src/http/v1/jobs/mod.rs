@@ -26,6 +26,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::db;
 use crate::db::jobs::{Change, Created, Filter, Job, NewJob, Refusal, Status};
+use crate::http::constraints::{self, Constraints, Qualification};
 use crate::http::error::ApiError;
 use crate::http::extract::{IdempotencyKey, JobId, JsonBody, Query, whole};
 use crate::http::resolve::{self, DryRun};
@@ -46,6 +47,19 @@ pub struct CreateParameters {
     /// Tell this webhook of `GET /v1/webhooks` when the job has ended. Can be repeated, up to 10 times.
     #[serde(default)]
     webhook: Vec<String>,
+    /// Constraint: most milliseconds that the student may take for one image on the server's CPU. Warns of a student
+    /// whose untrained network takes longer.
+    #[param(exclusive_minimum = 0)]
+    latency_ms: Option<f64>,
+    /// Constraint: most milliseconds for 64 images at a time.
+    #[param(exclusive_minimum = 0)]
+    latency_64_ms: Option<f64>,
+    /// Constraint: most megabytes of 1,000,000 bytes that the student's weights may have.
+    #[param(exclusive_minimum = 0)]
+    size_mb: Option<f64>,
+    /// Constraint: most parameters of the student.
+    #[param(exclusive_minimum = 0)]
+    parameters: Option<f64>,
 }
 
 /// The response to a request that creates no new job.
@@ -74,10 +88,16 @@ pub async fn create(
     key: Option<IdempotencyKey>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let webhooks = &webhooks::chosen(&state, parameters.webhook)?;
-    if parameters.dry_run {
+    let CreateParameters { dry_run, webhook, latency_ms, latency_64_ms, size_mb, parameters } = parameters;
+    let webhooks = &webhooks::chosen(&state, webhook)?;
+    let constraints = Constraints { latency_ms, latency_64_ms, size_mb, parameters }.checked()?;
+    if dry_run {
         let resolved = resolve::resolve(&state, &body.value).await?;
-        return Ok(Json(NotNew::DryRun(Box::new(resolved.dry_run(&state).await?))).into_response());
+        let qualification = constraints::foresee(&state, &resolved, constraints).await?;
+        let mut dry_run = resolved.dry_run(&state).await?;
+        dry_run.warnings.extend(qualification.iter().flat_map(Qualification::warnings));
+        dry_run.qualification = qualification;
+        return Ok(Json(NotNew::DryRun(Box::new(dry_run))).into_response());
     }
     let sha256 = hex::encode(Sha256::digest(&body.bytes));
     let idempotency = key.as_ref().map(|key| (key.0.as_str(), sha256.as_str()));
@@ -88,26 +108,7 @@ pub async fn create(
     };
     let created = match known {
         Some(created) => created,
-        None => {
-            let resolved = resolve::resolve(&state, &body.value).await?;
-            let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
-            let (warnings, notes) = (&resolved.warnings(), resolved.chosen());
-            let dataset_fingerprint = resolved.fingerprint.as_deref();
-            let (spec, networks) = (&resolved.spec, resolved.network_names());
-            let dataset = resolved.uploaded.as_ref();
-            let new = NewJob {
-                spec,
-                submitted,
-                idempotency,
-                warnings,
-                notes,
-                dataset_fingerprint,
-                dataset,
-                networks,
-                webhooks,
-            };
-            db::jobs::create(&state.pool, &new).await?
-        }
+        None => create_new(&state, &body, idempotency, webhooks, constraints).await?,
     };
     match created {
         Created::New(job) => {
@@ -123,6 +124,27 @@ pub async fn create(
             Err(ApiError::conflict("a checkpoint, data set or job that this one refers to was deleted in the meantime"))
         }
     }
+}
+
+async fn create_new(
+    state: &AppState,
+    body: &JsonBody,
+    idempotency: Option<(&str, &str)>,
+    webhooks: &[String],
+    constraints: Constraints,
+) -> Result<Created, ApiError> {
+    let resolved = resolve::resolve(state, &body.value).await?;
+    let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
+    let qualification = constraints::foresee(state, &resolved, constraints).await?;
+    let of_constraints = qualification.iter().flat_map(Qualification::warnings);
+    let warnings = &resolved.warnings().into_iter().chain(of_constraints).collect::<Vec<_>>();
+    let notes = resolved.chosen();
+    let dataset_fingerprint = resolved.fingerprint.as_deref();
+    let (spec, networks) = (&resolved.spec, resolved.network_names());
+    let dataset = resolved.uploaded.as_ref();
+    let new =
+        NewJob { spec, submitted, idempotency, warnings, notes, dataset_fingerprint, dataset, networks, webhooks };
+    Ok(db::jobs::create(&state.pool, &new).await?)
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -162,7 +162,7 @@ async fn request(
 }
 
 /// The exported network that a job's student was trained as; `None` if it is one of this program's.
-async fn network(state: &AppState, job: &Job) -> Result<Option<StoredInput>, ApiError> {
+pub async fn network(state: &AppState, job: &Job) -> Result<Option<StoredInput>, ApiError> {
     let student = &job.spec["student"];
     let (None, Some(checkpoint)) = (student["architecture"].as_str(), student["checkpoint"].as_str()) else {
         return Ok(None);
