@@ -158,6 +158,27 @@ test('seeds are averaged in the table, the curves and the scatter plot', async (
   page.assertQuiet();
 });
 
+test('students beyond a bound are marked, whatever the axis shows', async () => {
+  await page.goto(`${server.url}/#${address()}`);
+  const scatter = page.getByRole('region', { name: /^Accuracy against / });
+  await scatter.locator('circle').first().waitFor();
+  await scatter.getByLabel('Cost').selectOption('size');
+  assert.equal(await scatter.getAttribute('aria-label'), 'Accuracy against size');
+  assert.equal(await scatter.getAttribute('data-points'), '6', 'a teacher’s size is not known');
+  await scatter.getByLabel('at most').fill('1');
+  await scatter.getByText('0 of 6 qualify; hollow ones do not').waitFor();
+  assert.equal(await scatter.locator('.scatter-out').count(), 6);
+  await scatter.getByLabel('Cost').selectOption('parameters');
+  await scatter.getByText('0 of 6 qualify').waitFor();
+  await scatter.getByLabel('Cost').selectOption('latency');
+  await scatter.getByText('6 not measured yet').waitFor();
+  assert.equal(await scatter.locator('circle').count(), 0);
+  await scatter.getByLabel('Cost').selectOption('size');
+  await scatter.getByLabel('at most').fill('1.2');
+  await scatter.getByText('6 of 6 qualify').waitFor();
+  page.assertQuiet();
+});
+
 test('only differing settings are shown, and tables and charts can be downloaded', async () => {
   await page.goto(`${server.url}/#${address()}`);
   const rows = table('Settings that differ').getByRole('row');

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { plan, toEach } from '../../static/js/jobs/bulk.js';
+import { costsOf, missed } from '../../static/js/compare/costs.js';
 import { differences, groupBySeed, groupNames, interpolate, meanCurve, runsText, settingText, statistics, withoutCopies } from '../../static/js/compare/data.js';
 import { placeNames } from '../../static/js/compare/names.js';
 import { csv } from '../../static/js/charts/export.js';
@@ -110,6 +111,16 @@ test('copies of one job are one run', () => {
   assert.equal(runsText(group), '5 runs of 3 seeds, 1 copy not counted');
   assert.equal(runsText(group.slice(0, 2)), '1 seed, 1 copy not counted');
   assert.equal(runsText([group[0], group[2]]), '2 seeds');
+});
+
+test('a student costs what was measured of it, and what is not known exceeds no bound', () => {
+  const latency = { batches: [{ batch: 64, median_ms: 90 }, { batch: 1, median_ms: 2.5 }] };
+  const measured = { result: { student: { size_bytes: 1_100_000 } }, student_latency: { latency } };
+  assert.deepEqual(costsOf(measured, 270_000), { parameters: 270_000, size_mb: 1.1, latency_ms: 2.5, latency_64_ms: 90 });
+  const failed = { result: null, student_latency: { latency: null, failure: 'its file is gone' } };
+  assert.deepEqual(costsOf(failed, undefined), { parameters: undefined, size_mb: undefined, latency_ms: undefined, latency_64_ms: undefined });
+  assert.deepEqual(missed(costsOf(measured, 270_000), { latency_ms: 2.5, size_mb: 1 }), ['size_mb']);
+  assert.deepEqual(missed(costsOf(failed, 270_000), { latency_ms: 1, parameters: 1 }), ['parameters']);
 });
 
 test('a name in the scatter plot is closest to its own point, and covers nothing', () => {

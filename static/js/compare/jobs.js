@@ -61,14 +61,14 @@ export class ComparedJobs {
   }
 
   /**
-   * A finished job is requested once.
+   * A finished job whose student is measured, or will not be, is requested once.
    * @param {string} id
    * @param {string[]} wanted
    * @param {AbortSignal} signal
    */
   async #readJob(id, wanted, signal) {
     const known = this.#known.get(id);
-    const finished = known && isFinal(known.job.status) ? known : null;
+    const finished = known && isSettled(known.job) ? known : null;
     const job = finished ? finished.job : await api.job(id, signal);
     const names = finished ? finished.names : (await api.metrics(id, { maxPoints: 4 }, signal)).series.map(({ name }) => name);
     // Jobs of earlier versions did not keep what was sent.
@@ -150,6 +150,18 @@ export class ComparedJobs {
     const classes = this.#classes.get(dataset ?? '') ?? STATED_CLASSES;
     return known.parameters + (classes - STATED_CLASSES) * (known.feature_map_channels + 1);
   }
+}
+
+/** Milliseconds after a job's end in which its student's latency may still come. */
+const MEASURING = 600_000;
+
+/**
+ * Whether nothing about a job changes any more.
+ * @param {Job} job
+ */
+function isSettled({ status, student_latency: measured, finished_at: end }) {
+  if (!isFinal(status)) return false;
+  return status !== 'succeeded' || Boolean(measured) || Date.now() - Date.parse(end ?? '') > MEASURING;
 }
 
 /**

@@ -1,24 +1,27 @@
-// Accuracy against size: a scatter plot in SVG.
+// Accuracy against what a student costs: a scatter plot in SVG.
 
 import { fileName, save } from '../charts/export.js';
 import { svg } from '../charts/svg.js';
 import { logTicks, ticks } from '../charts/ticks.js';
 import { token } from '../charts/theme.js';
 import { h, setText } from '../ui/dom.js';
-import { count, isNumber, percent } from '../ui/format.js';
+import { isNumber, percent } from '../ui/format.js';
+import { COST_NAMES, COSTS, missed } from './costs.js';
 import { placeNames } from './names.js';
 
 /** @import { Maybe } from '../ui/format.js' */
+/** @import { CostName, Costs } from './costs.js' */
 /**
  * @typedef {object} ScatterPoint
  * @property {string} label
- * @property {Maybe} parameters
+ * @property {Costs} costs
+ * @property {string} [cpu] on which its latency was measured
  * @property {Maybe} top1 in percent
  * @property {Maybe} [deviation] drawn as an error bar
  * @property {string} [colour]
  * @property {boolean} [isTeacher]
  */
-/** @typedef {ScatterPoint & { parameters: number, top1: number }} KnownPoint */
+/** @typedef {ScatterPoint & { cost: number, top1: number, isOut: boolean }} KnownPoint */
 /** @typedef {((value: number) => number) & { low: number, high: number }} Scale from values to pixels */
 
 const KEY = 'circle: student · diamond: teacher';
@@ -31,39 +34,105 @@ export class Scatter {
   /** @type {ScatterPoint[]} */
   #points = [];
   #width = 640;
+  /** @type {CostName} */
+  #cost = 'parameters';
+  /**
+   * The most that each may be.
+   * @type {Costs}
+   */
+  #bounds = {};
 
   /** @param {AbortSignal} signal */
   constructor(signal) {
     this.key = h('span', { class: 'chart-where' }, KEY);
-    this.plot = svg('svg', { class: 'scatter', height: HEIGHT, role: 'img', 'aria-label': 'No job has been evaluated yet' });
-    this.element = h('section', { class: 'card chart', 'aria-label': 'Accuracy against parameters', 'data-points': 0 },
-      h('header', {}, h('h3', {}, 'Accuracy against parameters'), this.key,
+    this.plot = svg('svg', { class: 'scatter', height: HEIGHT, role: 'img' });
+    this.heading = h('h3', {});
+    this.choice = h('select', { onchange: () => { this.#choose(/** @type {CostName} */ (this.choice.value)); } },
+      COST_NAMES.map((name) => h('option', { value: name }, COSTS[name].title)));
+    this.bound = h('input', { type: 'number', min: '0', step: 'any', oninput: () => this.#setBound() });
+    this.element = h('section', { class: 'card chart', 'data-points': 0 },
+      h('header', {}, this.heading, this.key,
         h('span', {}, h('button', { type: 'button', class: 'quiet copy', title: 'Download the chart as a drawing', onclick: () => this.#save() }, 'SVG'))),
+      h('div', { class: 'scatter-tools' }, h('label', {}, 'Cost ', this.choice), h('label', {}, 'at most ', this.bound)),
       this.plot);
+    this.#choose('parameters');
     const observer = new ResizeObserver(() => this.show(this.#points));
     observer.observe(this.plot);
     signal.addEventListener('abort', () => observer.disconnect());
   }
 
+  /** @param {CostName} cost */
+  #choose(cost) {
+    this.#cost = cost;
+    const title = `Accuracy against ${COSTS[cost].title}`;
+    setText(this.heading, title);
+    this.element.setAttribute('aria-label', title);
+    this.bound.value = String(this.#bounds[cost] ?? '');
+    this.show(this.#points);
+  }
+
+  /** Bounds of the other costs stay. */
+  #setBound() {
+    const bound = this.bound.valueAsNumber;
+    this.#bounds[this.#cost] = bound > 0 ? bound : undefined;
+    this.show(this.#points);
+  }
+
   /**
-   * Points without an accuracy or a size are left out.
+   * Points without an accuracy or a cost are left out. Students beyond a bound are hollow.
    * @param {ScatterPoint[]} points
    */
   show(points) {
     this.#points = points;
     this.#width = this.plot.clientWidth || this.#width;
     this.plot.setAttribute('viewBox', `0 0 ${this.#width} ${HEIGHT}`);
-    const known = /** @type {KnownPoint[]} */ (points.filter(({ parameters, top1 }) => isNumber(parameters) && isNumber(top1)));
+    const priced = points.map((point) => ({ ...point, cost: point.costs[this.#cost], isOut: !point.isTeacher && missed(point.costs, this.#bounds).length > 0 }));
+    const known = /** @type {KnownPoint[]} */ (priced.filter(({ cost, top1 }) => isNumber(cost) && cost > 0 && isNumber(top1)));
     this.element.dataset.points = String(known.length);
     this.plot.replaceChildren();
-    if (known.length === 0) return;
-    const x = scale(known.map(({ parameters }) => Math.log10(parameters)), PLOT.left, this.#right, 0.15);
+    setText(this.key, this.#keyOf(known, points));
+    if (known.length === 0) {
+      this.plot.setAttribute('aria-label', 'No job has a value yet');
+      return;
+    }
+    const x = scale(known.map(({ cost }) => Math.log10(cost)), PLOT.left, this.#right, 0.15);
     const reach = known.flatMap(({ top1, deviation }) => [top1 - (deviation ?? 0), top1 + (deviation ?? 0)]);
     const y = scale(reach, PLOT.bottom, PLOT.top, 0.5);
     this.#grid(x, y);
-    known.forEach((point) => this.#mark(point, x(Math.log10(point.parameters)), y));
-    this.#names(known.map(({ label, parameters, top1 }) => ({ label, x: x(Math.log10(parameters)), y: y(top1) })));
-    this.plot.setAttribute('aria-label', known.map(({ label, parameters, top1 }) => `${label}: ${percent(top1)} with ${count(parameters)} parameters`).join('; '));
+    this.#drawBound(x);
+    known.forEach((point) => this.#mark(point, x(Math.log10(point.cost)), y));
+    this.#names(known.map(({ label, cost, top1 }) => ({ label, x: x(Math.log10(cost)), y: y(top1) })), known, points);
+    const { text } = COSTS[this.#cost];
+    this.plot.setAttribute('aria-label', known.map(({ label, cost, top1, isOut }) => `${label}: ${percent(top1)} with ${text(cost)}${isOut ? ', does not qualify' : ''}`).join('; '));
+  }
+
+  /**
+   * What the marks mean, and what is missing.
+   * @param {KnownPoint[]} known
+   * @param {ScatterPoint[]} points
+   */
+  #keyOf(known, points) {
+    const parts = [KEY];
+    const isLatency = this.#cost.startsWith('latency');
+    const unmeasured = points.filter(({ costs, isTeacher }) => !isTeacher && !isNumber(costs[this.#cost])).length;
+    if (unmeasured > 0) parts.push(`${unmeasured} not ${isLatency ? 'measured' : 'known'} yet`);
+    const cpus = new Set(isLatency ? known.flatMap(({ cpu }) => cpu ?? []) : []);
+    if (cpus.size === 1) parts.push([...cpus][0]);
+    if (cpus.size > 1) parts.push(`measured on ${cpus.size} different CPUs, which cannot be compared`);
+    if (Object.values(this.#bounds).some(isNumber)) {
+      const students = known.filter(({ isTeacher }) => !isTeacher);
+      parts.push(`${students.filter(({ isOut }) => !isOut).length} of ${students.length} qualify; hollow ones do not`);
+    }
+    return parts.join(' · ');
+  }
+
+  /** @param {Scale} x of logarithms */
+  #drawBound(x) {
+    const bound = this.#bounds[this.#cost];
+    if (!isNumber(bound)) return;
+    const at = x(Math.log10(bound));
+    if (at < PLOT.left || at > this.#right) return;
+    this.plot.append(svg('line', { class: 'scatter-limit', x1: at, x2: at, y1: PLOT.top, y2: PLOT.bottom }));
   }
 
   get #right() {
@@ -83,9 +152,9 @@ export class Scatter {
     for (const value of logTicks(10 ** x.low, 10 ** x.high)) {
       const at = x(Math.log10(value));
       this.plot.append(svg('line', { class: 'scatter-grid', x1: at, x2: at, y1: PLOT.top, y2: PLOT.bottom }),
-        svg('text', { class: 'scatter-tick', x: at, y: PLOT.bottom + 18, 'text-anchor': 'middle' }, count(value)));
+        svg('text', { class: 'scatter-tick', x: at, y: PLOT.bottom + 18, 'text-anchor': 'middle' }, COSTS[this.#cost].tick(value)));
     }
-    this.plot.append(svg('text', { class: 'scatter-tick', x: (PLOT.left + this.#right) / 2, y: HEIGHT - 8, 'text-anchor': 'middle' }, 'parameters (logarithmic)'));
+    this.plot.append(svg('text', { class: 'scatter-tick', x: (PLOT.left + this.#right) / 2, y: HEIGHT - 8, 'text-anchor': 'middle' }, `${COSTS[this.#cost].axis} (logarithmic)`));
   }
 
   /**
@@ -93,16 +162,16 @@ export class Scatter {
    * @param {number} cx
    * @param {Scale} y
    */
-  #mark({ label, parameters, top1, deviation, colour = '', isTeacher }, cx, y) {
+  #mark({ label, cost, top1, deviation, colour = '', isTeacher, isOut }, cx, y) {
     const cy = y(top1);
-    const text = `${label}: ${percent(top1)}${isNumber(deviation) ? ` ± ${deviation.toFixed(2)}` : ''}, ${count(parameters)} parameters`;
+    const text = `${label}: ${percent(top1)}${isNumber(deviation) ? ` ± ${deviation.toFixed(2)}` : ''}, ${COSTS[this.#cost].text(cost)}${isOut ? ', does not qualify' : ''}`;
     const title = svg('title', {}, text);
     if (isNumber(deviation)) {
       this.plot.append(svg('line', { x1: cx, x2: cx, y1: y(top1 - deviation), y2: y(top1 + deviation), stroke: colour, 'stroke-width': 1.5 }));
     }
     const mark = isTeacher
       ? svg('path', { d: `M${cx} ${cy - 7}L${cx + 7} ${cy}L${cx} ${cy + 7}L${cx - 7} ${cy}Z`, class: 'scatter-teacher' }, title)
-      : svg('circle', { cx, cy, r: 5.5, fill: colour }, title);
+      : svg('circle', isOut ? { cx, cy, r: 4.75, class: 'scatter-out', stroke: colour } : { cx, cy, r: 5.5, fill: colour }, title);
     // Touch screens show no tool tips.
     mark.addEventListener('click', () => setText(this.key, text));
     this.plot.append(mark);
@@ -111,12 +180,15 @@ export class Scatter {
   /**
    * Writes names beside their points. Every point has its name as a tool tip too.
    * @param {import('./names.js').NamedPoint[]} points
+   * @param {KnownPoint[]} known
+   * @param {ScatterPoint[]} all
    */
-  #names(points) {
+  #names(points, known, all) {
     const placed = placeNames(points, { left: PLOT.left + 2, right: this.#width, top: 0, bottom: PLOT.bottom });
     for (const { text, x, y, anchor } of placed) this.plot.append(svg('text', { class: 'scatter-name', x, y, 'text-anchor': anchor }, text));
     const left = points.length - placed.length;
-    setText(this.key, left ? `${KEY} · ${left} ${left === 1 ? 'name has' : 'names have'} no room: point at or tap the marks` : KEY);
+    const key = this.#keyOf(known, all);
+    setText(this.key, left ? `${key} · ${left} ${left === 1 ? 'name has' : 'names have'} no room: point at or tap the marks` : key);
   }
 
   #save() {
@@ -129,7 +201,7 @@ export class Scatter {
     });
     copy.prepend(svg('rect', { width: this.#width, height: HEIGHT, fill: token('--surface') }));
     copy.setAttribute('width', String(this.#width));
-    save(fileName('accuracy-against-parameters', 'svg'), 'image/svg+xml', new XMLSerializer().serializeToString(copy));
+    save(fileName(`accuracy-against-${this.#cost}`, 'svg'), 'image/svg+xml', new XMLSerializer().serializeToString(copy));
   }
 }
 

@@ -3,6 +3,7 @@
 import { lineColour, styleSwatch } from '../charts/theme.js';
 import { h, statusBadge } from '../ui/dom.js';
 import { count, isNumber, pairOf, pairing, percent } from '../ui/format.js';
+import { costsOf } from './costs.js';
 import { differences, runsText, settingText, statistics, withoutCopies } from './data.js';
 import { teacherTop1 } from './jobs.js';
 
@@ -121,7 +122,9 @@ export function settingsCsv(compared, jobs) {
 export function scatterPoints(compared, groups, names, isGrouped) {
   const students = groups.map((jobs, index) => {
     const { mean, deviation } = statistics(withoutCopies(jobs).map((job) => compared.best(job)));
-    return { label: names[index], parameters: compared.size(jobs[0]), top1: mean, deviation: isGrouped ? deviation : undefined, colour: lineColour(index) };
+    const costs = costsOf(jobs.find((job) => job.student_latency?.latency) ?? jobs[0], compared.size(jobs[0]));
+    const cpu = jobs.flatMap((job) => job.student_latency?.latency?.cpu ?? [])[0];
+    return { label: names[index], costs, cpu, top1: mean, deviation: isGrouped ? deviation : undefined, colour: lineColour(index) };
   });
   const teachers = new Map();
   for (const job of groups.flat()) {
@@ -129,7 +132,7 @@ export function scatterPoints(compared, groups, names, isGrouped) {
     const top1 = teacherTop1(job);
     if (teacher) {
       teachers.set(`${teacher.checkpoint ?? teacher.job} ${top1}`, {
-        label: `${pairing(job).teacher} (teacher)`, parameters: compared.teacherSize(job), top1, isTeacher: true,
+        label: `${pairing(job).teacher} (teacher)`, costs: { parameters: compared.teacherSize(job) }, top1, isTeacher: true,
       });
     }
   }
