@@ -20,6 +20,19 @@ def of_series(series: list[dict[str, Any]], wide: bool) -> pandas.DataFrame:
     return frame
 
 
+def of_students(pareto: dict[str, Any]) -> pandas.DataFrame:
+    """One row per student, with the medians of its latency in columns of their own."""
+    rows = []
+    for student in pareto["data"]:
+        latency = student["latency"] or {"cpu": None, "batches": []}
+        medians = {batch["batch"]: batch["median_ms"] for batch in latency["batches"]}
+        missed = [one["constraint"] for one in student["missed"]]
+        more = {"latency_ms": medians.get(1), "latency_64_ms": medians.get(64), "cpu": latency["cpu"]}
+        kept = {name: value for name, value in student.items() if name not in ("latency", "missed")}
+        rows.append({**kept, **more, "missed": missed})
+    return _pandas().DataFrame(rows)
+
+
 def of_csv(text: str) -> pandas.DataFrame:
     """The rows of a CSV document."""
     return _pandas().read_csv(io.StringIO(text))

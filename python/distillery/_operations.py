@@ -80,17 +80,21 @@ def _body(file: str | os.PathLike[str], progress: bool) -> Body:
     return body
 
 
-def check(job: Mapping[str, Any], webhooks: Iterable[str]) -> Operation[Any]:
+def check(job: Mapping[str, Any], webhooks: Iterable[str], constraints: Mapping[str, float]) -> Operation[Any]:
     """A dry run."""
-    params = {"dry_run": "true", "webhook": list(webhooks)}
+    params = {"dry_run": "true", "webhook": list(webhooks), **constraints}
     return (yield from send(Call("POST", ("v1", "jobs"), params, json=job))).json()
 
 
 def submit(
-    job: Mapping[str, Any], webhooks: Iterable[str], key: str | None, seen: dict[str, int]
+    job: Mapping[str, Any],
+    webhooks: Iterable[str],
+    constraints: Mapping[str, float],
+    key: str | None,
+    seen: dict[str, int],
 ) -> Operation[Any]:
     """Posts a job, and warns of what the server doubts."""
-    call = Call("POST", ("v1", "jobs"), {"webhook": list(webhooks)}, json=job)
+    call = Call("POST", ("v1", "jobs"), {"webhook": list(webhooks), **constraints}, json=job)
     created = yield from _post_once(call, key)
     yield from _warn(created["id"], seen)
     return created
@@ -135,6 +139,14 @@ def jobs(statuses: Iterable[str], labels: Mapping[str, str], limit: int) -> Oper
             break
         after = page["next"]
     return found
+
+
+def pareto(
+    constraints: Mapping[str, float], labels: Mapping[str, str], dataset: str | None, limit: int
+) -> Operation[Any]:
+    """Finished students with what they cost."""
+    label = [f"{key}:{value}" for key, value in labels.items()]
+    return (yield from get("v1", "pareto", label=label, dataset=dataset, limit=limit, **constraints))
 
 
 def events(job: str, after: int) -> Operation[list[Any]]:

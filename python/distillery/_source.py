@@ -17,6 +17,7 @@ Path = Union[str, "os.PathLike[str]"]
 Document = Mapping[str, Any]
 JobOrId = Union[Document, str]
 Source = Union[Path, "torch.nn.Module"]
+Bounds = Union[Mapping[str, float], None]
 Images = Union[Sequence[int], "torch.Tensor", None]
 
 

@@ -12,7 +12,7 @@ import httpx
 from . import _connection, _download, _frames, _operations
 from ._operations import id_of
 from ._progress import JobBar
-from ._source import Document, Images, JobOrId, Path, Source, as_file, name_of
+from ._source import Bounds, Document, Images, JobOrId, Path, Source, as_file, name_of
 from ._steps import Body, Call, Fetch, Operation, T
 from .student import Student
 
@@ -52,13 +52,24 @@ class AsyncClient:
     async def upload_dataset(self, name: str, file: Path, *, progress: bool = True) -> dict[str, Any]:
         return await self._run(_operations.upload_dataset(name, file, progress))
 
-    async def check(self, job: Document, *, webhooks: Iterable[str] = ()) -> types.DryRun:
-        return await self._run(_operations.check(job, webhooks))
+    async def check(
+        self, job: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+    ) -> types.DryRun:
+        return await self._run(_operations.check(job, webhooks, constraints or {}))
 
     async def submit(
-        self, job: Document, *, webhooks: Iterable[str] = (), idempotency_key: str | None = None,
+        self, job: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+        idempotency_key: str | None = None,
     ) -> types.Job:
-        return await self._run(_operations.submit(job, webhooks, idempotency_key, self._seen))
+        operation = _operations.submit(job, webhooks, constraints or {}, idempotency_key, self._seen)
+        return await self._run(operation)
+
+    async def pareto(
+        self, constraints: Bounds = None, *, labels: Mapping[str, str] | None = None, dataset: str | None = None,
+        limit: int = 1000,
+    ) -> pandas.DataFrame:
+        operation = _operations.pareto(constraints or {}, labels or {}, dataset, limit)
+        return _frames.of_students(await self._run(operation))
 
     async def job(self, job: JobOrId) -> types.JobDetails:
         return await self._run(_operations.get("v1", "jobs", id_of(job)))

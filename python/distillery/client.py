@@ -12,7 +12,7 @@ import httpx
 from . import _connection, _download, _frames, _operations
 from ._operations import id_of
 from ._progress import JobBar
-from ._source import Document, Images, JobOrId, Path, Source, as_file, name_of
+from ._source import Bounds, Document, Images, JobOrId, Path, Source, as_file, name_of
 from ._steps import Call, Fetch, Operation, T
 from .student import Student
 
@@ -66,18 +66,39 @@ class Client:
         """Uploads a data set, as a zip or tar. Jobs then name it."""
         return self._run(_operations.upload_dataset(name, file, progress))
 
-    def check(self, job: Document, *, webhooks: Iterable[str] = ()) -> types.DryRun:
-        """Checks a job, fills in its defaults and estimates its cost; posts nothing."""
-        return self._run(_operations.check(job, webhooks))
+    def check(
+        self, job: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+    ) -> types.DryRun:
+        """Checks a job, fills in its defaults and estimates its cost; posts nothing.
 
-    def submit(self, job: Document, *, webhooks: Iterable[str] = (), idempotency_key: str | None = None) -> types.Job:
+        Args:
+            constraints: upper bounds for the student, such as `{"latency_ms": 5, "size_mb": 4}`. Whether its untrained
+                network can keep them is in `qualification`.
+        """
+        return self._run(_operations.check(job, webhooks, constraints or {}))
+
+    def submit(
+        self, job: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+        idempotency_key: str | None = None,
+    ) -> types.Job:
         """Posts a job. What the server doubts about it becomes a `JobWarning`.
 
         Args:
+            constraints: as for `check`. A student that cannot keep them is a doubt.
             webhooks: names of the operator's webhooks that are told of its end.
             idempotency_key: posting again with the same key creates no second job.
         """
-        return self._run(_operations.submit(job, webhooks, idempotency_key, self._seen))
+        operation = _operations.submit(job, webhooks, constraints or {}, idempotency_key, self._seen)
+        return self._run(operation)
+
+    def pareto(
+        self, constraints: Bounds = None, *, labels: Mapping[str, str] | None = None, dataset: str | None = None,
+        limit: int = 1000,
+    ) -> pandas.DataFrame:
+        """The newest finished students as a data frame, the most accurate first: what they cost, whether they keep the
+        constraints (`qualifies`), and on which Pareto fronts they are. Needs pandas."""
+        operation = _operations.pareto(constraints or {}, labels or {}, dataset, limit)
+        return _frames.of_students(self._run(operation))
 
     def job(self, job: JobOrId) -> types.JobDetails:
         """A job as it is now."""
@@ -169,8 +190,8 @@ class Client:
         return self._run(_download.download(path, {}, to, overwrite, progress))
 
     def tensorboard(self, job: JobOrId, *, to: Path = "runs") -> pathlib.Path:
-        """Downloads a job's metrics as an event file of TensorBoard, also while it runs, into a directory of its own below
-        `to`: `tensorboard --logdir runs` shows it. A file of the job that is there is replaced."""
+        """Downloads a job's metrics as an event file of TensorBoard, also while it runs, into a directory of its own
+        below `to`: `tensorboard --logdir runs` shows it. A file of the job that is there is replaced."""
         directory = pathlib.Path(to, id_of(job))
         directory.mkdir(parents=True, exist_ok=True)
         path = ("v1", "jobs", id_of(job), "tensorboard")

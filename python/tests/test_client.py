@@ -85,6 +85,14 @@ class Jobs(unittest.TestCase):
         series = self.client.series(self.teacher_job, names=["eval/top1"])
         self.assertEqual([len(one["points"]) for one in series], [len(frame)])
 
+    def test_students_are_compared_by_what_they_cost(self):
+        frame = self.client.pareto({"size_mb": 1000, "parameters": 1}, labels={"role": "teacher"})
+        (student,) = frame.to_dict("records")
+        self.assertEqual((student["id"], student["qualifies"]), (self.teacher_job["id"], False))
+        self.assertEqual((student["missed"], "size_mb" in student["front"]), (["parameters"], True))
+        checked = self.client.check(TEACHER, constraints={"size_mb": 0.001})
+        self.assertIs(checked["qualification"]["qualifies"], False)
+
     def test_tensorboard_reads_every_point(self):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
