@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { addJobs, addPoints, idOf, smallJob } from './support/jobs.mjs';
+import { addJobs, addLatencies, addPoints, idOf, smallJob } from './support/jobs.mjs';
 import { UNREACHABLE, assertAccessible, assertFits, closeDashboard, downloaded, drawn, onEveryScreen, openDashboard, openPage, refused, screenshot } from './support/page.mjs';
 import { PATIENCE, Server } from './support/server.mjs';
 import { assertStill, watchShifts } from './support/shifts.mjs';
@@ -176,6 +176,20 @@ test('students beyond a bound are marked, whatever the axis shows', async () => 
   await scatter.getByLabel('Cost').selectOption('size');
   await scatter.getByLabel('at most').fill('1.2');
   await scatter.getByText('6 of 6 qualify').waitFor();
+  page.assertQuiet();
+});
+
+test('latencies are an axis, and on a job’s page', async () => {
+  addLatencies(server, JOBS, 2.5);
+  await page.reload();
+  const scatter = page.getByRole('region', { name: /^Accuracy against / });
+  await scatter.locator('circle').first().waitFor();
+  await scatter.getByLabel('Cost').selectOption('latency');
+  await scatter.getByText('a CPU').waitFor();
+  assert.match(await scatter.locator('svg').getAttribute('aria-label'), /with 2\.500 ms(;|$)/);
+  await page.goto(`${server.url}/#/jobs/${JOBS[0]}`);
+  await page.locator('.result').getByText('one image; 64 take 160.0 ms, with one thread').waitFor();
+  await page.locator('.result').getByText('2.500 ms', { exact: true }).waitFor();
   page.assertQuiet();
 });
 

@@ -18,7 +18,7 @@ export const COST_NAMES = /** @type {CostName[]} */ (Object.keys(COSTS));
 
 /**
  * What a finished student costs. The median of a batch is what the server measured on its CPU.
- * @param {Schemas['JobDetails']} job
+ * @param {Pick<Schemas['JobDetails'], 'result' | 'student_latency'>} job
  * @param {Maybe} parameters
  * @returns {Costs}
  */

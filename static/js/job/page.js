@@ -77,7 +77,7 @@ class JobView {
     this.header = new JobHeader(job, (action) => this.act(action));
     this.header.setSummary(summary);
     this.message = h('p', { class: 'message-line', role: 'alert' });
-    this.result = new JobResult(job);
+    this.result = new JobResult(job, signal);
     this.charts = new JobCharts(job, signal);
     this.regions = JobRegions ? new JobRegions(job, this.charts.ofScales, signal) : null;
     this.attempts = new JobAttempts(job, signal);

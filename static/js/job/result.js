@@ -1,22 +1,32 @@
 // The student of a job. The card is there from the start, so that nothing moves when the student arrives.
 
 import { api, paths } from '../api/client.js';
+import { costsOf } from '../compare/costs.js';
 import { commandLine, curl } from '../ui/commands.js';
 import { copyButton, h, setText } from '../ui/dom.js';
-import { bytes, count, percent, whole } from '../ui/format.js';
+import { bytes, count, percent, significant, whole } from '../ui/format.js';
 import { section } from '../ui/section.js';
 import { isFinal } from '../ui/status.js';
 
 /** @typedef {Schemas['Job']} Job */
 
+/** Times after which the page looks again for a latency, which comes within seconds after the job's end. */
+const MEASURING = [3000, 10_000, 30_000];
+
 export class JobResult {
   #top1 = fact('Last top-1', 'after the last epoch');
   #parameters = fact('Parameters');
   #file = fact('File', 'safetensors');
+  #latency = fact('Latency', 'of one image on the server’s CPU');
   #links;
 
-  /** @param {Job} job */
-  constructor(job) {
+  /**
+   * @param {Job} job
+   * @param {AbortSignal} signal
+   */
+  constructor(job, signal) {
+    this.id = job.id;
+    this.signal = signal;
     this.message = h('span', { class: 'note', role: 'status' });
     this.hash = h('code', {}, '–');
     this.#links = linksOf(job.id);
@@ -25,7 +35,7 @@ export class JobResult {
     // A job that still trains can be chosen too: the new job waits for it.
     const teach = h('a', { class: 'button quiet', href: `#/new?teacher_job=${encodeURIComponent(job.id)}` }, 'Use as teacher');
     this.element = section('Student', { class: 'result' },
-      h('dl', { class: 'facts' }, [this.#top1, this.#parameters, this.#file].map(({ element }) => element)),
+      h('dl', { class: 'facts' }, [this.#top1, this.#parameters, this.#file, this.#latency].map(({ element }) => element)),
       h('div', { class: 'actions downloads' }, this.#links.map(({ element }) => element), csv, events, teach, this.message),
       commandLine(curl(paths.student(job.id), '-OJ')),
       h('p', { class: 'hash' }, h('span', {}, 'SHA-256'), this.hash, copyButton(() => this.hash.textContent ?? '')));
@@ -64,6 +74,29 @@ export class JobResult {
     setText(this.#parameters.value, count(student.parameters));
     setText(this.#parameters.note, `${whole(student.parameters)} trained`);
     setText(this.#file.value, bytes(student.size_bytes));
+    this.#readLatency(MEASURING);
+  }
+
+  /**
+   * Reads what the server has measured, and looks again later as long as it may still measure.
+   * @param {number[]} waits in milliseconds
+   */
+  async #readLatency(waits) {
+    const job = await api.job(this.id, this.signal).catch(() => null);
+    if (this.signal.aborted) return;
+    const measured = job?.student_latency;
+    const latency = costsOf(job ?? { result: null }, undefined);
+    if (measured?.latency) {
+      setText(this.#latency.value, `${significant(latency.latency_ms)} ms`);
+      setText(this.#latency.note, `one image; 64 take ${significant(latency.latency_64_ms)} ms, with one thread`);
+      this.#latency.element.title = `${measured.latency.runtime} on ${measured.latency.cpu}`;
+    } else if (measured?.failure) {
+      setText(this.#latency.note, `not measured: ${measured.failure}`);
+    } else if (waits.length > 0) {
+      setTimeout(() => { if (!this.signal.aborted) this.#readLatency(waits.slice(1)); }, waits[0]);
+    } else {
+      setText(this.#latency.note, 'not measured');
+    }
   }
 }
 
