@@ -44,13 +44,21 @@ impl Run<'_> {
         if is_over {
             self.tell_how_it_ended();
         }
-        if is_over || next_may_be_last || done.is_multiple_of(training.checkpoint_every_epochs) {
+        let pauses = self.is_at_pause();
+        if is_over || next_may_be_last || pauses || done.is_multiple_of(training.checkpoint_every_epochs) {
             self.save()?;
         }
         if next_may_be_last && self.ranks.is_leader() {
             outputs::keep_for_verification(self.output)?;
         }
-        Ok(Flow::Continue)
+        Ok(if pauses { Flow::Stop } else { Flow::Continue })
+    }
+
+    /// Whether the epochs are done after which the run stops as if paused. Never after its last epoch.
+    pub(super) fn is_at_pause(&self) -> bool {
+        let counters = &self.setup.counters;
+        let is_over = counters.is_over(self.spec.training.epochs);
+        !is_over && self.pause_after.is_some_and(|epochs| counters.epoch >= epochs)
     }
 
     fn evaluate_student(&mut self, epochs_done: u32) -> Result<Flow> {

@@ -72,7 +72,7 @@ pub fn train(
     if run.is_finished()? {
         return Ok(Ending::Finished);
     }
-    if run.evaluate_teacher(settings)? == Flow::Stop {
+    if run.is_at_pause() || run.evaluate_teacher(settings)? == Flow::Stop {
         return Ok(run.stopped());
     }
     run.setup.startup.mark("teacher");
@@ -108,6 +108,8 @@ struct Run<'a> {
     output: &'a Path,
     /// The checkpoint to resume from.
     checkpoint: PathBuf,
+    /// Epochs after which the run stops as if paused.
+    pause_after: Option<u32>,
     /// When the metrics were last read.
     read_at: Instant,
     seconds_per_evaluation: f64,
@@ -165,6 +167,7 @@ impl<'a> Run<'a> {
             meter,
             output,
             checkpoint,
+            pause_after: settings.pause_after,
             read_at: Instant::now(),
             seconds_per_evaluation: 0.0,
             teacher_cache: None,

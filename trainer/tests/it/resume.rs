@@ -119,6 +119,23 @@ fn a_run_paused_within_an_epoch_resumes_at_the_next_step() {
 }
 
 #[test]
+fn a_run_that_pauses_after_given_epochs_stops_exactly_there_and_goes_on_to_the_same_bytes() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = merged(long(&workspace), json!({"training": {"checkpoint_every_epochs": 4}}));
+    workspace.finish(&spec, "whole", &[]);
+    for (pause, resumed) in [("2", 0), ("3", 2), ("3", 3), ("2", 3)] {
+        let events = workspace.events(&spec, "paused", &["--pause-after", pause]);
+        assert_eq!(started(&events).resumed_epochs, resumed);
+        let epochs = u32::max(resumed, pause.parse().unwrap());
+        let Some(Event::Stopped { epoch, step }) = events.last() else { panic!("{events:?}") };
+        assert_eq!((*epoch, *step), (epochs, u64::from(epochs) * 75));
+    }
+    // The last epoch is the end, and no pause.
+    assert_eq!(resumed(&workspace, &spec, "paused", &["--pause-after", "6"]), (3, 225));
+    assert_same(&workspace, "whole", "paused");
+}
+
+#[test]
 fn an_interrupted_run_with_a_teacher_cache_resumes_to_the_same_bytes() {
     let workspace = Workspace::new().with_teacher();
     let spec = merged(long(&workspace), json!({"training": {"teacher_cache": "views:2"}}));
