@@ -25,5 +25,6 @@ pub mod protocol;
 pub mod removed_if_empty;
 pub mod snippets;
 pub mod spec;
+pub mod sweep;
 pub mod text;
 pub mod trainer_flags;

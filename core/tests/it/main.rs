@@ -13,4 +13,5 @@ mod spec_losses;
 mod spec_networks;
 mod spec_table;
 mod support;
+mod sweep;
 mod text;

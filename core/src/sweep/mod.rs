@@ -1,0 +1,113 @@
+//! Sweeps: sets of jobs that differ in a few settings.
+//!
+//! [`Sweep::read`] reads the body of `POST /v1/sweeps` and reports every fault. [`Sweep::combinations`] says which
+//! values of its axes belong together, and [`Sweep::document`] makes the document of a job of one of them, which is then
+//! read as any other job's. There is no I/O here.
+
+mod combinations;
+mod pointer;
+mod read;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+pub use combinations::{Combination, halving_counts, kept};
+
+/// Most combinations of one sweep.
+pub const MOST_COMBINATIONS: u32 = 500;
+/// Most jobs of one sweep.
+pub const MOST_JOBS: u32 = 1000;
+/// Most axes.
+pub const MOST_AXES: usize = 16;
+/// Most values of an axis.
+pub const MOST_VALUES: usize = 100;
+/// Most seeds.
+pub const MOST_SEEDS: u32 = 32;
+/// Most rungs.
+pub const MOST_RUNGS: usize = 16;
+/// Longest name of a sweep, in characters: the names of its jobs say more.
+pub const LONGEST_NAME: usize = 120;
+/// Part of the combinations that goes on after a rung, unless the sweep says otherwise.
+pub const DEFAULT_KEEP: f64 = 1.0 / 3.0;
+
+/// What a sweep tries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sweep {
+    pub name: String,
+    /// The document that every job begins with.
+    pub base: Value,
+    pub axes: Vec<Axis>,
+    /// How many jobs each combination has, which differ in their seed.
+    pub seeds: u32,
+    pub strategy: Strategy,
+    /// Most jobs that run at the same time.
+    pub max_parallel: Option<u32>,
+}
+
+/// A setting that is varied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Axis {
+    /// JSON pointer into the job.
+    #[schema(example = "/distillation/temperature")]
+    pub pointer: String,
+    /// Its values.
+    pub values: Vec<Value>,
+}
+
+/// Which combinations of the axes are tried, and for how long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Strategy {
+    /// Every combination, each to its end.
+    Grid,
+    /// Some combinations, each to its end, drawn without repetition.
+    Random {
+        /// Most jobs, over all seeds.
+        jobs: u32,
+        /// Decides which combinations are drawn.
+        #[serde(default)]
+        #[schema(default = 0)]
+        seed: u64,
+    },
+    /// Every combination, of which the worse ones end early: successive halving.
+    Halving {
+        /// Epochs after which combinations are compared; the last is the end of training.
+        rungs: Vec<u32>,
+        /// Part of the combinations that goes on after each rung, rounded up. Default: a third.
+        keep: f64,
+    },
+}
+
+impl Strategy {
+    /// The name in JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Grid => "grid",
+            Self::Random { .. } => "random",
+            Self::Halving { .. } => "halving",
+        }
+    }
+}
+
+/// The body of `POST /v1/sweeps`, as it is described. It is read by [`Sweep::read`].
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct SweepRequest {
+    /// The sweep's name. Default: that of the base.
+    #[schema(min_length = 1, max_length = 120)]
+    pub name: Option<String>,
+    /// The job that is varied: a document as for `POST /v1/jobs`. Its `name` is replaced in every job.
+    pub base: Value,
+    /// The values of each setting that is varied, by its JSON pointer into the job.
+    #[schema(example = json!({"/distillation/temperature": [1, 2, 4, 8], "/distillation/scales": [[1], [1, 2]]}))]
+    pub axes: std::collections::BTreeMap<String, Vec<Value>>,
+    /// How many jobs each combination has. Their seeds ascend by one from that of the base.
+    #[schema(minimum = 1, maximum = 32, default = 1)]
+    pub seeds: Option<u32>,
+    /// Default: a grid.
+    pub strategy: Option<Strategy>,
+    /// Most jobs that run at the same time. Default: no limit.
+    #[schema(minimum = 1, maximum = 1000)]
+    pub max_parallel: Option<u32>,
+}
