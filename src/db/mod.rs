@@ -15,10 +15,12 @@
 //! | [`datasets`], [`dataset_shards`], [`dataset_pieces`] | tables of uploaded data sets and of unfinished uploads |
 //! | [`file_deletions`], [`deleted_jobs`], [`storage`] | tables of stored files and of what is left to delete |
 //! | [`webhooks`] | table of what webhooks are told |
+//! | [`sweeps`] | tables of sweeps, and what follows in them |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |
 //!
 //! A condition that several queries share is an SQL function: `can_run` and `workers_for` say which workers can take a
-//! job, `has_data` whether one has its data set or can fetch it, and `checkpoint_key` where a checkpoint's file is.
+//! job, `has_data` whether one has its data set or can fetch it, `checkpoint_key` where a checkpoint's file is,
+//! `is_full` whether a sweep may run no more jobs now, and `has_reached_rung` whether a job waits to be compared.
 //!
 //! A function that looks for one thing returns `None` if there is no such thing.
 
@@ -45,6 +47,7 @@ pub mod open;
 pub mod queue;
 pub mod retention;
 pub mod storage;
+pub mod sweeps;
 pub mod system;
 pub mod tokens;
 pub mod webhooks;

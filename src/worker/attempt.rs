@@ -18,7 +18,7 @@ use super::lease::{Lease, LeaseState};
 use super::monitor::Gpus;
 use super::names::FileNames;
 use super::record::{Recorder, held};
-use super::trainer::Trainer;
+use super::trainer::{Trainer, TrainerRun};
 use super::{WorkerContext, explain, inputs, outputs};
 use crate::dataset;
 use crate::db::listen::Wakeups;
@@ -138,7 +138,8 @@ impl RunningAttempt<'_> {
         let output = directory.join("output");
         let kills_before = process::out_of_memory_kills();
         let settings = &self.context.settings;
-        let mut trainer = Trainer::start(settings, &directory, self.devices, self.token.attempt).map_err(|error| {
+        let run = TrainerRun { attempt: self.token.attempt, pause_after: claim.pause_after };
+        let mut trainer = Trainer::start(settings, &directory, self.devices, run).map_err(|error| {
             AttemptError::Failed(Failure { class: ErrorClass::Machine, message: format!("{error:#}") })
         })?;
         let (_, nothing) = mpsc::channel(1);

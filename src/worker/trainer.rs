@@ -117,6 +117,15 @@ pub(super) async fn probe(program: &Path, devices: &str) -> Result<(), String> {
     Err(if said.is_empty() { format!("it {end}") } else { format!("it {end}: {said}") })
 }
 
+/// What a trainer is told about its run beside the specification.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TrainerRun {
+    /// Number of the attempt.
+    pub(super) attempt: i32,
+    /// Epochs after which it stops as if paused; `None` to train to the end.
+    pub(super) pause_after: Option<i32>,
+}
+
 #[derive(Debug)]
 pub(super) struct Trainer {
     pub(super) child: Child,
@@ -135,7 +144,7 @@ impl Trainer {
         settings: &WorkerSettings,
         directory: &Path,
         devices: &[String],
-        attempt: i32,
+        TrainerRun { attempt, pause_after }: TrainerRun,
     ) -> anyhow::Result<Self> {
         let WorkerSettings { trainer: program, cache_dir, cache_mib, follow_links, .. } = settings;
         let mut command = process::command("KILL", program);
@@ -143,6 +152,9 @@ impl Trainer {
         command.args(["--events", "--supervised", "--device", &devices.join(","), "--attempt", &attempt.to_string()]);
         if let Some(threads) = threads_of(devices.len(), &settings.devices) {
             command.args(["--threads", &threads.to_string()]);
+        }
+        if let Some(epochs) = pause_after {
+            command.args(["--pause-after", &epochs.to_string()]);
         }
         if *follow_links {
             command.arg("--follow-links");

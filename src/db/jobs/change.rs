@@ -7,6 +7,7 @@ use super::{Change, Job, Refusal, Status};
 use crate::db::declined;
 use crate::db::events::{self, NewEvent};
 use crate::db::queue::fail_dependents;
+use crate::db::sweeps;
 use crate::spec::{JobSpec, TeacherSpec};
 
 /// Makes a change that a user asked for. Requests for one job are made in the order in which they lock its row.
@@ -34,6 +35,11 @@ async fn change_in(connection: &mut PgConnection, id: &str, change: Change) -> s
     {
         return Ok(Err(Refusal::Because(reason)));
     }
+    if change == Change::Resume
+        && let Some(reason) = waits_at_rung(connection, id).await?
+    {
+        return Ok(Err(Refusal::Because(reason)));
+    }
     set_status(connection, id, after, change == Change::Retry).await?;
     if after == Status::Queued {
         declined::forget_job(connection, id).await?;
@@ -43,7 +49,25 @@ async fn change_in(connection: &mut PgConnection, id: &str, change: Change) -> s
     if after.is_final() {
         fail_dependents(connection).await?;
     }
+    sweeps::settle(connection, id).await?;
     Ok(Ok(()))
+}
+
+/// Why a paused job is not for its user to resume: it waits for the others of its sweep.
+async fn waits_at_rung(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<String>> {
+    let query = sqlx::query!(
+        r#"select pause_after as "epochs!", sweep_id as "sweep!" from jobs
+           where id = $1 and sweep_id is not null and has_reached_rung(jobs)"#,
+        id,
+    );
+    let found = query.fetch_optional(connection).await?;
+    Ok(found.map(|row| {
+        format!(
+            "after {} epochs it waits to be compared with the other jobs of sweep {}, which resumes or drops it. Once it \
+             is dropped, a retry trains it to its end",
+            row.epochs, row.sweep
+        )
+    }))
 }
 
 /// The job's status, which stays as it is until the transaction ends.
@@ -54,8 +78,14 @@ pub(super) async fn lock(connection: &mut PgConnection, id: &str) -> sqlx::Resul
 }
 
 /// The lease stays as it is: no user gives a job to a worker or takes it away. A job that is retried may be started as
-/// many times as a new one, with its directory of data as it is now.
-async fn set_status(connection: &mut PgConnection, id: &str, status: Status, is_retry: bool) -> sqlx::Result<()> {
+/// many times as a new one, with its directory of data as it is now. It is compared again with the others of its sweep,
+/// unless that has dropped it: it then trains to its end.
+pub(in crate::db) async fn set_status(
+    connection: &mut PgConnection,
+    id: &str,
+    status: Status,
+    is_retry: bool,
+) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
         update jobs set
@@ -65,7 +95,13 @@ async fn set_status(connection: &mut PgConnection, id: &str, status: Status, is_
             error = case when $2 = 'queued' then null else error end,
             max_attempts = case when $4 then attempt + (spec ->> 'max_attempts')::integer else max_attempts end,
             uncounted = case when $4 then 0 else uncounted end,
-            dataset_fingerprint = case when $4 then null else dataset_fingerprint end
+            dataset_fingerprint = case when $4 then null else dataset_fingerprint end,
+            pause_after = case when $4 then (
+                select sweeps.rungs[sweeps.rung + 1]
+                from sweeps join sweep_combinations as own on own.sweep_id = sweeps.id
+                where sweeps.id = jobs.sweep_id and own.number = jobs.combination and own.dropped_rung is null
+                    and sweeps.status in ('running', 'paused') and sweeps.rung + 1 < cardinality(sweeps.rungs))
+                else pause_after end
         where id = $1
         "#,
         id,

@@ -41,6 +41,15 @@ pub struct NetworkNames<'a> {
     pub student: Option<&'a str>,
 }
 
+/// The place of a new job in a sweep.
+#[derive(Debug)]
+pub struct SweepMember<'a> {
+    pub sweep: &'a str,
+    pub combination: i32,
+    /// Epochs after which it is compared with the others; `None` if it trains to its end.
+    pub pause_after: Option<i32>,
+}
+
 /// The outcome of a request for a new job.
 #[derive(Debug)]
 pub enum Created {
@@ -70,7 +79,7 @@ fn new_id() -> String {
 pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
     loop {
         let mut transaction = pool.begin().await?;
-        match insert(&mut transaction, new).await {
+        match insert(&mut transaction, new, None).await {
             Ok(Some(job)) => {
                 transaction.commit().await?;
                 return Ok(Created::New(job));
@@ -89,7 +98,11 @@ pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
 }
 
 /// None if the idempotency key is taken.
-async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result<Option<Job>> {
+pub(in crate::db) async fn insert(
+    connection: &mut PgConnection,
+    new: &NewJob<'_>,
+    member: Option<&SweepMember<'_>>,
+) -> sqlx::Result<Option<Job>> {
     let NewJob { spec, submitted, idempotency, warnings, notes, dataset_fingerprint, dataset, networks, webhooks } =
         *new;
     let max_attempts = i32::try_from(spec.max_attempts).unwrap_or(i32::MAX);
@@ -99,12 +112,12 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
         r#"
         insert into jobs (id, name, spec, priority, labels, max_attempts, teacher_job, idempotency_key, request_sha256,
             submitted, spec_version, dataset_fingerprint, teacher_network, student_network, webhooks, dataset_id,
-            dataset_bytes)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11, $12, $13, $14, $15, $16, $17)
+            dataset_bytes, sweep_id, combination, pause_after)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
         on conflict (idempotency_key) do nothing
         returning id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress,
             teacher, result, error, worker, created_at, started_at, finished_at, teacher_network, student_network,
-            notes, webhooks
+            notes, webhooks, sweep_id as sweep
         "#,
         new_id(),
         spec.name,
@@ -123,6 +136,9 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
         webhooks,
         dataset.map(|dataset| dataset.id.as_str()),
         dataset.map(|dataset| dataset.unpacked_bytes),
+        member.map(|member| member.sweep),
+        member.map(|member| member.combination),
+        member.and_then(|member| member.pause_after),
     )
     .fetch_optional(&mut *connection)
     .await?;

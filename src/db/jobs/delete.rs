@@ -22,7 +22,7 @@ pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion
     Ok(Ok(files))
 }
 
-async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Result<(), Refusal>> {
+pub(in crate::db) async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Result<(), Refusal>> {
     let Some(status) = lock(connection, id).await? else { return Ok(Err(Refusal::Missing)) };
     if !status.is_final() {
         return Ok(Err(Refusal::NotWhile(status)));

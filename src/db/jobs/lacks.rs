@@ -21,6 +21,8 @@ pub enum WaitReason {
     Dataset,
     /// The workers that know it, with its devices and its data set, cannot run it; its history says why.
     Declined,
+    /// As many jobs of its sweep run as may run at the same time.
+    Sweep,
     /// Other jobs come first, or every worker is busy.
     Turn,
     /// A worker is free and is about to take it.

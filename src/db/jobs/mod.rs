@@ -30,8 +30,11 @@ use crate::spec::JobSpec;
 pub use amend::amend;
 pub use baselines::Baseline;
 pub use change::change;
-pub use create::{Created, NetworkNames, NewJob, create, find_by_key, network_of};
+pub(super) use change::set_status;
+pub(super) use create::insert;
+pub use create::{Created, NetworkNames, NewJob, SweepMember, create, find_by_key, network_of};
 pub use delete::delete;
+pub(super) use delete::delete_in;
 pub use speeds::{DeviceKind, ExportedMacs, MeasuredJob, measured};
 pub use status::{Change, Status};
 
@@ -62,6 +65,9 @@ pub struct Job {
     /// Names of the webhooks that are told of its end.
     #[serde(default)]
     pub webhooks: Vec<String>,
+    /// The sweep that it belongs to; null for a job of its own.
+    #[serde(default)]
+    pub sweep: Option<String>,
     /// How many times it was started.
     pub attempt: i32,
     /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of
@@ -108,6 +114,8 @@ pub struct Filter {
     pub statuses: Vec<Status>,
     /// Jobs with all of these labels.
     pub labels: BTreeMap<String, String>,
+    /// Jobs of this sweep.
+    pub sweep: Option<String>,
     /// Jobs older than this one.
     pub after: Option<String>,
 }
@@ -129,7 +137,8 @@ pub async fn list_where(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Job>>
         r#"
         select id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress, teacher,
             result, error, coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
-            created_at, started_at, finished_at, teacher_network, student_network, notes, webhooks
+            created_at, started_at, finished_at, teacher_network, student_network, notes, webhooks,
+            sweep_id as sweep
         from jobs where id = any($1) order by id desc
         "#,
         ids,
@@ -145,10 +154,12 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
         r#"
         select id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress, teacher,
             result, error, coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
-            created_at, started_at, finished_at, teacher_network, student_network, notes, webhooks
+            created_at, started_at, finished_at, teacher_network, student_network, notes, webhooks,
+            sweep_id as sweep
         from jobs
         where (cardinality($1::text[]) = 0 or status = any($1) or ('unknown' = any($1) and status <> all($5)))
             and ($2::jsonb = '{}' or labels @> $2) and ($3::text is null or id < $3)
+            and ($6::text is null or sweep_id = $6)
         order by id desc limit $4
         "#,
         &filter.statuses as &[Status],
@@ -156,6 +167,7 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
         filter.after,
         limit,
         &Status::ALL as &[Status],
+        filter.sweep,
     )
     .fetch_all(pool)
     .await

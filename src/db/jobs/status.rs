@@ -47,6 +47,8 @@ pub enum Change {
     FailForGood,
     /// Its trainer stopped as asked.
     Stopped,
+    /// Its trainer stopped where the job is compared with the others of its sweep.
+    RungReached,
     /// Its worker's lease ran out.
     LeaseExpired,
 }
@@ -108,12 +110,15 @@ impl Status {
             (Self::Running | Self::Pausing | Self::Cancelling, C::Succeed) => Some(Self::Succeeded),
             (Self::Running, C::FailForNow | C::LeaseExpired) => Some(Self::Queued),
             (Self::Pausing, C::FailForNow | C::Stopped | C::LeaseExpired) => Some(Self::Paused),
+            (Self::Running | Self::Pausing, C::RungReached) => Some(Self::Paused),
             (Self::Running | Self::Pausing, C::FailForGood) => Some(Self::Failed),
             // Its teacher will never come.
             (Self::Queued | Self::Paused, C::FailForGood) => Some(Self::Failed),
             // A worker that drains returns its job to the queue.
             (Self::Running, C::Stopped) => Some(Self::Queued),
-            (Self::Cancelling, C::Stopped | C::FailForNow | C::FailForGood | C::LeaseExpired) => Some(Self::Cancelled),
+            (Self::Cancelling, C::Stopped | C::RungReached | C::FailForNow | C::FailForGood | C::LeaseExpired) => {
+                Some(Self::Cancelled)
+            }
             _ => None,
         }
     }
@@ -165,15 +170,15 @@ mod tests {
     #[test]
     fn every_status_meets_every_change_as_decided() {
         let decided = "
-                        claim   cancel     pause   resume retry  succeed   for_now   for_good  stopped   lease
-            queued      running cancelled  paused  .      .      .         .         failed    .         .
-            running     .       cancelling pausing .      .      succeeded queued    failed    queued    queued
-            pausing     .       cancelling pausing .      .      succeeded paused    failed    paused    paused
-            paused      .       cancelled  paused  queued .      .         .         failed    .         .
-            cancelling  .       cancelling .       .      .      succeeded cancelled cancelled cancelled cancelled
-            succeeded   .       .          .       .      .      .         .         .         .         .
-            failed      .       .          .       .      queued .         .         .         .         .
-            cancelled   .       cancelled  .       .      queued .         .         .         .         .
+                        claim   cancel     pause   resume retry  succeed   for_now   for_good  stopped   lease     rung
+            queued      running cancelled  paused  .      .      .         .         failed    .         .         .
+            running     .       cancelling pausing .      .      succeeded queued    failed    queued    queued    paused
+            pausing     .       cancelling pausing .      .      succeeded paused    failed    paused    paused    paused
+            paused      .       cancelled  paused  queued .      .         .         failed    .         .         .
+            cancelling  .       cancelling .       .      .      succeeded cancelled cancelled cancelled cancelled cancelled
+            succeeded   .       .          .       .      .      .         .         .         .         .         .
+            failed      .       .          .       .      queued .         .         .         .         .         .
+            cancelled   .       cancelled  .       .      queued .         .         .         .         .         .
         ";
         let column = |change: Change| match change {
             Change::Claim => 1,
@@ -186,6 +191,7 @@ mod tests {
             Change::FailForGood => 8,
             Change::Stopped => 9,
             Change::LeaseExpired => 10,
+            Change::RungReached => 11,
         };
         let rows: Vec<Vec<&str>> = decided
             .lines()
@@ -204,7 +210,7 @@ mod tests {
         assert!(CHANGES.iter().all(|change| Status::Unknown.after(*change).is_none()));
     }
 
-    const CHANGES: [Change; 10] = [
+    const CHANGES: [Change; 11] = [
         Change::Claim,
         Change::Cancel,
         Change::Pause,
@@ -215,6 +221,7 @@ mod tests {
         Change::FailForGood,
         Change::Stopped,
         Change::LeaseExpired,
+        Change::RungReached,
     ];
 
     #[test]

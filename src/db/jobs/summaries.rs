@@ -76,6 +76,8 @@ pub struct SummaryQuery {
     pub words: Vec<String>,
     /// Jobs with any of these ids; every job if none.
     pub ids: Option<Vec<String>>,
+    /// Jobs of this sweep.
+    pub sweep: Option<String>,
     /// What to sort by. Jobs without such a value come last; of equals the newest comes first.
     pub sort: Sort,
     /// Whether the largest value comes first.
@@ -143,6 +145,8 @@ pub struct Summary {
     pub error: Option<String>,
     /// Name of the worker that holds it.
     pub worker: Option<String>,
+    /// The sweep that it belongs to; null for a job of its own.
+    pub sweep: Option<String>,
     /// When it was posted.
     pub created_at: DateTime<Utc>,
     /// When its first attempt began.
@@ -200,6 +204,7 @@ async fn page(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<(Vec<String>,
                 end as number_key
             from jobs
             where ($2::jsonb = '{}' or labels @> $2) and ($3::text[] is null or id = any($3))
+                and ($10::text is null or sweep_id = $10)
                 and (cardinality($4::text[]) = 0 or concat_ws(' ', id, name, method, teacher_architecture,
                     teacher_network, student_architecture, student_network, dataset, labels::text) ilike all($4))),
         page as (
@@ -227,6 +232,7 @@ async fn page(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<(Vec<String>,
         query.offset,
         query.limit,
         &Status::ALL as &[Status],
+        query.sweep,
     )
     .fetch_one(pool)
     .await?;
@@ -280,7 +286,7 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
             coalesce(job.result ->> 'teacher_top1', job.teacher ->> 'top1')::float8 as teacher_top1,
             job.error ->> 'class' as error, job.recipe, job.teacher_key,
             coalesce((select workers.name from workers where workers.id = job.worker), job.worker) as worker,
-            job.created_at, job.started_at, job.finished_at
+            job.created_at, job.started_at, job.finished_at, job.sweep_id
         from unnest($1::text[]) with ordinality as wanted (id, place) join jobs as job on job.id = wanted.id
         order by wanted.place
         "#,
@@ -290,8 +296,7 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
     .await?;
     let recipes: Vec<String> = rows.iter().filter_map(|row| row.recipe.clone()).collect();
     let baselines = Baselines::read(pool, Some(&recipes)).await?;
-    let mut curves = curves(pool, ids).await?;
-    let mut around = around(pool, ids).await?;
+    let (mut curves, mut around) = (curves(pool, ids).await?, around(pool, ids).await?);
     let mut waiting = waiting::waiting(pool, ids).await?;
     let summaries = rows.into_iter().map(|row| {
         let method = row.method.unwrap_or_default();
@@ -323,6 +328,7 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
             baseline: baseline.cloned(),
             error: row.error,
             worker: row.worker,
+            sweep: row.sweep_id,
             created_at: row.created_at,
             started_at: row.started_at,
             finished_at: row.finished_at,

@@ -13,6 +13,7 @@ use super::speeds::DeviceKind;
 use super::status::Status;
 use crate::db::interval;
 use crate::db::workers::ALIVE_FOR;
+use crate::text::counted;
 
 pub use super::lacks::{Lack, Needs, WaitReason};
 
@@ -43,6 +44,8 @@ struct QueuedJob {
     until_due: f64,
     error: Option<String>,
     teacher: Option<WaitedFor>,
+    /// Most jobs of its sweep that run at the same time, if that many do.
+    full_sweep: Option<i32>,
     dataset: Option<String>,
     /// Bytes of its uploaded data set.
     dataset_bytes: Option<i64>,
@@ -98,7 +101,8 @@ async fn queued(connection: &mut PgConnection, ids: &[String], tolerated: &str) 
             fleet.stopped_because as "stopped_because?", fleet.knowing as "knowing!",
             fleet.most_devices as "most_devices!", fleet.with_devices as "with_devices!",
             fleet.with_name as "with_name!", fleet.with_dataset as "with_dataset!", fleet.willing as "willing!",
-            fleet.stopped_able_because as "stopped_able_because?"
+            fleet.stopped_able_because as "stopped_able_because?",
+            (select max_parallel from sweeps where sweeps.id = job.sweep_id and is_full(sweeps)) as full_sweep
         from jobs as job left join jobs as teacher on teacher.id = job.teacher_job and teacher.status <> 'succeeded',
             lateral workers_for(
                 job.id, job.devices, job.spec_version, job.dataset, job.dataset_fingerprint, job.dataset_bytes,
@@ -125,6 +129,7 @@ async fn queued(connection: &mut PgConnection, ids: &[String], tolerated: &str) 
             status,
             seconds_left: row.seconds_left,
         }),
+        full_sweep: row.full_sweep,
         dataset: row.dataset,
         dataset_bytes: row.dataset_bytes,
         workers: Workers {
@@ -158,6 +163,7 @@ async fn order(pool: &PgPool, fleet: &Fleet) -> sqlx::Result<HashMap<String, (i6
         where job.status = 'queued' and job.run_after <= now()
             and (job.teacher_job is null or teacher.status = 'succeeded')
             and able.workers is not null
+            and not exists (select from sweeps where sweeps.id = job.sweep_id and is_full(sweeps))
         order by job.priority desc, job.id limit $2
         "#,
         interval(ALIVE_FOR),
@@ -190,6 +196,14 @@ fn of(job: &QueuedJob, order: &HashMap<String, (i64, Option<f64>)>) -> Waiting {
     }
     if let Some(Lack { reason, detail }) = job.lack() {
         return plain(reason, detail, None);
+    }
+    if let Some(most) = job.full_sweep {
+        let jobs = counted(most.unsigned_abs(), "job", "jobs");
+        return plain(
+            WaitReason::Sweep,
+            format!("its sweep runs at most {jobs} at the same time (max_parallel)"),
+            None,
+        );
     }
     let Some(&(place, start)) = order.get(&job.id) else {
         return plain(WaitReason::Turn, format!("more than {LOOKED_AT} jobs are ahead of it"), None);

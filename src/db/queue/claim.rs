@@ -10,6 +10,7 @@ use crate::db::declined;
 use crate::db::events::{self, NewEvent};
 use crate::db::interval;
 use crate::db::jobs::{Change, Status};
+use crate::db::sweeps;
 use crate::db::workers::ALIVE_FOR;
 use crate::spec::JobSpec;
 
@@ -25,6 +26,8 @@ pub struct Claim {
     pub dataset_fingerprint: Option<String>,
     /// The id of its uploaded data set; `None` for a directory.
     pub dataset_id: Option<String>,
+    /// Epochs after which it stops, to be compared with the others of its sweep.
+    pub pause_after: Option<i32>,
 }
 
 /// A worker's devices.
@@ -59,6 +62,8 @@ pub async fn claim(
         match claim_next(pool, worker, capacity, lease).await? {
             Next::Nothing => return Ok(None),
             Next::Claimed(claim) => return Ok(Some(*claim)),
+            // Another worker took one of its jobs at the same time. Its other jobs are left out now.
+            Next::FullSweep => {}
             Next::Unreadable { job, reason } => set_aside(pool, &job, worker, &reason).await?,
         }
     }
@@ -68,6 +73,8 @@ pub async fn claim(
 enum Next {
     Nothing,
     Claimed(Box<Claim>),
+    /// It is still queued: as many jobs of its sweep run as may run at the same time.
+    FullSweep,
     /// It is still queued.
     Unreadable {
         job: String,
@@ -87,6 +94,12 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
         transaction.commit().await?;
         return Ok(Next::Nothing);
     };
+    if let Some(sweep) = &job.sweep_id
+        && sweeps::exceeds_limit(&mut transaction, sweep).await?
+    {
+        transaction.rollback().await?;
+        return Ok(Next::FullSweep);
+    }
     let (spec, checkpoint) = match read(&job.spec, job.checkpoint) {
         Ok(read) => read,
         Err(reason) => {
@@ -97,8 +110,9 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
     let token = FencingToken { job: job.id, attempt: job.attempt, worker: worker.to_owned(), claim: id };
     begin_attempt(&mut transaction, &token, running).await?;
     transaction.commit().await?;
-    let (dataset_fingerprint, dataset_id) = (job.dataset_fingerprint, job.dataset_id);
-    Ok(Next::Claimed(Box::new(Claim { token, spec, checkpoint, dataset_fingerprint, dataset_id })))
+    let (dataset_fingerprint, dataset_id, pause_after) = (job.dataset_fingerprint, job.dataset_id, job.pause_after);
+    let claim = Claim { token, spec, checkpoint, dataset_fingerprint, dataset_id, pause_after };
+    Ok(Next::Claimed(Box::new(claim)))
 }
 
 /// What a claim needs of a job's row.
@@ -109,6 +123,8 @@ struct ClaimedRow {
     checkpoint: Option<Value>,
     dataset_fingerprint: Option<String>,
     dataset_id: Option<String>,
+    sweep_id: Option<String>,
+    pause_after: Option<i32>,
 }
 
 /// Gives the next job to a worker, or reserves the worker's free devices for it.
@@ -123,12 +139,15 @@ async fn take(
     sqlx::query_as!(
         ClaimedRow,
         r#"
-        with next as (
+        with full_sweeps as materialized (
+            select id from sweeps where status = 'running' and max_parallel is not null and is_full(sweeps)),
+        next as (
             select job.id, job.devices <= $4 as fits
             from jobs as job left join jobs as teacher on teacher.id = job.teacher_job
             where job.status = 'queued' and job.run_after <= now()
                 and (job.teacher_job is null or teacher.status = 'succeeded')
                 and job.devices <= $3 and job.spec_version <= $7
+                and (job.sweep_id is null or job.sweep_id not in (select id from full_sweeps))
                 and not exists (
                     select from workers as me where me.id = $1
                         and not has_data(me, job.dataset, job.dataset_fingerprint, job.dataset_bytes))
@@ -155,7 +174,7 @@ async fn take(
             lease_expires_at = now() + $2, lease_renewed_at = now(), started_at = coalesce(started_at, now()),
             error = null
         from next where jobs.id = next.id and next.fits
-        returning jobs.id, attempt, spec, checkpoint, dataset_fingerprint, dataset_id
+        returning jobs.id, attempt, spec, checkpoint, dataset_fingerprint, dataset_id, sweep_id, pause_after
         "#,
         worker,
         interval(lease),

@@ -12,9 +12,10 @@ use crate::db::attempts::{self, AttemptOutcome};
 use crate::db::declined;
 use crate::db::events::{self, NewEvent};
 use crate::db::jobs::{Change, Status};
+use crate::db::sweeps;
 use crate::db::{LONGEST_MESSAGE, interval, storable};
 use crate::protocol::{ErrorClass, Failure, Outcome};
-use crate::text::shortened;
+use crate::text::{counted, shortened};
 
 /// Makes the attempt's files the job's, and ends the job: all of it or nothing. False if the attempt holds the job no
 /// longer.
@@ -37,6 +38,7 @@ pub async fn publish(pool: &PgPool, write: &Write, outcome: &Outcome, published:
         let next = next(job.status, Change::Succeed);
         release(&mut job.transaction, id, Release::to(next, message)).await?;
         attempts::end(&mut job.transaction, id, AttemptOutcome::Succeeded, true).await?;
+        sweeps::settle(&mut job.transaction, id).await?;
         Ok(next)
     });
     Ok(written.await?.is_some())
@@ -50,23 +52,31 @@ pub async fn fail(pool: &PgPool, write: &Write, failure: &Failure) -> sqlx::Resu
         if next.is_final() {
             fail_dependents(&mut job.transaction).await?;
         }
+        sweeps::settle(&mut job.transaction, &job.token.job).await?;
         Ok(next)
     })
     .await
 }
 
-/// Ends an attempt whose trainer stopped as asked, or whose worker shuts down. Returns the job's new status; none if
-/// the attempt holds the job no longer.
+/// Ends an attempt whose trainer stopped as asked or where its sweep compares jobs, or whose worker shuts down. Returns
+/// the job's new status; none if the attempt holds the job no longer.
 pub async fn stopped(pool: &PgPool, write: &Write) -> sqlx::Result<Option<Status>> {
     HeldJob::change(pool, write, async |job| {
         let id = &job.token.job;
-        let next = next(job.status, Change::Stopped);
-        let message = match next {
-            Status::Queued => "the worker was stopped; the job goes on from its checkpoint",
-            Status::Paused => "paused",
-            _ => "cancelled",
+        let rung = rung_reached(&mut job.transaction, id).await?;
+        let next = next(job.status, if rung.is_some() { Change::RungReached } else { Change::Stopped });
+        let message = match (next, rung) {
+            (Status::Queued, _) => "the worker was stopped; the job goes on from its checkpoint".to_owned(),
+            (Status::Paused, Some(epochs)) => {
+                format!(
+                    "waits after {} for the other jobs of its sweep",
+                    counted(epochs.unsigned_abs(), "epoch", "epochs")
+                )
+            }
+            (Status::Paused, None) => "paused".to_owned(),
+            _ => "cancelled".to_owned(),
         };
-        release(&mut job.transaction, id, Release::to(next, message.to_owned())).await?;
+        release(&mut job.transaction, id, Release::to(next, message)).await?;
         attempts::end(&mut job.transaction, id, AttemptOutcome::Stopped, false).await?;
         if next.is_final() {
             fail_dependents(&mut job.transaction).await?;
@@ -76,9 +86,16 @@ pub async fn stopped(pool: &PgPool, write: &Write) -> sqlx::Result<Option<Status
                 .execute(&mut *job.transaction)
                 .await?;
         }
+        sweeps::settle(&mut job.transaction, id).await?;
         Ok(next)
     })
     .await
+}
+
+/// The epochs after which a job is compared with the others of its sweep, if it has saved the state after them.
+async fn rung_reached(connection: &mut PgConnection, job: &str) -> sqlx::Result<Option<i32>> {
+    let query = sqlx::query_scalar!("select pause_after from jobs where id = $1 and has_reached_rung(jobs)", job);
+    Ok(query.fetch_optional(connection).await?.flatten())
 }
 
 /// Most failures of a job since it was posted or retried that do not count as attempts.
@@ -224,9 +241,14 @@ mod tests {
     #[test]
     fn every_end_of_an_attempt_is_allowed_while_a_worker_holds_the_job() {
         for status in [Status::Running, Status::Pausing, Status::Cancelling] {
-            for change in
-                [Change::Succeed, Change::FailForNow, Change::FailForGood, Change::Stopped, Change::LeaseExpired]
-            {
+            for change in [
+                Change::Succeed,
+                Change::FailForNow,
+                Change::FailForGood,
+                Change::Stopped,
+                Change::RungReached,
+                Change::LeaseExpired,
+            ] {
                 assert!(Status::ALL.contains(&next(status, change)));
             }
         }

@@ -6,14 +6,15 @@ use sqlx::{PgConnection, PgPool};
 
 use super::finish::{Release, fail_attempt, next, release};
 use crate::db::jobs::{Change, Status};
+use crate::db::sweeps;
 use crate::db::workers;
 use crate::protocol::{ErrorClass, Failure};
 
 /// Longest pause between two looks at the queue.
 const LONGEST_PAUSE: f64 = 3600.0;
 
-/// Ends the attempts whose lease has run out, fails jobs whose teacher will never come, and deletes workers that are
-/// gone. Returns the number of jobs.
+/// Ends the attempts whose lease has run out, fails jobs whose teacher will never come, goes on with sweeps that nobody
+/// else has gone on with, and deletes workers that are gone. Returns the number of jobs.
 pub async fn rescue_expired(pool: &PgPool) -> sqlx::Result<u64> {
     let mut transaction = pool.begin().await?;
     let expired = sqlx::query!(
@@ -32,6 +33,7 @@ pub async fn rescue_expired(pool: &PgPool) -> sqlx::Result<u64> {
         fail_attempt(&mut transaction, &job.id, job.status, job.attempt, &failure).await?;
     }
     let orphans = fail_dependents(&mut transaction).await?;
+    sweeps::settle_all(&mut transaction).await?;
     workers::forget_dead(&mut transaction).await?;
     transaction.commit().await?;
     Ok(expired.len() as u64 + orphans)

@@ -47,6 +47,8 @@ pub struct SummariesParameters {
     #[serde(default)]
     #[param(max_items = 100)]
     id: Vec<String>,
+    /// Only jobs of this sweep.
+    sweep: Option<String>,
     /// What to sort by. Jobs without that value come last.
     #[param(inline, default = "created")]
     sort: Option<Sort>,
@@ -93,7 +95,7 @@ pub async fn list(
     State(state): State<AppState>,
     Query(parameters): Query<SummariesParameters>,
 ) -> Result<Json<Summaries>, ApiError> {
-    let SummariesParameters { status: statuses, label, q, id, sort, order, offset, limit } = parameters;
+    let SummariesParameters { status: statuses, label, q, id, sweep, sort, order, offset, limit } = parameters;
     let words = words(q)?;
     if id.len() > MOST_IDS {
         return Err(ApiError::malformed(format!("query parameters: id: at most {MOST_IDS} are allowed")));
@@ -109,6 +111,7 @@ pub async fn list(
         labels,
         words,
         ids: Some(id).filter(|ids| !ids.is_empty()),
+        sweep,
         sort: sort.unwrap_or_default(),
         is_descending: order != Some(SortDirection::Asc),
         offset: offset.unwrap_or(0),

@@ -157,6 +157,8 @@ pub struct JobsParameters {
     /// Only jobs with this label, as `key:value`. Can be repeated.
     #[serde(default)]
     label: Vec<String>,
+    /// Only jobs of this sweep.
+    sweep: Option<String>,
     /// Most entries to return.
     #[serde(default, deserialize_with = "whole::<1, 100, _>")]
     #[param(minimum = 1, maximum = 100, default = 20)]
@@ -172,7 +174,7 @@ pub async fn list(
     State(state): State<AppState>,
     Query(parameters): Query<JobsParameters>,
 ) -> Result<Json<Page<Job>>, ApiError> {
-    let JobsParameters { status: statuses, label, limit, after } = parameters;
+    let JobsParameters { status: statuses, label, sweep, limit, after } = parameters;
     let Some(labels) = labels(label)? else {
         return Ok(Json(Page::new(Vec::new(), 0, |job: &Job| job.id.clone())));
     };
@@ -182,7 +184,7 @@ pub async fn list(
         return Err(ApiError::malformed("query parameters: after: expected the next of a page of this list"));
     }
     let limit = limit.unwrap_or(20);
-    let jobs = db::jobs::list(&state.pool, &Filter { statuses, labels, after }, limit + 1).await?;
+    let jobs = db::jobs::list(&state.pool, &Filter { statuses, labels, sweep, after }, limit + 1).await?;
     Ok(Json(Page::new(jobs, limit, |job| job.id.clone())))
 }
 

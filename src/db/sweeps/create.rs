@@ -1,0 +1,120 @@
+//! New sweeps.
+
+use serde_json::{Value, json};
+use sqlx::{PgConnection, PgPool};
+
+use crate::db::jobs::{NewJob, SweepMember, insert};
+use crate::sweep::{Axis, Strategy};
+
+/// What a new sweep is made of.
+#[derive(Debug)]
+pub struct NewSweep<'a> {
+    pub name: &'a str,
+    /// The JSON document that was sent.
+    pub submitted: &'a str,
+    pub axes: &'a [Axis],
+    pub seeds: u32,
+    pub strategy: &'a Strategy,
+    pub max_parallel: Option<u32>,
+    /// The idempotency key, and the SHA-256 of the bytes that were sent with it, in hexadecimal.
+    pub idempotency: Option<(&'a str, &'a str)>,
+    /// Number and settings of each combination.
+    pub combinations: Vec<(i32, Value)>,
+    /// The jobs in the order in which they shall run, each with the number of its combination.
+    pub jobs: Vec<(i32, NewJob<'a>)>,
+}
+
+/// The outcome of a request for a new sweep.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Created {
+    /// Its id. The jobs are queued.
+    New(String),
+    /// The key came with these bytes before: the id of its sweep.
+    Replay(String),
+    /// The key came with other bytes before, for the sweep of this id.
+    KeyTaken(String),
+    /// A checkpoint, a data set or a teacher's job that a job names was deleted meanwhile.
+    NeedsGone,
+}
+
+/// Stores a sweep with all of its jobs, or nothing.
+pub async fn create(pool: &PgPool, new: &NewSweep<'_>) -> sqlx::Result<Created> {
+    loop {
+        let mut transaction = pool.begin().await?;
+        match insert_all(&mut transaction, new).await {
+            Ok(Some(id)) => {
+                transaction.commit().await?;
+                return Ok(Created::New(id));
+            }
+            Ok(None) => {}
+            Err(sqlx::Error::Database(error)) if error.is_foreign_key_violation() => return Ok(Created::NeedsGone),
+            Err(error) => return Err(error),
+        }
+        drop(transaction);
+        // The key's sweep was committed before the insertion gave up, so it is there, unless it was deleted since.
+        let (key, sha256) = new.idempotency.expect("only a key can be taken");
+        if let Some(created) = find_by_key(pool, key, sha256).await? {
+            return Ok(created);
+        }
+    }
+}
+
+/// None if the idempotency key is taken.
+async fn insert_all(connection: &mut PgConnection, new: &NewSweep<'_>) -> sqlx::Result<Option<String>> {
+    let id = format!("swp_{}", ulid::Ulid::generate());
+    let (rungs, keep): (Vec<i32>, f64) = match new.strategy {
+        Strategy::Halving { rungs, keep } => (rungs.iter().map(|epochs| whole(*epochs)).collect(), *keep),
+        Strategy::Grid | Strategy::Random { .. } => (Vec::new(), 1.0),
+    };
+    let inserted = sqlx::query!(
+        "insert into sweeps (id, name, submitted, axes, seeds, strategy, max_parallel, rungs, keep, idempotency_key,
+            request_sha256)
+         values ($1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8, $9, $10, $11) on conflict (idempotency_key) do nothing",
+        id,
+        new.name,
+        new.submitted,
+        json!(new.axes).to_string(),
+        whole(new.seeds),
+        json!(new.strategy),
+        new.max_parallel.map(whole),
+        &rungs,
+        keep,
+        new.idempotency.map(|(key, _)| key),
+        new.idempotency.map(|(_, sha256)| sha256),
+    )
+    .execute(&mut *connection)
+    .await?;
+    if inserted.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let numbers: Vec<i32> = new.combinations.iter().map(|(number, _)| *number).collect();
+    let settings: Vec<String> = new.combinations.iter().map(|(_, settings)| settings.to_string()).collect();
+    sqlx::query!(
+        "insert into sweep_combinations (sweep_id, number, settings)
+         select $1, number, settings::json from unnest($2::integer[], $3::text[]) as new (number, settings)",
+        id,
+        &numbers,
+        &settings,
+    )
+    .execute(&mut *connection)
+    .await?;
+    // After the last but one rung nothing is compared.
+    let pause_after = rungs.split_last().and_then(|(_, before)| before.first().copied());
+    for (combination, job) in &new.jobs {
+        let member = SweepMember { sweep: &id, combination: *combination, pause_after };
+        insert(connection, job, Some(&member)).await?;
+    }
+    Ok(Some(id))
+}
+
+fn whole(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// What an idempotency key was used for, if it was.
+pub async fn find_by_key(pool: &PgPool, key: &str, sha256: &str) -> sqlx::Result<Option<Created>> {
+    let query = sqlx::query!("select id, request_sha256 from sweeps where idempotency_key = $1", key);
+    let Some(found) = query.fetch_optional(pool).await? else { return Ok(None) };
+    let is_same = found.request_sha256.as_deref() == Some(sha256);
+    Ok(Some(if is_same { Created::Replay(found.id) } else { Created::KeyTaken(found.id) }))
+}

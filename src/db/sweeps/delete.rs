@@ -1,0 +1,55 @@
+//! Deletes sweeps that have ended, with their jobs.
+
+use sqlx::{PgConnection, PgPool};
+
+use super::SweepRefusal;
+use super::change::lock_all;
+use crate::artifacts::keys;
+use crate::db::file_deletions::{self, FileDeletion};
+use crate::db::jobs::{Refusal, delete_in};
+
+/// A job that is gone, and its files, which are left to remove.
+#[derive(Debug)]
+pub struct DeletedJob {
+    pub id: String,
+    pub files: FileDeletion,
+}
+
+/// Deletes a sweep and its jobs, all or none. Returns what is left to do.
+pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<Vec<DeletedJob>, SweepRefusal>> {
+    let mut transaction = pool.begin().await?;
+    let deleted = delete_all(&mut transaction, id).await?;
+    match deleted {
+        Ok(_) => transaction.commit().await?,
+        Err(_) => transaction.rollback().await?,
+    }
+    Ok(deleted)
+}
+
+async fn delete_all(connection: &mut PgConnection, id: &str) -> sqlx::Result<Result<Vec<DeletedJob>, SweepRefusal>> {
+    let Some((_, jobs)) = lock_all(connection, id).await? else { return Ok(Err(SweepRefusal::Missing)) };
+    let unfinished: Vec<_> = jobs.iter().filter(|job| !job.status.is_final()).collect();
+    if let Some(first) = unfinished.first() {
+        return Ok(Err(SweepRefusal::Because(format!(
+            "{} of its jobs are not finished, such as {}, which is {}: cancel it first",
+            unfinished.len(),
+            first.id,
+            first.status.name()
+        ))));
+    }
+    let mut deleted = Vec::new();
+    for job in jobs {
+        match delete_in(connection, &job.id).await? {
+            Ok(()) => {}
+            Err(Refusal::Because(reason)) => {
+                return Ok(Err(SweepRefusal::Because(format!("job {}: {reason}", job.id))));
+            }
+            Err(other) => unreachable!("a finished job that is locked: {other:?}"),
+        }
+        let files = FileDeletion { key: keys::job(&job.id), is_directory: true };
+        file_deletions::decide(connection, &files).await?;
+        deleted.push(DeletedJob { id: job.id, files });
+    }
+    sqlx::query!("delete from sweeps where id = $1", id).execute(connection).await?;
+    Ok(Ok(deleted))
+}

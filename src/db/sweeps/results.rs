@@ -1,0 +1,159 @@
+//! What came of a sweep: its combinations with the accuracies of their jobs.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::PgPool;
+use utoipa::ToSchema;
+
+use crate::db::jobs::Status;
+
+/// A combination of settings, over all of its seeds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CombinationResult {
+    /// Number within the sweep, from 1.
+    pub number: i32,
+    /// The value of each axis, by the axis' pointer.
+    #[schema(value_type = std::collections::BTreeMap<String, Value>)]
+    pub settings: Value,
+    /// Place among the combinations, from 1: first those that were not dropped, then those that were dropped later; by
+    /// mean top-1 among these. Null before the first evaluation.
+    pub rank: Option<i64>,
+    /// Mean over the seeds of the best top-1 accuracy so far, in percent. Jobs that failed do not count.
+    pub top1: Option<f64>,
+    /// Its standard deviation (of the sample); null for a single seed.
+    pub deviation: Option<f64>,
+    /// Number of jobs in the mean, without copies.
+    pub n: i64,
+    /// How many more there are that have the seed and the student of one of these, byte for byte: they count once.
+    pub copies: i64,
+    /// The best of these accuracies, in percent.
+    pub best: Option<f64>,
+    /// Seconds for which devices were held for its jobs.
+    pub cost_seconds: f64,
+    /// Epochs after which it was dropped; null while it was not.
+    pub dropped_after: Option<i32>,
+    /// What it was compared by at each rung.
+    pub rungs: Vec<RungResult>,
+    /// Its jobs, by seed.
+    pub jobs: Vec<MemberJob>,
+}
+
+/// A combination at a rung.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RungResult {
+    /// Epochs after which it was compared.
+    pub epochs: i32,
+    /// Mean over the seeds of the best top-1 accuracy up to there, in percent; null if no job got there.
+    pub top1: Option<f64>,
+    /// Its standard deviation (of the sample); null for fewer than two seeds.
+    pub deviation: Option<f64>,
+    /// Number of jobs that got there.
+    pub jobs: i32,
+    /// Whether it went on.
+    pub kept: bool,
+}
+
+/// A job of a combination.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MemberJob {
+    /// The job.
+    pub id: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Where it is in its life.
+    pub status: Status,
+    /// Best top-1 accuracy of its evaluations so far, in percent.
+    pub best_top1: Option<f64>,
+    /// Part of its training that is done, from 0 to 1.
+    pub fraction: Option<f64>,
+}
+
+/// The combinations of a sweep, the best first. `rungs` are its epochs.
+pub async fn results(pool: &PgPool, sweep: &str, rungs: &[i32]) -> sqlx::Result<Vec<CombinationResult>> {
+    let rows = sqlx::query!(
+        r#"
+        with runs as (
+            select combination, min(best_top1) as top1, count(*) - 1 as copies
+            from jobs where sweep_id = $1 and best_top1 is not null and status <> 'failed'
+            group by combination, spec #> '{training,seed}', coalesce(result #>> '{student,sha256}', id)),
+        pooled as (
+            select combination, avg(top1) as top1, stddev_samp(top1) as deviation, count(*) as n,
+                sum(copies)::bigint as copies, max(top1) as best
+            from runs group by combination),
+        costs as (
+            select jobs.combination, sum(jobs.devices
+                * extract(epoch from coalesce(attempts.ended_at, now()) - attempts.started_at))::float8 as seconds
+            from jobs join attempts on attempts.job_id = jobs.id where jobs.sweep_id = $1 group by jobs.combination)
+        select number, settings, dropped_rung, pooled.top1 as "top1?", pooled.deviation as "deviation?",
+            coalesce(pooled.n, 0) as "n!", coalesce(pooled.copies, 0) as "copies!", pooled.best as "best?",
+            coalesce(costs.seconds, 0) as "cost_seconds!"
+        from sweep_combinations left join pooled on pooled.combination = number
+            left join costs on costs.combination = number
+        where sweep_id = $1
+        order by dropped_rung desc nulls first, pooled.top1 desc nulls last, number
+        "#,
+        sweep,
+    )
+    .fetch_all(pool)
+    .await?;
+    let (mut jobs, mut decisions) = (members(pool, sweep).await?, decisions(pool, sweep, rungs).await?);
+    let epochs_of = |rung: i32| usize::try_from(rung).ok().and_then(|rung| rungs.get(rung).copied());
+    let results = (1..).zip(rows).map(|(place, row)| CombinationResult {
+        number: row.number,
+        settings: row.settings,
+        rank: row.top1.map(|_| place),
+        top1: row.top1,
+        deviation: row.deviation,
+        n: row.n,
+        copies: row.copies,
+        best: row.best,
+        cost_seconds: row.cost_seconds,
+        dropped_after: row.dropped_rung.and_then(epochs_of),
+        rungs: decisions.remove(&row.number).unwrap_or_default(),
+        jobs: jobs.remove(&row.number).unwrap_or_default(),
+    });
+    Ok(results.collect())
+}
+
+/// The jobs of each combination, by seed.
+async fn members(pool: &PgPool, sweep: &str) -> sqlx::Result<HashMap<i32, Vec<MemberJob>>> {
+    let rows = sqlx::query!(
+        r#"
+        select combination as "combination!", id, status as "status: Status", best_top1,
+            coalesce((spec #>> '{training,seed}')::bigint, 0) as "seed!",
+            case when status = 'succeeded' then 1 else (progress ->> 'fraction')::float8 end as fraction
+        from jobs where sweep_id = $1 and combination is not null
+        order by combination, (spec #>> '{training,seed}')::bigint, id
+        "#,
+        sweep,
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut members: HashMap<i32, Vec<MemberJob>> = HashMap::new();
+    for row in rows {
+        let seed = row.seed.unsigned_abs();
+        let job = MemberJob { id: row.id, seed, status: row.status, best_top1: row.best_top1, fraction: row.fraction };
+        members.entry(row.combination).or_default().push(job);
+    }
+    Ok(members)
+}
+
+/// What each combination was compared by, rung by rung.
+async fn decisions(pool: &PgPool, sweep: &str, rungs: &[i32]) -> sqlx::Result<HashMap<i32, Vec<RungResult>>> {
+    let rows = sqlx::query!(
+        "select rung, combination, top1, deviation, jobs, kept from sweep_rungs where sweep_id = $1 order by rung",
+        sweep,
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut decisions: HashMap<i32, Vec<RungResult>> = HashMap::new();
+    for row in rows {
+        let Some(epochs) = usize::try_from(row.rung).ok().and_then(|rung| rungs.get(rung)) else { continue };
+        let result =
+            RungResult { epochs: *epochs, top1: row.top1, deviation: row.deviation, jobs: row.jobs, kept: row.kept };
+        decisions.entry(row.combination).or_default().push(result);
+    }
+    Ok(decisions)
+}
