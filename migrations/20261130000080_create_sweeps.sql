@@ -12,6 +12,7 @@ create table sweeps (
     rungs integer[] not null default '{}',  -- epochs after which jobs are compared; the last is the end of training
     keep double precision not null default 1,  -- part of the combinations that goes on after a rung
     rung integer not null default 0,      -- rungs that have been decided on
+    warnings text[] not null default '{}',  -- what was left out or may not be intended
     idempotency_key text unique,
     request_sha256 text,                  -- of the body sent with the key
     created_at timestamptz not null default now(),

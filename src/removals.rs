@@ -53,6 +53,17 @@ pub async fn start_of_job(pool: &PgPool, artifacts: &Store, job: String, files: 
     let _ = tokio::time::timeout(PATIENCE, removal).await;
 }
 
+/// The same for several deleted jobs, one after the other: each may have many points.
+pub async fn start_of_jobs(pool: &PgPool, artifacts: &Store, jobs: Vec<(String, FileDeletion)>) {
+    let (pool, artifacts) = (pool.clone(), artifacts.clone());
+    let removal = tokio::spawn(async move {
+        for (job, files) in jobs {
+            tokio::join!(try_to(&pool, &artifacts, &files), try_to_finish(&pool, &job));
+        }
+    });
+    let _ = tokio::time::timeout(PATIENCE, removal).await;
+}
+
 async fn try_to_finish(pool: &PgPool, job: &str) -> bool {
     let outcome = deleted_jobs::finish(pool, job).await;
     if let Err(error) = &outcome {

@@ -210,6 +210,7 @@ pub struct Id<K>(pub String, std::marker::PhantomData<K>);
 
 pub type JobId = Id<JobIds>;
 pub type CheckpointId = Id<CheckpointIds>;
+pub type SweepId = Id<SweepIds>;
 
 /// The form of a resource's ids.
 pub trait IdKind {
@@ -230,6 +231,18 @@ impl IdKind for JobIds {
     const FORM: &'static str = "26 capital letters and digits";
     fn is_tail(tail: &str) -> bool {
         tail.len() == 26 && tail.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct SweepIds;
+
+impl IdKind for SweepIds {
+    const NAME: &'static str = "sweep";
+    const PREFIX: &'static str = "swp_";
+    const FORM: &'static str = JobIds::FORM;
+    fn is_tail(tail: &str) -> bool {
+        JobIds::is_tail(tail)
     }
 }
 

@@ -38,6 +38,7 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
     ),
     tags(
         (name = "jobs", description = "Post a job and watch it train"),
+        (name = "sweeps", description = "Sets of jobs that differ in a few settings"),
         (name = "artifacts", description = "Download the student and its report"),
         (name = "checkpoints", description = "Upload a teacher or a student to start from"),
         (name = "datasets", description = "Upload data sets, and look at them"),

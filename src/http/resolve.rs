@@ -14,13 +14,14 @@ use super::dataset_facts::{self, DatasetFacts};
 use super::error::ApiError;
 use super::estimate::{Costs, ImageCounts, Memory, NetworkCost, Time};
 use super::extract::fault;
+use super::measurements::Measurements;
 use super::networks::{self, Found};
 use crate::architecture::{self, Architecture};
 use crate::class_order::{self, ClassOrder};
 use crate::db;
 use crate::db::datasets::StoredDataset;
+use crate::db::jobs::NetworkNames;
 use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
-use crate::db::jobs::{DeviceKind, NetworkNames};
 use crate::db::latencies::NetworkKey;
 use crate::spec::{
     self, DatasetName, Defaults, DistillationSpec, ExportedNetwork, Fault, JobSpec, Request, TrainingSpec,
@@ -209,15 +210,14 @@ impl Resolved {
 
     /// The student's network as far as its speed is concerned, and its number of classes.
     pub fn student_network(&self) -> (NetworkKey, u32) {
-        let Self { spec, exported, dataset, .. } = self;
-        let student = JobNetwork::new(spec.student.architecture.as_deref(), exported.student.as_ref());
+        let student = &self.spec.student;
         let network = NetworkKey {
-            architecture: spec.student.architecture.clone(),
-            checkpoint: spec.student.checkpoint.clone().filter(|_| spec.student.architecture.is_none()),
-            image_size: spec.dataset.image_size,
-            parameters: student.cost(dataset.classes, spec.dataset.image_size).parameters,
+            architecture: student.architecture.clone(),
+            checkpoint: student.checkpoint.clone().filter(|_| student.architecture.is_none()),
+            image_size: self.spec.dataset.image_size,
+            parameters: self.costs().student.parameters,
         };
-        (network, dataset.classes)
+        (network, self.dataset.classes)
     }
 
     /// The warnings that the job's history begins with. A dry run has more: the trainer will say the others.
@@ -260,46 +260,75 @@ impl Resolved {
     /// # Errors
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
-        let prospects = self.later_prospects(state).await?;
-        let Self {
-            spec, exported, dataset, prospects: earlier, waits, notes, chosen, published, new_classifier, ..
-        } = self;
-        let prospects = prospects.unwrap_or(earlier);
+        let later = self.later_prospects(state).await?;
+        let prospects = later.as_ref().unwrap_or(&self.prospects);
         // For dry runs only: a job says what it waits for as long as it waits.
-        let no_worker = prospects.lack.as_ref().filter(|_| waits.is_none()).map(Lack::warning);
-        let DatasetFacts { classes, train_images, eval_images, notes: of_dataset, .. } = dataset;
-        let images = ImageCounts { train: train_images, eval: eval_images };
+        let no_worker = prospects.lack.as_ref().filter(|_| self.waits.is_none()).map(Lack::warning);
+        let (memory, time) = self.estimate_on(state, prospects, &mut Measurements::default()).await?;
+        let disk_bytes = self.spec.training.disk_bytes(self.costs().student.parameters);
+        let waits = no_worker.into_iter().chain(self.waits.clone());
+        let warnings = self.doubts().into_iter().chain(waits).chain(check_disk(&state.settings.spool_dir, disk_bytes));
+        let warnings = warnings.collect();
+        let (classes, side) = (self.dataset.classes, self.spec.dataset.image_size);
+        let (student, teacher) = self.networks();
+        let (student, teacher) = (student.facts(classes, side), teacher.map(|teacher| teacher.facts(classes, side)));
+        let DatasetFacts { train_images, eval_images, .. } = self.dataset;
+        let (spec, qualification) = (self.spec, None);
+        Ok(DryRun { spec, classes, train_images, eval_images, teacher, student, warnings, memory, time, qualification })
+    }
+
+    /// Memory, and time on the workers that run now.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn estimate(
+        &self,
+        state: &AppState,
+        measurements: &mut Measurements,
+    ) -> Result<(Memory, Option<Time>), ApiError> {
+        self.estimate_on(state, &self.prospects, measurements).await
+    }
+
+    async fn estimate_on(
+        &self,
+        state: &AppState,
+        prospects: &Prospects,
+        measurements: &mut Measurements,
+    ) -> Result<(Memory, Option<Time>), ApiError> {
+        let (costs, DatasetFacts { classes, train_images, eval_images, .. }) = (self.costs(), &self.dataset);
+        let images = ImageCounts { train: *train_images, eval: *eval_images };
+        let time = measurements.time(state, &self.spec, (*classes, costs, images), prospects).await?;
+        Ok((Memory::estimate(&self.spec, costs), time))
+    }
+
+    /// What will work, but perhaps not as intended, whatever workers there are.
+    pub fn doubts(&self) -> Vec<String> {
+        let Self { spec, dataset, notes, chosen, published, new_classifier, .. } = self;
+        let (student, teacher) = self.networks();
         let side = spec.dataset.image_size;
-        let student = JobNetwork::new(spec.student.architecture.as_deref(), exported.student.as_ref());
-        let teacher = spec.teacher.as_ref();
-        let teacher =
-            teacher.map(|teacher| JobNetwork::new(teacher.architecture.as_deref(), exported.teacher.as_ref()));
-        let costs = Costs {
-            student: student.cost(classes, side),
-            teacher: teacher.as_ref().map(|teacher| teacher.cost(classes, side)),
-        };
-        let time = estimate_time(state, &spec, classes, costs, images, &prospects).await?;
         let of_teacher = teacher.iter().flat_map(|teacher| teacher.fine_scales(&spec.distillation, "teacher", side));
-        let warnings = student
+        student
             .fine_scales(&spec.distillation, "student", side)
             .into_iter()
             .chain(of_teacher)
             .chain(spec::doubts(&spec.distillation, &spec.training))
-            .chain(of_dataset)
-            .chain(spec::of_images(&spec.training, train_images))
-            .chain(notes)
-            .chain(chosen)
-            .chain(published)
-            .chain(new_classifier)
-            .chain(no_worker)
-            .chain(waits)
-            .chain(check_disk(&state.settings.spool_dir, spec.training.disk_bytes(costs.student.parameters)))
-            .collect();
-        let memory = Memory::estimate(&spec, costs);
-        let facts = |network: JobNetwork<'_>| network.facts(classes, side);
-        let (student, teacher) = (facts(student), teacher.map(facts));
-        let qualification = None;
-        Ok(DryRun { spec, classes, train_images, eval_images, teacher, student, warnings, memory, time, qualification })
+            .chain(dataset.notes.iter().cloned())
+            .chain(spec::of_images(&spec.training, dataset.train_images))
+            .chain(notes.iter().chain(chosen).chain(published).chain(new_classifier).cloned())
+            .collect()
+    }
+
+    fn networks(&self) -> (JobNetwork<'_>, Option<JobNetwork<'_>>) {
+        let Self { spec, exported: Exported { teacher, student }, .. } = self;
+        let student = JobNetwork::new(spec.student.architecture.as_deref(), student.as_ref());
+        let of_teacher = spec.teacher.as_ref();
+        (student, of_teacher.map(|spec| JobNetwork::new(spec.architecture.as_deref(), teacher.as_ref())))
+    }
+
+    fn costs(&self) -> Costs {
+        let (student, teacher) = self.networks();
+        let (classes, side) = (self.dataset.classes, self.spec.dataset.image_size);
+        Costs { student: student.cost(classes, side), teacher: teacher.map(|teacher| teacher.cost(classes, side)) }
     }
 }
 
@@ -350,29 +379,6 @@ impl<'a> JobNetwork<'a> {
 /// How often a dry run checks whether a worker has found a data set that is new.
 const CHECKS: u32 = 10;
 const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
-
-/// Jobs that an estimate of the time looks at.
-const MEASURED_JOBS: i64 = 100;
-
-/// The time on the devices of the workers that could run a job: on a GPU where there are both, and on any device that
-/// jobs were measured on where there is no such worker.
-async fn estimate_time(
-    state: &AppState,
-    spec: &JobSpec,
-    classes: u32,
-    costs: Costs,
-    images: ImageCounts,
-    prospects: &Prospects,
-) -> Result<Option<Time>, ApiError> {
-    let any = [DeviceKind::Cuda, DeviceKind::Cpu];
-    for kind in if prospects.kinds.is_empty() { any.as_slice() } else { prospects.kinds.as_slice() } {
-        let measured = db::jobs::measured(&state.pool, *kind, MEASURED_JOBS).await?;
-        if let Some(time) = Time::estimate(spec, classes, costs, images, *kind, &measured) {
-            return Ok(Some(time));
-        }
-    }
-    Ok(None)
-}
 
 /// A warning if the server's disk, where its own workers train, has less space than needed, in bytes.
 fn check_disk(directory: &Path, needed: u64) -> Option<String> {

@@ -128,11 +128,7 @@ impl Sweep {
                 let rest = &pointer[axis.pointer.len()..];
                 Fault { pointer: format!("/axes/{}/{place}{rest}", escaped(&axis.pointer)), detail }
             }
-            None if self.axes.is_empty() => Fault { pointer: format!("/base{pointer}"), detail },
-            None => {
-                let detail = format!("{detail} (with {})", self.summary(combination));
-                Fault { pointer: format!("/base{pointer}"), detail }
-            }
+            None => Fault { pointer: format!("/base{pointer}"), detail },
         }
     }
 }

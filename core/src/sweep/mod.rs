@@ -8,6 +8,8 @@ mod combinations;
 mod pointer;
 mod read;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -75,8 +77,13 @@ pub enum Strategy {
         /// Epochs after which combinations are compared; the last is the end of training.
         rungs: Vec<u32>,
         /// Part of the combinations that goes on after each rung, rounded up. Default: a third.
+        #[serde(default = "default_keep")]
         keep: f64,
     },
+}
+
+fn default_keep() -> f64 {
+    DEFAULT_KEEP
 }
 
 impl Strategy {
@@ -92,7 +99,7 @@ impl Strategy {
 }
 
 /// The body of `POST /v1/sweeps`, as it is described. It is read by [`Sweep::read`].
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub struct SweepRequest {
     /// The sweep's name. Default: that of the base.
     #[schema(min_length = 1, max_length = 120)]
@@ -101,7 +108,7 @@ pub struct SweepRequest {
     pub base: Value,
     /// The values of each setting that is varied, by its JSON pointer into the job.
     #[schema(example = json!({"/distillation/temperature": [1, 2, 4, 8], "/distillation/scales": [[1], [1, 2]]}))]
-    pub axes: std::collections::BTreeMap<String, Vec<Value>>,
+    pub axes: BTreeMap<String, Vec<Value>>,
     /// How many jobs each combination has. Their seeds ascend by one from that of the base.
     #[schema(minimum = 1, maximum = 32, default = 1)]
     pub seeds: Option<u32>,

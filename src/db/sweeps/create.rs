@@ -16,6 +16,8 @@ pub struct NewSweep<'a> {
     pub seeds: u32,
     pub strategy: &'a Strategy,
     pub max_parallel: Option<u32>,
+    /// What was left out, or may not be intended.
+    pub warnings: &'a [String],
     /// The idempotency key, and the SHA-256 of the bytes that were sent with it, in hexadecimal.
     pub idempotency: Option<(&'a str, &'a str)>,
     /// Number and settings of each combination.
@@ -67,9 +69,9 @@ async fn insert_all(connection: &mut PgConnection, new: &NewSweep<'_>) -> sqlx::
         Strategy::Grid | Strategy::Random { .. } => (Vec::new(), 1.0),
     };
     let inserted = sqlx::query!(
-        "insert into sweeps (id, name, submitted, axes, seeds, strategy, max_parallel, rungs, keep, idempotency_key,
-            request_sha256)
-         values ($1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8, $9, $10, $11) on conflict (idempotency_key) do nothing",
+        "insert into sweeps (id, name, submitted, axes, seeds, strategy, max_parallel, rungs, keep, warnings,
+            idempotency_key, request_sha256)
+         values ($1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8, $9, $10, $11, $12) on conflict (idempotency_key) do nothing",
         id,
         new.name,
         new.submitted,
@@ -79,6 +81,7 @@ async fn insert_all(connection: &mut PgConnection, new: &NewSweep<'_>) -> sqlx::
         new.max_parallel.map(whole),
         &rungs,
         keep,
+        new.warnings,
         new.idempotency.map(|(key, _)| key),
         new.idempotency.map(|(_, sha256)| sha256),
     )

@@ -76,6 +76,7 @@ pub struct StoredSweep {
     pub rungs: Vec<i32>,
     /// Rungs that have been decided on.
     pub rung: i32,
+    pub warnings: Vec<String>,
     pub combinations: i64,
     /// Number of jobs by the name of their status.
     pub statuses: Value,
@@ -94,6 +95,7 @@ pub async fn list(
         StoredSweep,
         r#"
         select id, name, status as "status: SweepStatus", axes, seeds, strategy, max_parallel, rungs, rung,
+            warnings,
             (select count(*) from sweep_combinations where sweep_id = sweeps.id) as "combinations!",
             (select coalesce(jsonb_object_agg(status, jobs), '{}') from (
                 select jobs.status, count(*) as jobs from jobs where jobs.sweep_id = sweeps.id group by jobs.status

@@ -10,6 +10,7 @@ pub mod pareto;
 pub mod session;
 pub mod stream;
 pub mod summaries;
+pub mod sweeps;
 pub mod system;
 pub mod webhooks;
 pub mod workers;

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 48] = [
+const ROUTES: [&str; 56] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
@@ -35,6 +35,14 @@ const ROUTES: [&str; 48] = [
     "GET /v1/jobs/{id}/artifacts/{name}",
     "GET /v1/jobs/{id}/predictions",
     "GET /v1/jobs/{id}/predictions/summary",
+    "POST /v1/sweeps",
+    "GET /v1/sweeps",
+    "GET /v1/sweeps/{id}",
+    "DELETE /v1/sweeps/{id}",
+    "POST /v1/sweeps/{id}/pause",
+    "POST /v1/sweeps/{id}/resume",
+    "POST /v1/sweeps/{id}/cancel",
+    "GET /v1/sweeps/{id}/submitted",
     "PUT /v1/checkpoints",
     "POST /v1/checkpoints",
     "GET /v1/checkpoints",

@@ -1,0 +1,224 @@
+//! `POST /v1/sweeps`
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{SweepDetails, details};
+use crate::db::jobs::NewJob;
+use crate::db::sweeps::{self, Created, NewSweep};
+use crate::http::AppState;
+use crate::http::error::ApiError;
+use crate::http::estimate::{Memory, Time};
+use crate::http::extract::{IdempotencyKey, JsonBody, Query};
+use crate::http::sweep_plan::SweepPlan;
+use crate::http::v1::jobs::webhooks;
+use crate::sweep::SweepRequest;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CreateSweepParameters {
+    /// Check every job, and estimate memory and time of all together, but create nothing.
+    #[serde(default)]
+    #[param(default = false)]
+    dry_run: bool,
+    /// Tell this webhook of `GET /v1/webhooks` when a job of the sweep has ended. Can be repeated, up to 10 times.
+    #[serde(default)]
+    webhook: Vec<String>,
+}
+
+/// The response to a request that creates no new sweep.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum NotNewSweep {
+    /// The sweep that was created earlier with the same idempotency key.
+    Replay(Box<SweepDetails>),
+    /// The result of a dry run.
+    DryRun(Box<SweepDryRun>),
+}
+
+/// What a sweep would be.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct SweepDryRun {
+    /// Its name.
+    pub name: String,
+    /// Number of jobs.
+    pub jobs: u64,
+    /// Number of jobs that each combination has.
+    pub seeds: u32,
+    /// Its combinations.
+    pub combinations: Vec<CombinationEstimate>,
+    /// Part of the epochs of all jobs that is trained: less than 1 with halving.
+    pub trained_part: f64,
+    /// Hours for which devices train all jobs, from the training images per second of earlier jobs, without waiting;
+    /// with halving, as if the combinations that go on took as long as those that do not. Null before a job has been
+    /// measured.
+    pub device_hours: Option<f64>,
+    /// Kinds of device that this holds for: `cpu`, `cuda`, or both with a comma between them.
+    pub device: Option<String>,
+    /// Memory of a device: that of the combination that takes most.
+    pub memory: Memory,
+    /// What is left out, or may not be intended.
+    pub warnings: Vec<String>,
+}
+
+/// A combination, and what a job of it would take.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct CombinationEstimate {
+    /// Number within the sweep, from 1.
+    pub number: u32,
+    /// The value of each axis, by the axis' pointer.
+    #[schema(value_type = BTreeMap<String, Value>)]
+    pub settings: Value,
+    /// A rough estimate of the memory that a job takes on each device, in bytes.
+    pub memory_bytes: u64,
+    /// Time from a job's first step to the end of its last epoch; null before a job has been measured.
+    pub time: Option<Time>,
+}
+
+/// Create a sweep
+///
+/// A set of jobs that differ in a few settings: every combination of the values of `axes`, or some of them, each with
+/// several seeds. All of the jobs are created or none; what any of them could not be posted for is a fault here, with
+/// its place in this document. With the strategy `halving`, jobs pause after each rung until all have got there; then
+/// the best combinations go on from their checkpoints and the others are cancelled.
+#[utoipa::path(post, path = "/v1/sweeps", tag = "sweeps", operation_id = "create_sweep",
+    params(CreateSweepParameters, ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
+        description = "The same key with the same body returns the same sweep; with a different body, 422")),
+    request_body = SweepRequest,
+    responses((status = 201, body = SweepDetails, headers(("Location" = String, description = "The sweep's URL"))),
+        (status = 200, description = "The sweep that the key created earlier, or the result of a dry run", body = NotNewSweep)))]
+pub async fn create(
+    State(state): State<AppState>,
+    Query(parameters): Query<CreateSweepParameters>,
+    key: Option<IdempotencyKey>,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    let webhooks = &webhooks::chosen(&state, parameters.webhook)?;
+    if parameters.dry_run {
+        let plan = SweepPlan::new(&state, &body.value).await?;
+        return Ok(Json(NotNewSweep::DryRun(Box::new(dry_run(&state, &plan).await?))).into_response());
+    }
+    let sha256 = hex::encode(Sha256::digest(&body.bytes));
+    let idempotency = key.as_ref().map(|key| (key.0.as_str(), sha256.as_str()));
+    // First, because what the jobs needed may have been deleted since they were created.
+    let known = match idempotency {
+        Some((key, sha256)) => sweeps::find_by_key(&state.pool, key, sha256).await?,
+        None => None,
+    };
+    let created = match known {
+        Some(created) => created,
+        None => {
+            let plan = SweepPlan::new(&state, &body.value).await?;
+            let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
+            store(&state, &plan, submitted, idempotency, webhooks).await?
+        }
+    };
+    let location = |id: &str| [(LOCATION, format!("/v1/sweeps/{id}"))];
+    match created {
+        Created::New(id) => Ok((StatusCode::CREATED, location(&id), Json(details(&state, &id).await?)).into_response()),
+        Created::Replay(id) => {
+            let sweep = NotNewSweep::Replay(Box::new(details(&state, &id).await?));
+            Ok((location(&id), Json(sweep)).into_response())
+        }
+        Created::KeyTaken(id) => Err(ApiError::invalid(format!(
+            "this Idempotency-Key was used with a different body, for sweep {id}: use a new key"
+        ))),
+        Created::NeedsGone => Err(ApiError::conflict(
+            "a checkpoint, data set or job that the sweep refers to was deleted in the meantime",
+        )),
+    }
+}
+
+async fn store(
+    state: &AppState,
+    plan: &SweepPlan,
+    submitted: &str,
+    idempotency: Option<(&str, &str)>,
+    webhooks: &[String],
+) -> Result<Created, ApiError> {
+    let documents = plan.documents()?;
+    // Jobs of a combination share what is known of it.
+    let warnings: BTreeMap<u32, Vec<String>> =
+        plan.combinations.iter().map(|planned| (planned.combination.number, planned.resolved.warnings())).collect();
+    let jobs = documents.iter().map(|(planned, job)| {
+        let resolved = &planned.resolved;
+        let new = NewJob {
+            spec: &job.spec,
+            submitted: &job.submitted,
+            idempotency: None,
+            warnings: &warnings[&planned.combination.number],
+            notes: resolved.chosen(),
+            dataset_fingerprint: resolved.fingerprint.as_deref(),
+            dataset: resolved.uploaded.as_ref(),
+            networks: resolved.network_names(),
+            webhooks,
+        };
+        (number(planned.combination.number), new)
+    });
+    let combinations = plan.combinations.iter().map(|planned| {
+        let combination = &planned.combination;
+        (number(combination.number), plan.settings(combination))
+    });
+    let sweep = &plan.sweep;
+    let new = NewSweep {
+        name: &sweep.name,
+        submitted,
+        axes: &sweep.axes,
+        seeds: sweep.seeds,
+        strategy: &sweep.strategy,
+        max_parallel: sweep.max_parallel,
+        warnings: &plan.warnings,
+        idempotency,
+        combinations: combinations.collect(),
+        jobs: jobs.collect(),
+    };
+    Ok(sweeps::create(&state.pool, &new).await?)
+}
+
+fn number(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+async fn dry_run(state: &AppState, plan: &SweepPlan) -> Result<SweepDryRun, ApiError> {
+    let estimates = plan.estimates(state).await?;
+    let seeds = plan.sweep.seeds;
+    let trained_part = plan.trained_part();
+    let hours = plan.combinations.iter().zip(&estimates).map(|(planned, (_, time))| {
+        let devices = f64::from(planned.resolved.spec.training.devices);
+        time.as_ref().map(|time| time.seconds / 3600.0 * devices * f64::from(seeds))
+    });
+    let device_hours = hours.sum::<Option<f64>>().map(|hours| hours * trained_part);
+    let mut devices: Vec<String> =
+        estimates.iter().filter_map(|(_, time)| Some(time.as_ref()?.device.clone())).collect();
+    devices.sort_unstable();
+    devices.dedup();
+    let combinations = plan.combinations.iter().zip(&estimates).map(|(planned, (memory, time))| CombinationEstimate {
+        number: planned.combination.number,
+        settings: plan.settings(&planned.combination),
+        memory_bytes: memory.total_bytes,
+        time: time.clone(),
+    });
+    let combinations = combinations.collect();
+    let memory = estimates.into_iter().map(|(memory, _)| memory).max_by_key(|memory| memory.total_bytes);
+    Ok(SweepDryRun {
+        name: plan.sweep.name.clone(),
+        jobs: plan.jobs() as u64,
+        seeds,
+        combinations,
+        trained_part,
+        device_hours,
+        device: device_hours.map(|_| devices.join(",")),
+        memory: memory.ok_or_else(|| anyhow::anyhow!("a sweep without faults has no combination"))?,
+        warnings: plan.warnings.clone(),
+    })
+}
