@@ -22,5 +22,6 @@ mod shutdown;
 mod storage_identity;
 mod structure;
 mod support;
+mod sweeps;
 mod webhooks;
 mod worker;

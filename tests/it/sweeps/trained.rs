@@ -1,0 +1,61 @@
+//! Sweeps on the real server, worker and trainer.
+
+use serde_json::{Value, json};
+
+use crate::support::server::{Options, Server, quick_job};
+
+async fn post(server: &Server, document: &Value) -> String {
+    let (status, body) = server.call(server.http.post(format!("{}/v1/sweeps", server.url)).json(document)).await;
+    assert_eq!(status, 201, "{body}");
+    body["id"].as_str().unwrap().to_owned()
+}
+
+fn jobs(result: &Value) -> impl Iterator<Item = &str> {
+    result["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap())
+}
+
+/// The sweep, once all of its jobs have ended.
+async fn finished(server: &Server, sweep: &str) -> Value {
+    let path = format!("/v1/sweeps/{sweep}");
+    let made = server.get(&path).await;
+    for job in made["results"].as_array().unwrap().iter().flat_map(jobs) {
+        server.finished(job).await;
+    }
+    let ended = server.get(&path).await;
+    assert_eq!(ended["status"], "finished", "{ended:#}");
+    ended
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn halving_finds_the_winner_of_the_grid_and_its_students_have_the_same_bytes() {
+    let server = Server::start(Options::default()).await;
+    let mut base = quick_job();
+    base["training"]["epochs"] = json!(6);
+    // Two of the three hardly learn.
+    let axes = json!({"/training/optimizer/learning_rate": [1e-7, 0.05, 1e-6]});
+    let mut document = json!({"name": "rates", "base": base, "axes": axes, "seeds": 2});
+    let grid = post(&server, &document).await;
+    let grid = finished(&server, &grid).await;
+    document["strategy"] = json!({"type": "halving", "rungs": [3, 6], "keep": 0.33});
+    let halving = post(&server, &document).await;
+    let halving = finished(&server, &halving).await;
+    let [of_grid, of_halving] = [&grid, &halving].map(|sweep| &sweep["results"][0]);
+    assert_eq!(of_grid["settings"], json!({"/training/optimizer/learning_rate": 0.05}));
+    assert_eq!(of_halving["settings"], of_grid["settings"]);
+    for (one, other) in jobs(of_grid).zip(jobs(of_halving)) {
+        let student = async |job: &str| {
+            let job = server.get(&format!("/v1/jobs/{job}")).await;
+            job["result"]["student"]["sha256"].as_str().expect("a hash").to_owned()
+        };
+        assert_eq!(student(one).await, student(other).await);
+    }
+    for dropped in &halving["results"].as_array().unwrap()[1..] {
+        assert_eq!(dropped["dropped_after"], 3);
+        for job in jobs(dropped) {
+            let metrics = server.get(&format!("/v1/jobs/{job}/metrics?name=eval/top1")).await;
+            let points = metrics["series"][0]["points"].as_array().unwrap().iter();
+            let epochs: Vec<_> = points.map(|point| point["epoch"].as_f64().unwrap()).collect();
+            assert_eq!(epochs, [1.0, 2.0, 3.0], "it stopped exactly at the rung");
+        }
+    }
+}
