@@ -45,6 +45,7 @@ test: setup ## run all tests: Rust, then the dashboard in a browser and the Pyth
 
 soak: setup ## kill processes at random for MINUTES=30, then check every job's history
 	@DISTILLERY_SOAK_MINUTES=$${MINUTES:-30} cargo test --locked --package distillery --test it -- --ignored --exact crash::soak --nocapture
+	@cargo test --locked --package distillery --test it -- --ignored --exact crash::sweeps::soak_sweeps --nocapture
 
 screenshots: build ## retake docs/screenshots/ from real jobs on the digits
 	@CHROMIUM=$$(scripts/browser) DISTILLERY_BIN=target/release/distillery node scripts/screenshots.mjs

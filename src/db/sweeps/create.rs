@@ -71,7 +71,8 @@ async fn insert_all(connection: &mut PgConnection, new: &NewSweep<'_>) -> sqlx::
     let inserted = sqlx::query!(
         "insert into sweeps (id, name, submitted, axes, seeds, strategy, max_parallel, rungs, keep, warnings,
             idempotency_key, request_sha256)
-         values ($1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8, $9, $10, $11, $12) on conflict (idempotency_key) do nothing",
+         values ($1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8, $9, $10, $11, $12)
+         on conflict (idempotency_key) do nothing",
         id,
         new.name,
         new.submitted,

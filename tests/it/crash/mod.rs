@@ -10,6 +10,7 @@ mod forged;
 mod history;
 mod random;
 mod report;
+mod sweeps;
 mod world;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Stands in for the trainer: train SPEC --output OUT --events --supervised --device D --attempt N. Does what that does
+# Stands in for the trainer: train SPEC --output OUT --events --supervised --device D --attempt N [--pause-after E]. Does what that does
 # for the files and the protocol, in no time, and notes what it did where no worker can lose it.
 export LC_ALL=C TZ=UTC
 if [ "$1" = probe ]; then
@@ -16,6 +16,13 @@ notes=${0%/*}/notes
 steps=$(<"${0%/*}/steps")
 text=$(<"$spec")
 [[ $text =~ \"epochs\":\ ([0-9]+) ]] && epochs=${BASH_REMATCH[1]}
+# The accuracies of a sweep's combinations differ by their batch size; that of other jobs is 32.
+[[ $text =~ \"batch_size\":\ ([0-9]+) ]] && better=$((BASH_REMATCH[1] - 32))
+pause_after=$epochs
+while [ $# -gt 0 ]; do
+    [ "$1" = --pause-after ] && pause_after=$2
+    shift
+done
 
 say() { printf '%s\n' "$1"; }
 note() { printf '%s %s %s %s %s\n' "$1" "$job" "$attempt" "$2" "$EPOCHREALTIME" >> "$notes/$job"; }
@@ -26,10 +33,11 @@ die() {
 # Bash writes past the library that makes a worker's disk full.
 room() { [ ! -e "${0%/*}/scratch-full" ]; }
 point() {
-    local now line
+    local now line value=$((step * 3))
+    [ "$1" = eval/top1 ] && value=$((value + better))
     room || die metrics
     printf -v now '%(%Y-%m-%dT%H:%M:%SZ)T' -1
-    line='{"name":"'$1'","step":'$step',"epoch":'$epoch',"time":"'$now'","value":'$((step * 3))'}'
+    line='{"name":"'$1'","step":'$step',"epoch":'$epoch',"time":"'$now'","value":'$value'}'
     printf '%s\n' "$line" >> "$out/metrics.ndjson" || die metrics
     say '{"type":"metrics","points":['"$line"']}'
 }
@@ -49,6 +57,10 @@ say '{"type":"log","level":"info","message":"this is attempt '"$attempt"'"}'
 [[ $text == *'"name": "poison'* ]] && kill -SEGV $$
 
 while [ "$epoch" -lt "$epochs" ]; do
+    if [ "$epoch" -ge "$pause_after" ]; then
+        say '{"type":"stopped","epoch":'"$epoch"',"step":'"$step"'}'
+        exit 3
+    fi
     for ((index = 0; index < steps; index++)); do
         # Waits for a command as long as a step takes. The worker's end is this trainer's.
         read -r -t 0.025 command
