@@ -6,6 +6,8 @@ use clap::{Args, Subcommand};
 use clap_complete::Shell;
 use distillery_core::export::ExportFormat;
 
+use super::sweep::SweepCommand;
+
 /// The commands that use a server. They need neither its database nor its files.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ClientCommand {
@@ -33,6 +35,9 @@ pub enum ClientCommand {
     Retry(JobIdsArgs),
     /// Change a job's name, labels, priority or notes.
     Edit(EditArgs),
+    /// Post sets of jobs that differ in a few settings, see what came of them, and control them.
+    #[command(subcommand)]
+    Sweep(SweepCommand),
     /// Open the dashboard, or a job's page on it, in a browser.
     Open(OpenArgs),
     /// Print a script that completes this program's commands and flags in a shell.
@@ -283,7 +288,7 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn idempotency_key(text: &str) -> Result<String, String> {
+pub(super) fn idempotency_key(text: &str) -> Result<String, String> {
     if (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(text.to_owned())
     } else {

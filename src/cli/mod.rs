@@ -6,6 +6,7 @@ mod client;
 mod export;
 mod measure;
 mod server;
+mod sweep;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, Tra
 pub use export::ExportArgs;
 pub use measure::MeasureArgs;
 pub use server::{ServeArgs, WorkerArgs, WorkerCount};
+pub use sweep::{OneSweepArgs, SweepCommand, SweepListArgs, SweepShowArgs, SweepSubmitArgs};
 
 use crate::dataset_cache::DatasetCache;
 use crate::db::DatabaseLocation;

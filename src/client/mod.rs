@@ -12,6 +12,7 @@ mod part;
 mod server;
 mod sse;
 mod submit;
+mod sweep;
 mod text;
 mod token;
 mod upload;
@@ -62,6 +63,7 @@ fn connection(command: &ClientCommand) -> Option<&ConnectionArgs> {
         | ClientCommand::Resume(args)
         | ClientCommand::Retry(args) => &args.connection,
         ClientCommand::Edit(args) => &args.connection,
+        ClientCommand::Sweep(command) => command.connection(),
         ClientCommand::Open(args) => &args.connection,
         ClientCommand::Completions { .. } => return None,
     })
@@ -83,6 +85,7 @@ async fn act(command: ClientCommand) -> Result<Exit, Error> {
         ClientCommand::Resume(args) => jobs::change(&ApiClient::new(&args.connection)?, "resume", args).await,
         ClientCommand::Retry(args) => jobs::change(&ApiClient::new(&args.connection)?, "retry", args).await,
         ClientCommand::Edit(args) => jobs::edit(&ApiClient::new(&args.connection)?, args).await,
+        ClientCommand::Sweep(command) => sweep::act(&ApiClient::new(command.connection())?, command).await,
         ClientCommand::Open(args) => jobs::open(&ApiClient::new(&args.connection)?, args),
         ClientCommand::Completions { shell } => completions(*shell),
     }

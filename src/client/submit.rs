@@ -88,7 +88,8 @@ fn page(server: &ApiClient, job: &str) -> String {
     server.page(&format!("/jobs/{job}")).to_string()
 }
 
-fn refused(error: Error, name: &str) -> Error {
+/// The refusal of a document, with its name.
+pub(super) fn refused(error: Error, name: &str) -> Error {
     if matches!(error, Error::Refused { .. }) { error.context(name) } else { error }
 }
 
@@ -108,7 +109,10 @@ pub async fn check(server: &ApiClient, document: Vec<u8>, webhooks: &[String]) -
 }
 
 /// The document in a file, or from standard input.
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+///
+/// # Errors
+/// It cannot be read, or is too large.
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let mut document = Vec::new();
     let shown = path.display();
     if path == Path::new("-") {

@@ -15,17 +15,17 @@ use crate::cli::LogsArgs;
 const EARLIER: usize = 10;
 
 /// The signals that end a command without an effect on the job.
-struct Interruptions {
+pub(super) struct Interruptions {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Interruptions {
-    fn listen() -> io::Result<Self> {
+    pub(super) fn listen() -> io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) -> Exit {
+    pub(super) async fn next(&mut self) -> Exit {
         tokio::select! {
             _ = self.interrupt.recv() => Exit::Interrupted,
             _ = self.terminate.recv() => Exit::Terminated,

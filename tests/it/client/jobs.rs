@@ -235,7 +235,9 @@ fn the_documented_commands_and_exit_codes_are_those_of_the_program() {
     let codes: Vec<String> = Exit::ALL.iter().map(|exit| exit.code().to_string()).collect();
     assert_eq!(first_cells(&text, "Exit codes"), codes);
     let is_client = |command: &&clap::Command| {
-        command.get_name() == "completions" || command.get_arguments().any(|argument| argument.get_id() == "reconnect")
+        let of_commands = command.get_subcommands().flat_map(clap::Command::get_arguments);
+        let mut arguments = command.get_arguments().chain(of_commands);
+        command.get_name() == "completions" || arguments.any(|argument| argument.get_id() == "reconnect")
     };
     let commands = Cli::command();
     let mut names: Vec<&str> = commands.get_subcommands().filter(is_client).map(clap::Command::get_name).collect();

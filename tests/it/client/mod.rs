@@ -7,6 +7,7 @@ mod downloads;
 mod following;
 mod jobs;
 mod proxy;
+mod sweeps;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,0 +1,59 @@
+//! Sweeps from a shell.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::run;
+use crate::support::api::{Api, plain_job};
+use crate::support::server::{Options, Server, quick_job};
+
+fn write(dir: &Path, base: Value) {
+    let axes = json!({"/training/optimizer/learning_rate": [0.05, 0.01]});
+    let document = json!({"name": "rates", "base": base, "axes": axes, "seeds": 2});
+    std::fs::write(dir.join("sweep.json"), document.to_string()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_is_posted_watched_and_its_table_taken() {
+    let (server, home) = (Server::start(Options::default()).await, tempfile::tempdir().unwrap());
+    write(home.path(), quick_job());
+    let watched = run(&server.url, home.path(), &["sweep", "submit", "sweep.json", "--watch"]).await;
+    assert_eq!(watched.code, 0, "{watched:?}");
+    let id = watched.stdout.lines().next().unwrap();
+    assert!(watched.stderr.contains(&format!("/#/sweeps/{id}")), "{watched:?}");
+    assert!(watched.stdout.contains("finished: 2 combinations (jobs: 4 succeeded)"), "{watched:?}");
+    assert!(watched.stdout.contains("/training/optimizer/learning_rate 0.01"), "{watched:?}");
+    let csv = run(&server.url, home.path(), &["sweep", "show", id, "--csv"]).await.expect(0);
+    assert_eq!(csv.lines().count(), 3, "{csv}");
+    let shown = run(&server.url, home.path(), &["sweep", "show", id, "--json"]).await.json();
+    assert_eq!(shown["results"][0]["n"], 2);
+}
+
+#[tokio::test]
+async fn a_sweep_is_estimated_listed_controlled_and_deleted() {
+    let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
+    write(home.path(), plain_job());
+    let go = async |arguments: &[&str]| run(&api.url, home.path(), &[&["sweep"][..], arguments].concat()).await;
+    let estimate = go(&["submit", "sweep.json", "--dry-run"]).await.expect(0);
+    assert!(estimate.contains("4: 2 combinations with 2 seeds") && estimate.contains("memory"), "{estimate}");
+    let said = go(&["submit", "sweep.json"]).await;
+    let id = said.stdout.trim();
+    assert!(said.stderr.contains("jobs: 4 queued"), "{said:?}");
+    let list = go(&["list"]).await.expect(0);
+    assert!(list.lines().nth(1).unwrap().starts_with(id), "{list}");
+    assert!(go(&["show", id]).await.expect(0).contains("running: 2 combinations"));
+    assert!(go(&["delete", id]).await.fails(3).contains("cancel it first"));
+    for (action, status) in [("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")] {
+        assert_eq!(go(&[action, id]).await.expect(0).trim(), format!("{id} is {status}"));
+    }
+    go(&["watch", id]).await.expect(7);
+    go(&["delete", id]).await.expect(0);
+    go(&["show", id]).await.fails(3);
+    go(&["show", "job_1"]).await.fails(2);
+    // Faults have their places.
+    let faulty = json!({"base": plain_job(), "axes": {"/training/epochs": [1, 0]}});
+    std::fs::write(home.path().join("sweep.json"), faulty.to_string()).unwrap();
+    let said = go(&["submit", "sweep.json"]).await.fails(3);
+    assert!(said.contains("sweep.json: ") && said.contains("/axes/~1training~1epochs/1"), "{said}");
+}
