@@ -49,6 +49,12 @@ interface ApiClient {
   remove(id: string): Promise<null>;
   check(body: string, signal?: AbortSignal): Promise<Schemas['DryRun']>;
   create(body: string, key: string): Promise<Schemas['Job']>;
+  /** A page of sweeps, from `next` of the last one on. */
+  sweeps(after?: string | null, signal?: AbortSignal): Promise<Schemas['Page_Sweep']>;
+  sweep(id: string, signal?: AbortSignal): Promise<Schemas['SweepDetails']>;
+  sweepCsv(id: string): Promise<Blob>;
+  changeSweep(id: string, verb: string): Promise<Schemas['SweepDetails']>;
+  removeSweep(id: string): Promise<null>;
   architectures(signal?: AbortSignal): Promise<Schemas['List_Architecture']>;
   datasets(signal?: AbortSignal): Promise<Schemas['DatasetList']>;
   dataset(name: string, signal?: AbortSignal): Promise<Schemas['DatasetDetails']>;

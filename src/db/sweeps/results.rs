@@ -7,7 +7,13 @@ use serde_json::Value;
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
+use crate::db::downsample::Downsampled;
 use crate::db::jobs::Status;
+
+/// Combinations whose curves are read.
+const CURVES: usize = 12;
+/// Most points of a curve.
+const POINTS: usize = 60;
 
 /// A combination of settings, over all of its seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -34,6 +40,10 @@ pub struct CombinationResult {
     pub cost_seconds: f64,
     /// Epochs after which it was dropped; null while it was not.
     pub dropped_after: Option<i32>,
+    /// Mean over the seeds of the top-1 accuracy by epoch, `[epoch, percent]`, thinned so that no peak is lost; only of
+    /// the first 12 combinations.
+    #[schema(value_type = Vec<Vec<f64>>)]
+    pub curve: Vec<(f64, f64)>,
     /// What it was compared by at each rung.
     pub rungs: Vec<RungResult>,
     /// Its jobs, by seed.
@@ -99,6 +109,8 @@ pub async fn results(pool: &PgPool, sweep: &str, rungs: &[i32]) -> sqlx::Result<
     .fetch_all(pool)
     .await?;
     let (mut jobs, mut decisions) = (members(pool, sweep).await?, decisions(pool, sweep, rungs).await?);
+    let first: Vec<i32> = rows.iter().map(|row| row.number).take(CURVES).collect();
+    let mut curves = curves(pool, sweep, &first).await?;
     let epochs_of = |rung: i32| usize::try_from(rung).ok().and_then(|rung| rungs.get(rung).copied());
     let results = (1..).zip(rows).map(|(place, row)| CombinationResult {
         number: row.number,
@@ -111,10 +123,33 @@ pub async fn results(pool: &PgPool, sweep: &str, rungs: &[i32]) -> sqlx::Result<
         best: row.best,
         cost_seconds: row.cost_seconds,
         dropped_after: row.dropped_rung.and_then(epochs_of),
+        curve: curves.remove(&row.number).unwrap_or_default(),
         rungs: decisions.remove(&row.number).unwrap_or_default(),
         jobs: jobs.remove(&row.number).unwrap_or_default(),
     });
     Ok(results.collect())
+}
+
+/// The mean accuracies of these combinations by epoch, to a hundredth of a percent.
+async fn curves(pool: &PgPool, sweep: &str, combinations: &[i32]) -> sqlx::Result<HashMap<i32, Vec<(f64, f64)>>> {
+    let rows = sqlx::query!(
+        r#"
+        select jobs.combination as "combination!", metrics.epoch, avg(metrics.value) as "top1!"
+        from jobs join metrics on metrics.job_id = jobs.id and metrics.name = 'eval/top1'
+        where jobs.sweep_id = $1 and jobs.combination = any($2)
+        group by jobs.combination, metrics.epoch order by jobs.combination, metrics.epoch
+        "#,
+        sweep,
+        combinations,
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut curves: HashMap<i32, Downsampled<(f64, f64)>> = HashMap::new();
+    for (place, row) in (0..).zip(rows) {
+        let point = (row.epoch, (row.top1 * 100.0).round() / 100.0);
+        curves.entry(row.combination).or_insert_with(|| Downsampled::new(POINTS)).push(place, row.top1, point);
+    }
+    Ok(curves.into_iter().map(|(combination, curve)| (combination, curve.finish())).collect())
 }
 
 /// The jobs of each combination, by seed.

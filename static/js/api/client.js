@@ -90,6 +90,8 @@ function send(method, path, options = {}) {
 
 const jobPath = (/** @type {string} */ id, rest = '') => `/v1/jobs/${encodeURIComponent(id)}${rest}`;
 
+const sweepPath = (/** @type {string} */ id, rest = '') => `/v1/sweeps/${encodeURIComponent(id)}${rest}`;
+
 const datasetPath = (/** @type {string} */ name, rest = '') => `/v1/datasets/${encodeURIComponent(name)}${rest}`;
 
 /** @param {RequestParameters} parameters */
@@ -115,6 +117,7 @@ export const paths = {
   upload: (/** @type {RequestParameters} */ parameters) => `/v1/checkpoints${query(parameters)}`,
   dataset: datasetPath,
   predictions: (/** @type {string} */ id, rest = '') => jobPath(id, `/predictions${rest}`),
+  sweepCsv: (/** @type {string} */ id) => sweepPath(id, '?format=csv'),
 };
 
 /** @type {ApiClient} */
@@ -138,6 +141,11 @@ export const api = {
   remove: (id) => send('DELETE', jobPath(id)),
   check: (body, signal) => send('POST', '/v1/jobs?dry_run=true', { body, signal, headers: { 'content-type': 'application/json' } }),
   create: (body, key) => send('POST', '/v1/jobs', { body, headers: { 'content-type': 'application/json', 'idempotency-key': key } }),
+  sweeps: (after, signal) => json(`/v1/sweeps${query({ limit: 100, after })}`, { signal }),
+  sweep: (id, signal) => json(sweepPath(id), { signal }),
+  sweepCsv: async (id) => (await request(paths.sweepCsv(id))).blob(),
+  changeSweep: (id, verb) => send('POST', sweepPath(id, `/${verb}`)),
+  removeSweep: (id) => send('DELETE', sweepPath(id)),
   architectures: (signal) => json('/v1/architectures', { signal }),
   datasets: (signal) => json('/v1/datasets', { signal }),
   dataset: (name, signal) => json(datasetPath(name), { signal }),

@@ -59,7 +59,8 @@ export class JobHeader {
     this.error = h('div', { class: 'error-box', role: 'alert', hidden: true });
     this.facts = new JobFacts(job);
     this.element = h('div', { class: 'job-head' },
-      h('p', { class: 'crumb' }, h('a', { href: listAddress() }, 'Jobs'), ' / ', h('code', {}, job.id), copyButton(() => job.id)),
+      h('p', { class: 'crumb' }, h('a', { href: listAddress() }, 'Jobs'), ' / ',
+        job.sweep ? [h('a', { href: `#/sweeps/${encodeURIComponent(job.sweep)}` }, 'Sweep'), ' / '] : null, h('code', {}, job.id), copyButton(() => job.id)),
       h('div', { class: 'heading' }, h('div', { class: 'title-row' }, h('h1', {}, job.name), this.badge.element),
         h('div', { class: 'actions' }, this.buttons, popover('curl', this.commands))),
       this.error,

@@ -176,7 +176,7 @@ export function waitingText({ reason, detail, position, starts_in_seconds: secon
 export function shortWaiting({ reason, position, starts_in_seconds: seconds }) {
   if (isNumber(position)) return isNumber(seconds) && seconds > 0 ? `#${position} · ${duration(seconds)}` : `#${position}`;
   const retry = isNumber(seconds) ? `retry: ${duration(seconds)}` : 'retry';
-  return { teacher: 'for its teacher', backoff: retry, no_worker: 'no worker', version: 'old workers', devices: 'no worker fits', dataset: 'no data set', declined: 'no worker fits' }[/** @type {string} */ (reason)] ?? 'queued';
+  return { teacher: 'for its teacher', backoff: retry, no_worker: 'no worker', version: 'old workers', devices: 'no worker fits', dataset: 'no data set', declined: 'no worker fits', sweep: 'for its sweep' }[/** @type {string} */ (reason)] ?? 'queued';
 }
 
 /**

@@ -1,0 +1,64 @@
+// The table of a sweep's combinations, the best first.
+
+import { h } from '../ui/dom.js';
+import { duration, isNumber, percent } from '../ui/format.js';
+import { axisNames, spread, valueText } from './data.js';
+
+/** @typedef {Schemas['CombinationResult']} Result */
+
+/**
+ * @param {string[]} pointers of the axes
+ * @param {Result[]} results
+ */
+export function combinationsTable(pointers, results) {
+  const rungs = [...new Set(results.flatMap((result) => result.rungs.map(({ epochs }) => epochs)))].sort((one, other) => one - other);
+  const names = axisNames(pointers);
+  const number = (/** @type {string} */ name, /** @type {string} */ title) => h('th', { scope: 'col', class: 'number', title }, name);
+  const head = h('tr', {},
+    number('Rank', 'First those that were not dropped, by mean top-1'),
+    names.map((name, index) => h('th', { scope: 'col', title: pointers[index] }, name)),
+    number('Top-1', 'Mean ± standard deviation over the seeds of the best top-1 so far'),
+    number('n', 'Jobs in the mean, without copies'),
+    number('Best', 'Best top-1 of any seed'),
+    rungs.map((epochs) => number(`Epoch ${epochs}`, `Mean ± standard deviation up to the comparison after ${epochs} epochs`)),
+    number('Cost', 'Time for which devices were held'),
+    h('th', { scope: 'col' }, 'Jobs'));
+  return h('table', {}, h('thead', {}, head), h('tbody', {}, results.map((result) => row(pointers, rungs, result))));
+}
+
+/**
+ * @param {string[]} pointers
+ * @param {number[]} rungs epochs
+ * @param {Result} result
+ */
+function row(pointers, rungs, result) {
+  const cell = (/** @type {string} */ text, more = {}) => h('td', { class: 'number', ...more }, text);
+  const dropped = result.dropped_after ?? null;
+  return h('tr', { 'data-rank': result.rank, 'data-dropped': dropped },
+    cell(isNumber(result.rank) ? String(result.rank) : '–'),
+    pointers.map((pointer) => h('td', { class: 'setting' }, valueText(result.settings[pointer]))),
+    cell(spread(result), { title: result.copies ? `${result.copies} copies not counted` : null }),
+    cell(String(result.n)),
+    cell(percent(result.best)),
+    rungs.map((epochs) => atRung(result, epochs)),
+    cell(duration(result.cost_seconds)),
+    h('td', {}, h('span', { class: 'members' }, result.jobs.map(member))));
+}
+
+/**
+ * @param {Result} result
+ * @param {number} epochs
+ */
+function atRung(result, epochs) {
+  const rung = result.rungs.find((one) => one.epochs === epochs);
+  if (!rung) return h('td', { class: 'number' }, '–');
+  const outcome = rung.kept ? h('span', { class: 'kept' }, ' kept') : h('span', { class: 'dropped' }, ' dropped');
+  return h('td', { class: 'number' }, spread(rung), outcome);
+}
+
+/** @param {Schemas['MemberJob']} job */
+function member({ id, seed, status, best_top1: top1 }) {
+  const title = `seed ${seed}, ${status}${isNumber(top1) ? `, ${percent(top1)}` : ''}`;
+  return h('a', { href: `#/jobs/${encodeURIComponent(id)}`, title, 'aria-label': title },
+    h('span', { class: 'badge', 'data-status': status }, String(seed)));
+}

@@ -1,0 +1,120 @@
+// What the pages of sweeps show, as texts and curves. Pure.
+
+import { duration, isNumber, percent } from '../ui/format.js';
+
+/** @typedef {Schemas['CombinationResult']} Result */
+
+/** Lines of the chart: more are hard to tell apart, and the server sends no more curves. */
+export const MAX_LINES = 12;
+
+/**
+ * The last name of a JSON pointer, without escapes.
+ * @param {string} pointer
+ */
+function lastName(pointer) {
+  return pointer.split('/').at(-1)?.replaceAll('~1', '/').replaceAll('~0', '~') ?? pointer;
+}
+
+/**
+ * A short name for each axis: the last name of its pointer, or all of it where two would have the same.
+ * @param {string[]} pointers
+ */
+export function axisNames(pointers) {
+  const names = pointers.map(lastName);
+  return names.map((name, index) => (names.indexOf(name) === names.lastIndexOf(name) ? name : pointers[index].slice(1)));
+}
+
+/**
+ * The value of a setting as text.
+ * @param {unknown} value
+ */
+export function valueText(value) {
+  if (value === null || value === undefined) return 'default';
+  return typeof value === 'string' ? value : JSON.stringify(value);
+}
+
+/**
+ * The settings of a combination: "temperature 4, scales [1,2]".
+ * @param {string[]} pointers
+ * @param {Result} result
+ */
+export function combinationName(pointers, { settings }) {
+  const names = axisNames(pointers);
+  return pointers.map((pointer, index) => `${names[index]} ${valueText(settings[pointer])}`).join(', ');
+}
+
+/**
+ * "76.30 ± 0.21 %"
+ * @param {{ top1?: number | null, deviation?: number | null }} accuracy
+ */
+export function spread({ top1, deviation }) {
+  return isNumber(top1) && isNumber(deviation) ? `${top1.toFixed(2)} ± ${deviation.toFixed(2)} %` : percent(top1);
+}
+
+/**
+ * "4 running, 2 queued", in the order of a job's life.
+ * @param {Record<string, number>} jobs by status
+ */
+export function jobsText(jobs) {
+  const order = ['running', 'pausing', 'cancelling', 'queued', 'paused', 'succeeded', 'failed', 'cancelled'];
+  const place = (/** @type {string} */ status) => (order.includes(status) ? order.indexOf(status) : order.length);
+  const parts = Object.entries(jobs).sort(([one], [other]) => place(one) - place(other)).map(([status, count]) => `${count} ${status}`);
+  return parts.join(', ') || 'no jobs';
+}
+
+/**
+ * What a sweep tries: "halving after 5, 15, 60 epochs, 33 % kept".
+ * @param {Schemas['Strategy']} strategy
+ */
+export function strategyText(strategy) {
+  if (strategy.type === 'halving') return `halving after ${strategy.rungs.join(', ')} epochs, ${Math.round(100 * (strategy.keep ?? 1 / 3))} % kept`;
+  return strategy.type === 'random' ? `random, at most ${strategy.jobs} jobs` : 'grid';
+}
+
+/**
+ * How much of the training of all jobs is done, from 0 to 1. What was dropped or has failed counts as done.
+ * @param {Result[]} results
+ */
+export function doneShare(results) {
+  const jobs = results.flatMap((result) => result.jobs);
+  const done = jobs.map(({ status, fraction }) => (['succeeded', 'failed', 'cancelled'].includes(status) ? 1 : fraction ?? 0));
+  return jobs.length ? done.reduce((sum, part) => sum + part, 0) / jobs.length : 0;
+}
+
+/**
+ * The curves of the best combinations, by epoch.
+ * @param {string[]} pointers
+ * @param {Result[]} results
+ */
+export function curveLines(pointers, results) {
+  return results.slice(0, MAX_LINES).map((result) => ({
+    label: `${combinationName(pointers, result)} (${result.n === 1 ? '1 job' : `mean of ${result.n} jobs`})`,
+    xs: result.curve.map(([epoch]) => epoch),
+    ys: result.curve.map(([, top1]) => top1),
+  }));
+}
+
+/**
+ * The accuracies by which combinations were compared: one line for each, one point for each rung.
+ * @param {string[]} pointers
+ * @param {Result[]} results
+ */
+export function rungLines(pointers, results) {
+  return results.filter(({ rungs }) => rungs.length > 0).slice(0, MAX_LINES).map((result) => {
+    const points = result.rungs.filter(({ top1 }) => isNumber(top1));
+    const offset = (/** @type {1 | -1} */ sign) => points.map(({ top1, deviation }) => (top1 ?? 0) + sign * (deviation ?? 0));
+    const dropped = isNumber(result.dropped_after) ? `, dropped after ${result.dropped_after}` : '';
+    return {
+      label: `${combinationName(pointers, result)}${dropped}`,
+      xs: points.map(({ epochs }) => epochs), ys: points.map(({ top1 }) => top1 ?? null), low: offset(-1), high: offset(1),
+    };
+  });
+}
+
+/**
+ * The time for which devices were held.
+ * @param {Result[]} results
+ */
+export function costText(results) {
+  return duration(results.reduce((sum, { cost_seconds: seconds }) => sum + seconds, 0));
+}

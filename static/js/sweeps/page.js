@@ -1,0 +1,155 @@
+// A sweep: its combinations with mean and deviation over seeds, their curves, what was decided at each rung, and what
+// can be done with it.
+
+import { followChanges } from '../api/changes.js';
+import { api } from '../api/client.js';
+import { Poller } from '../api/poller.js';
+import { curveFields, zoomFields } from '../charts/controls.js';
+import { fileName, save } from '../charts/export.js';
+import { OverlayChart } from '../charts/overlay.js';
+import { ChartView } from '../charts/view.js';
+import { setAnswered, setConnection } from '../ui/connection.js';
+import { ask, copyButton, fill, h, progressBar, setText, statusBadge } from '../ui/dom.js';
+import { share } from '../ui/format.js';
+import { scrollBox, section } from '../ui/section.js';
+import { combinationsTable } from './combinations.js';
+import { costText, curveLines, doneShare, jobsText, rungLines, strategyText } from './data.js';
+import { SWEEP_ACTIONS } from './status.js';
+
+/** @import { SweepAction } from './status.js' */
+/** @typedef {Schemas['SweepDetails']} SweepDetails */
+
+const INTERVAL = 3000;
+/** Jobs of the best combinations that are offered for comparison: a comparison has at most 50. */
+const MAX_COMPARED = 12;
+
+/** @param {PageContext} context */
+export function sweepPage(context) {
+  new SweepPage(context);
+}
+
+class SweepPage {
+  #view = new ChartView();
+  #status = '';
+  /** @type {Set<string>} */
+  #jobs = new Set();
+  /** @type {SweepDetails | null} */
+  sweep = null;
+
+  /** @param {PageContext} context */
+  constructor({ root, id = '', signal, setTitle, announce }) {
+    this.id = id;
+    this.setTitle = setTitle;
+    this.announce = announce;
+    this.note = h('p', { class: 'note', role: 'status' }, 'Loading…');
+    this.name = h('h1', {});
+    this.badge = statusBadge();
+    this.buttons = h('div', { class: 'actions' });
+    this.bar = progressBar('Progress');
+    this.share = h('strong', { class: 'share' });
+    this.where = h('span', {});
+    this.warnings = h('ul', { class: 'sweep-notes' });
+    this.table = scrollBox('Combinations, table', { class: 'table-scroll' });
+    this.curves = new OverlayChart('eval/top1', { view: this.#view, signal });
+    this.rungs = new OverlayChart('top-1 by rung', { view: this.#view, signal });
+    this.compare = h('a', { class: 'button quiet' }, 'Compare the best');
+    this.body = this.#layOut();
+    this.body.hidden = true;
+    fill(root, this.note, this.body);
+    this.poller = new Poller({
+      interval: INTERVAL, signal,
+      request: async (stop) => {
+        this.show(await api.sweep(id, stop));
+        setText(this.note, '');
+        setAnswered(true);
+      },
+      onError: (error) => {
+        setText(this.note, error.message);
+        setAnswered(false);
+      },
+    });
+    this.poller.now();
+    const onChange = (/** @type {string[] | null} */ ids) => {
+      if (!ids || ids.some((job) => this.#jobs.has(job))) this.poller.soon();
+    };
+    followChanges({ onChange, onState: setConnection, signal });
+  }
+
+  #layOut() {
+    const csv = h('button', { type: 'button', class: 'quiet copy', title: 'Download the table', onclick: () => this.#saveCsv() }, 'CSV');
+    this.warningCard = section('Warnings', {}, this.warnings);
+    return h('div', { class: 'compare sweep' },
+      h('div', { class: 'job-head' },
+        h('p', { class: 'crumb' }, h('a', { href: '#/sweeps' }, 'Sweeps'), ' / ', h('code', {}, this.id), copyButton(() => this.id)),
+        h('div', { class: 'heading' }, h('div', { class: 'title-row' }, this.name, this.badge.element), this.buttons),
+        h('section', { class: 'card progress-card', 'aria-label': 'Progress' },
+          this.bar.element, h('p', { class: 'progress-line' }, this.share, this.where))),
+      this.warningCard,
+      section('Combinations', { actions: h('div', { class: 'actions' }, this.compare, csv) }, this.table),
+      h('div', { class: 'compare-tools' }, curveFields(this.#view), zoomFields(this.#view)),
+      h('section', { class: 'charts', 'aria-label': 'Curves' }, this.curves.element, this.rungs.element));
+  }
+
+  /** @param {SweepDetails} sweep */
+  show(sweep) {
+    const { results } = sweep;
+    const pointers = sweep.axes.map(({ pointer }) => pointer);
+    this.sweep = sweep;
+    this.#jobs = new Set(results.flatMap(({ jobs }) => jobs.map((job) => job.id)));
+    this.body.hidden = false;
+    setText(this.name, sweep.name);
+    this.badge.update(sweep.status);
+    const done = doneShare(results);
+    this.bar.update(done);
+    setText(this.share, share(done));
+    const next = sweep.next_rung ? ` · compared next after ${sweep.next_rung} epochs` : '';
+    setText(this.where, ` ${jobsText(sweep.jobs)} · ${strategyText(sweep.strategy)}${next} · ${costText(results)} of devices`);
+    this.warningCard.hidden = sweep.warnings.length === 0;
+    fill(this.warnings, sweep.warnings.map((warning) => h('li', {}, warning)));
+    fill(this.table, combinationsTable(pointers, results));
+    this.curves.show(curveLines(pointers, results), 'epoch');
+    const rungs = rungLines(pointers, results);
+    this.rungs.element.hidden = rungs.length === 0;
+    this.rungs.show(rungs, 'epoch');
+    const best = results.flatMap(({ jobs }) => jobs.map((job) => job.id)).slice(0, MAX_COMPARED);
+    this.compare.href = `#/compare?${best.map((job) => `job=${encodeURIComponent(job)}`).join('&')}&seeds=1`;
+    this.#showStatus(sweep);
+  }
+
+  /** @param {SweepDetails} sweep */
+  #showStatus({ status, name }) {
+    this.setTitle(`${status} · ${name}`);
+    if (status === this.#status) return;
+    if (this.#status) this.announce(`${name}: ${status}`);
+    this.#status = status;
+    fill(this.buttons, SWEEP_ACTIONS.filter(({ from }) => from.includes(status)).map((action) =>
+      h('button', { type: 'button', class: action.danger ? 'danger quiet' : 'quiet', onclick: () => this.act(action) }, action.label)));
+  }
+
+  /** @param {SweepAction} action */
+  async act({ verb, confirm, danger }) {
+    if (confirm && !(await ask({ ...confirm, danger }))) return;
+    for (const button of this.buttons.querySelectorAll('button')) button.disabled = true;
+    try {
+      if (verb === 'delete') {
+        await api.removeSweep(this.id);
+        location.hash = '#/sweeps';
+        return;
+      }
+      this.show(await api.changeSweep(this.id, verb));
+      setText(this.note, '');
+    } catch (error) {
+      setText(this.note, error.message);
+    } finally {
+      for (const button of this.buttons.querySelectorAll('button')) button.disabled = false;
+    }
+  }
+
+  async #saveCsv() {
+    try {
+      save(fileName(this.sweep?.name ?? this.id, 'csv'), 'text/csv', await api.sweepCsv(this.id));
+    } catch (error) {
+      setText(this.note, error.message);
+    }
+  }
+}

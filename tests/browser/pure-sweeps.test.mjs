@@ -1,0 +1,47 @@
+// What the pages of sweeps compute: no browser is needed.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { axisNames, combinationName, curveLines, doneShare, jobsText, rungLines, spread, strategyText } from '../../static/js/sweeps/data.js';
+
+const AXES = ['/distillation/temperature', '/student'];
+const result = (more = {}) => ({
+  number: 1, settings: { '/distillation/temperature': 4, '/student': { architecture: 'resnet8' } }, rank: 1, top1: 76.3, deviation: 0.214, n: 3, copies: 0, best: 76.5,
+  cost_seconds: 60, dropped_after: null, rungs: [], curve: [[1, 50], [2, 60]], jobs: [], ...more,
+});
+
+test('a combination is named by the last names of its axes, or by their pointers where these are the same', () => {
+  assert.equal(combinationName(AXES, result()), 'temperature 4, student {"architecture":"resnet8"}');
+  assert.deepEqual(axisNames(['/teacher/architecture', '/student/architecture', '/a~1b']), ['teacher/architecture', 'student/architecture', 'a/b']);
+  assert.equal(combinationName(['/x'], result({ settings: { '/x': null } })), 'x default');
+});
+
+test('an accuracy has its deviation where there is one', () => {
+  assert.deepEqual([spread(result()), spread({ top1: 76.3, deviation: null }), spread({ top1: null })], ['76.30 ± 0.21 %', '76.30 %', '–']);
+});
+
+test('what is left of a sweep follows from its jobs', () => {
+  const jobs = [['succeeded', 1], ['cancelled', 0.2], ['running', 0.5], ['queued', null]].map(([status, fraction]) => ({ status, fraction }));
+  assert.equal(doneShare([result({ jobs: jobs.slice(0, 2) }), result({ jobs: jobs.slice(2) })]), 0.625);
+  assert.equal(doneShare([]), 0);
+  assert.equal(jobsText({ queued: 2, succeeded: 1, running: 4 }), '4 running, 2 queued, 1 succeeded');
+  assert.equal(jobsText({}), 'no jobs');
+});
+
+test('a strategy is one phrase', () => {
+  assert.equal(strategyText({ type: 'halving', rungs: [5, 15, 60], keep: 0.33 }), 'halving after 5, 15, 60 epochs, 33 % kept');
+  assert.equal(strategyText({ type: 'random', jobs: 20, seed: 0 }), 'random, at most 20 jobs');
+  assert.equal(strategyText({ type: 'grid' }), 'grid');
+});
+
+test('curves are of the best combinations, and rungs have a band', () => {
+  const many = Array.from({ length: 20 }, (_, index) => result({ number: index + 1 }));
+  const lines = curveLines(AXES, many);
+  assert.equal(lines.length, 12);
+  assert.deepEqual([lines[0].xs, lines[0].ys], [[1, 2], [50, 60]]);
+  const rungs = [{ epochs: 5, top1: 50, deviation: 1, jobs: 3, kept: true }, { epochs: 15, top1: null, deviation: null, jobs: 0, kept: false }];
+  const [line] = rungLines(AXES, [result(), result({ rungs, dropped_after: 15 })]);
+  assert.deepEqual([line.xs, line.ys, line.low, line.high], [[5], [50], [49], [51]]);
+  assert.match(line.label, /dropped after 15$/);
+});

@@ -1,0 +1,82 @@
+// The pages of sweeps.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { smallJob } from './support/jobs.mjs';
+import { assertAccessible, assertFits, closeDashboard, downloaded, onEveryScreen, openDashboard, refused, statusBadge } from './support/page.mjs';
+import { PATIENCE, Server } from './support/server.mjs';
+
+const server = new Server();
+let browser;
+let page;
+let sweep;
+
+const AXES = { '/training/optimizer/learning_rate': [0.05, 0.01, 1e-7] };
+
+before(async () => {
+  ({ browser, page } = await openDashboard(server));
+  const { training, ...base } = smallJob('rates');
+  const { epochs: _, ...rest } = training;
+  const strategy = { type: 'halving', rungs: [1, 2], keep: 0.4 };
+  sweep = await server.post('/v1/sweeps', { name: 'rates', base: { ...base, training: rest }, axes: AXES, seeds: 2, strategy });
+}, { timeout: PATIENCE });
+
+after(() => closeDashboard(server, browser));
+
+const table = () => page.getByRole('region', { name: 'Combinations, table' });
+const badge = (status) => statusBadge(page, status);
+
+test('the list leads to a sweep, whose combinations, rungs and curves are shown as it ends', { timeout: PATIENCE }, async () => {
+  await page.goto(`${server.url}/#/sweeps`);
+  await page.getByRole('link', { name: 'rates' }).click();
+  await badge('finished').waitFor({ timeout: PATIENCE });
+  assert.equal(await table().getByRole('row').count(), 4);
+  assert.equal(await table().locator('tr[data-dropped]').count(), 1, 'two of three combinations are kept');
+  await table().getByRole('columnheader', { name: 'Epoch 1' }).waitFor();
+  assert.match(await table().getByRole('row').nth(1).innerText(), /^1\s+0\.0[15]\s+\d+\.\d\d ± \d+\.\d\d %\s+2\s/);
+  for (const name of ['eval/top1', 'top-1 by rung']) await page.locator(`section[aria-label="${name}"][data-lines="3"]`).waitFor();
+  const csv = await downloaded(page, () => page.getByRole('button', { name: 'CSV' }).click());
+  assert.equal(csv.name, 'rates.csv');
+  assert.equal(csv.bytes.toString().trim().split('\n').length, 4);
+  await table().getByRole('link').first().click();
+  await page.getByRole('heading', { name: /^rates: learning_rate/ }).waitFor();
+  page.assertQuiet();
+});
+
+test('a sweep is paused, resumed, cancelled and deleted on its page', { timeout: PATIENCE }, async () => {
+  page.expected.push(refused(409));
+  const long = await server.post('/v1/sweeps', { name: 'long', base: smallJob('long', 500), axes: AXES });
+  await page.goto(`${server.url}/#/sweeps/${long.id}`);
+  for (const [verb, status] of [['Pause', 'paused'], ['Resume', 'running'], ['Cancel', 'cancelled']]) {
+    // A job may still be writing its checkpoint when the sweep is to be resumed.
+    await page.getByRole('button', { name: verb, exact: true }).click();
+    if (verb === 'Cancel') await page.getByRole('button', { name: 'Cancel the sweep' }).click();
+    if (verb === 'Resume') {
+      while (!(await badge(status).isVisible())) {
+        await page.getByRole('button', { name: verb, exact: true }).click({ timeout: 1000 }).catch(() => {});
+        await page.waitForTimeout(200);
+      }
+    }
+    await badge(status).waitFor();
+  }
+  await page.waitForFunction(() => !document.querySelector('.members .badge:is([data-status="running"], [data-status="cancelling"])'), null, { timeout: PATIENCE });
+  await page.getByRole('button', { name: 'Delete', exact: true }).click();
+  await page.getByRole('button', { name: 'Delete the sweep' }).click();
+  await page.waitForURL(/#\/sweeps$/);
+  await page.getByRole('link', { name: 'rates' }).waitFor();
+  assert.equal(await page.getByRole('link', { name: 'long' }).count(), 0);
+});
+
+test('the pages fit every screen and can be used by everybody', { timeout: PATIENCE }, async () => {
+  await onEveryScreen(browser, async (screen) => {
+    await screen.goto(`${server.url}/#/sweeps/${sweep.id}`);
+    await screen.locator('section[aria-label="eval/top1"][data-lines="3"]').waitFor();
+    await assertFits(screen);
+    await assertAccessible(screen);
+    await screen.goto(`${server.url}/#/sweeps`);
+    await screen.getByRole('link', { name: 'rates' }).waitFor();
+    await assertFits(screen);
+    await assertAccessible(screen);
+  });
+});
