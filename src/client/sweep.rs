@@ -116,7 +116,8 @@ async fn list(server: &ApiClient, args: &SweepListArgs) -> Result<Exit, Error> {
     for sweep in page["data"].as_array().into_iter().flatten() {
         let [id, status, name] = ["/id", "/status", "/name"].map(|pointer| member(sweep, pointer));
         let (strategy, created) = (member(sweep, "/strategy/type"), time(&sweep["created_at"]));
-        writeln!(out, "{id:<30} {status:<9} {strategy:<8} {:>12} {created:<20} {name}", sweep["combinations"])?;
+        let combinations = sweep["combinations"].to_string();
+        writeln!(out, "{id:<30} {status:<9} {strategy:<8} {combinations:>12} {created:<20} {name}")?;
     }
     if page["has_more"] == true {
         eprintln!("there are more sweeps: --limit shows more of them");
@@ -127,8 +128,8 @@ async fn list(server: &ApiClient, args: &SweepListArgs) -> Result<Exit, Error> {
 async fn show(server: &ApiClient, args: &SweepShowArgs) -> Result<Exit, Error> {
     let path = ["v1", "sweeps", args.id.as_str()];
     if args.csv {
-        let response = server.send(server.request(Method::GET, &path).query(&[("format", "csv")])).await?;
-        let mut response = response;
+        let request = server.request(Method::GET, &path).query(&[("format", "csv")]);
+        let mut response = server.send(request).await?;
         while let Some(piece) = server.piece(&mut response, server.patience).await? {
             io::stdout().write_all(&piece)?;
         }
@@ -158,7 +159,7 @@ fn table(sweep: &Value) -> String {
     lines.push(format!("{:>4} {:>16} {:>3} {:>8} {:>9}  settings", "rank", "top-1", "n", "best", "cost"));
     for result in sweep["results"].as_array().into_iter().flatten() {
         let text =
-            |value: &Value, digits: usize| value.as_f64().map_or_else(|| "-".into(), |v| format!("{v:.digits$}"));
+            |value: &Value, digits: usize| value.as_f64().map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"));
         let deviation = result["deviation"].as_f64().map(|value| format!(" ± {value:.2}")).unwrap_or_default();
         let top1 = format!("{}{deviation}", text(&result["top1"], 2));
         let settings = result["settings"].as_object().into_iter().flatten();
@@ -167,7 +168,7 @@ fn table(sweep: &Value) -> String {
         lines.push(format!(
             "{:>4} {top1:>16} {:>3} {:>8} {:>9}  {}{}",
             text(&result["rank"], 0),
-            result["n"],
+            result["n"].to_string(),
             text(&result["best"], 2),
             clock(result["cost_seconds"].as_f64().unwrap_or(0.0)),
             settings.join("  "),
