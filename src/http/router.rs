@@ -59,6 +59,8 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::summaries::list))
         .routes(routes!(v1::labels::list))
         .routes(routes!(v1::pareto::get))
+        .routes(routes!(v1::groups::list))
+        .routes(routes!(v1::settings::list))
         .routes(routes!(v1::jobs::get, v1::jobs::amend::patch, v1::jobs::delete))
         .routes(routes!(v1::jobs::cancel))
         .routes(routes!(v1::jobs::pause))

@@ -53,7 +53,8 @@ pub enum BaseLoss {
 }
 
 impl Method {
-    pub(super) const ALL: [Self; 13] = [
+    /// Every method.
+    pub const ALL: [Self; 13] = [
         Self::None,
         Self::Kd,
         Self::Dkd,

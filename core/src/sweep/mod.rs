@@ -5,7 +5,7 @@
 //! read as any other job's. There is no I/O here.
 
 mod combinations;
-mod pointer;
+pub mod pointer;
 mod read;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 /// The names on the way to a value, without escapes. `None` if the text is no pointer into an object.
-pub(super) fn tokens(pointer: &str) -> Option<Vec<String>> {
+#[must_use]
+pub fn tokens(pointer: &str) -> Option<Vec<String>> {
     let path = pointer.strip_prefix('/')?;
     let is_escaped = |token: &str| token.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     let tokens: Vec<&str> = path.split('/').collect();
@@ -12,7 +13,8 @@ pub(super) fn tokens(pointer: &str) -> Option<Vec<String>> {
 }
 
 /// The text as one name of a pointer.
-pub(super) fn escaped(name: &str) -> String {
+#[must_use]
+pub fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 

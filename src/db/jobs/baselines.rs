@@ -28,7 +28,7 @@ pub struct Baseline {
 }
 
 /// The simpler methods that a method is compared with, the best comparison first.
-fn simpler(method: Method) -> &'static [Method] {
+pub(super) fn simpler(method: Method) -> &'static [Method] {
     match method {
         Method::None => &[],
         Method::Kd => &[Method::None],

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::Status;
 use super::around::{Around, around};
 use super::baselines::{Baseline, Baselines, gain};
+use super::settings::{self, Setting};
 use super::waiting::{self, Waiting};
 use crate::db::downsample::Downsampled;
 use crate::protocol::Progress;
@@ -78,6 +79,8 @@ pub struct SummaryQuery {
     pub ids: Option<Vec<String>>,
     /// Jobs of this sweep.
     pub sweep: Option<String>,
+    /// Settings that each job comes with.
+    pub columns: Vec<Setting>,
     /// What to sort by. Jobs without such a value come last; of equals the newest comes first.
     pub sort: Sort,
     /// Whether the largest value comes first.
@@ -147,6 +150,9 @@ pub struct Summary {
     pub worker: Option<String>,
     /// The sweep that it belongs to; null for a job of its own.
     pub sweep: Option<String>,
+    /// Values of the settings that `column` names, by their pointers; null where the specification has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, Value>,
     /// When it was posted.
     pub created_at: DateTime<Utc>,
     /// When its first attempt began.
@@ -178,7 +184,9 @@ pub async fn find(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<Found> {
     let known = Status::ALL.map(|status| (status, counts.get(status.name()).copied().unwrap_or(0)));
     let others = counts.values().sum::<i64>() - known.iter().map(|(_, jobs)| jobs).sum::<i64>();
     let statuses = known.into_iter().chain((others > 0).then_some((Status::Unknown, others)));
-    Ok(Found { data: summaries(pool, &ids).await?, statuses: statuses.collect() })
+    let mut data = summaries(pool, &ids).await?;
+    settings::attach(pool, &mut data, &query.columns).await?;
+    Ok(Found { data, statuses: statuses.collect() })
 }
 
 /// The ids of a page of jobs, and how many jobs of each status match without regard to their status.
@@ -284,9 +292,8 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
             coalesce(job.teacher_architecture, job.teacher_network) as teacher,
             job.spec #> '{training,seed}' as seed, job.attempt, job.max_attempts, job.progress, job.best_top1,
             coalesce(job.result ->> 'teacher_top1', job.teacher ->> 'top1')::float8 as teacher_top1,
-            job.error ->> 'class' as error, job.recipe, job.teacher_key,
-            coalesce((select workers.name from workers where workers.id = job.worker), job.worker) as worker,
-            job.created_at, job.started_at, job.finished_at, job.sweep_id
+            job.error ->> 'class' as error, job.recipe, job.teacher_key, job.created_at, job.started_at, job.finished_at,
+            coalesce((select workers.name from workers where workers.id = job.worker), job.worker) as worker, job.sweep_id
         from unnest($1::text[]) with ordinality as wanted (id, place) join jobs as job on job.id = wanted.id
         order by wanted.place
         "#,
@@ -329,6 +336,7 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
             error: row.error,
             worker: row.worker,
             sweep: row.sweep_id,
+            settings: BTreeMap::new(),
             created_at: row.created_at,
             started_at: row.started_at,
             finished_at: row.finished_at,

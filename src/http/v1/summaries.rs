@@ -9,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::jobs::labels;
 use crate::db::jobs::Status;
+use crate::db::jobs::settings::Setting;
 use crate::db::jobs::summaries::{self, Found, Sort, Summary};
 use crate::http::AppState;
 use crate::http::error::ApiError;
@@ -16,6 +17,8 @@ use crate::http::extract::{JobId, Query, whole};
 
 /// Most `id` parameters in one request.
 const MOST_IDS: usize = 100;
+/// Most `column` parameters in one request.
+const MOST_COLUMNS: usize = 16;
 /// Longest search text, in characters.
 const LONGEST_SEARCH: usize = 200;
 
@@ -49,6 +52,11 @@ pub struct SummariesParameters {
     id: Vec<String>,
     /// Only jobs of this sweep.
     sweep: Option<String>,
+    /// Also give each job the value of this setting: a JSON pointer into the specification, such as
+    /// `/distillation/temperature`. Can be repeated up to 16 times.
+    #[serde(default)]
+    #[param(max_items = 16)]
+    column: Vec<String>,
     /// What to sort by. Jobs without that value come last.
     #[param(inline, default = "created")]
     sort: Option<Sort>,
@@ -95,7 +103,7 @@ pub async fn list(
     State(state): State<AppState>,
     Query(parameters): Query<SummariesParameters>,
 ) -> Result<Json<Summaries>, ApiError> {
-    let SummariesParameters { status: statuses, label, q, id, sweep, sort, order, offset, limit } = parameters;
+    let SummariesParameters { status: statuses, label, q, id, sweep, column, sort, order, offset, limit } = parameters;
     let words = words(q)?;
     if id.len() > MOST_IDS {
         return Err(ApiError::malformed(format!("query parameters: id: at most {MOST_IDS} are allowed")));
@@ -112,6 +120,7 @@ pub async fn list(
         words,
         ids: Some(id).filter(|ids| !ids.is_empty()),
         sweep,
+        columns: settings(column)?,
         sort: sort.unwrap_or_default(),
         is_descending: order != Some(SortDirection::Asc),
         offset: offset.unwrap_or(0),
@@ -119,6 +128,20 @@ pub async fn list(
         statuses,
     };
     Ok(Json(Summaries::new(summaries::find(&state.pool, &query).await?, &query.statuses)))
+}
+
+/// The settings that JSON pointers lead to.
+fn settings(pointers: Vec<String>) -> Result<Vec<Setting>, ApiError> {
+    if pointers.len() > MOST_COLUMNS {
+        return Err(ApiError::malformed(format!("query parameters: column: at most {MOST_COLUMNS} are allowed")));
+    }
+    let settings = pointers.into_iter().map(|pointer| {
+        Setting::at(&pointer).ok_or_else(|| {
+            let expected = "expected a JSON pointer such as /distillation/temperature";
+            ApiError::malformed(format!("query parameters: column: {expected}, found {pointer:?}"))
+        })
+    });
+    settings.collect()
 }
 
 /// The words of a search text.

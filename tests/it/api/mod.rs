@@ -9,6 +9,7 @@ mod datasets;
 mod errors;
 mod exports;
 mod foresight;
+mod groups;
 mod idempotency;
 mod jobs;
 mod latencies;

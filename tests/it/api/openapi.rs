@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 56] = [
+const ROUTES: [&str; 58] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
@@ -28,6 +28,8 @@ const ROUTES: [&str; 56] = [
     "GET /v1/summaries",
     "GET /v1/labels",
     "GET /v1/pareto",
+    "GET /v1/groups",
+    "GET /v1/settings",
     "GET /v1/changes",
     "GET /v1/jobs/{id}/student",
     "GET /v1/jobs/{id}/webhooks",
