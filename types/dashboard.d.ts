@@ -29,6 +29,8 @@ type RequestParameters = Record<string, string | number | null | undefined | (st
 interface ApiClient {
   summaries(parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['Summaries']>;
   labels(parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['List_Label']>;
+  groups(parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['Groups']>;
+  settings(signal?: AbortSignal): Promise<Schemas['List_KnownSetting']>;
   job(id: string, signal?: AbortSignal): Promise<Schemas['JobDetails']>;
   metrics(id: string, which: { name?: string[], maxPoints: number }, signal?: AbortSignal): Promise<Schemas['Metrics']>;
   metricsCsv(id: string): Promise<Blob>;

@@ -21,6 +21,7 @@ const ROUTES = [
   { pattern: /^\/jobs\/([^/]+)$/, nav: 'jobs', title: 'Job', load: async () => (await import('./job/page.js')).jobPage },
   { pattern: /^\/jobs\/([^/]+)\/mistakes$/, nav: 'jobs', title: 'Mistakes', load: async () => (await import('./mistakes/page.js')).mistakesPage },
   { pattern: /^\/compare$/, nav: 'compare', title: 'Compare', load: async () => (await import('./compare/page.js')).comparePage },
+  { pattern: /^\/groups$/, nav: 'jobs', title: 'Best settings', load: async () => (await import('./groups/page.js')).groupsPage },
   { pattern: /^\/sweeps$/, nav: 'sweeps', title: 'Sweeps', load: async () => (await import('./sweeps/list.js')).sweepsPage },
   { pattern: /^\/sweeps\/([^/]+)$/, nav: 'sweeps', title: 'Sweep', load: async () => (await import('./sweeps/page.js')).sweepPage },
   { pattern: /^\/new$/, nav: 'new', title: 'New job', load: async () => (await import('./new/page.js')).newPage },

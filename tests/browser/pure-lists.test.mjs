@@ -20,7 +20,13 @@ test('an address holds everything about a list but the defaults', () => {
   assert.equal(addressOf(parse('')), '#/');
   const address = 'status=running&status=paused&label=team%3Avision&q=50%25&sort=gain&order=asc&page=3&rows=100';
   assert.equal(addressOf(parse(address)), `#/?${address}`);
-  assert.deepEqual(requestOf(parse(address)), { status: ['running', 'paused'], label: ['team:vision'], q: '50%', sort: 'gain', order: 'asc', offset: 200, limit: 100 });
+  assert.deepEqual(requestOf(parse(address)), { status: ['running', 'paused'], label: ['team:vision'], column: [], q: '50%', sort: 'gain', order: 'asc', offset: 200, limit: 100 });
+});
+
+test('columns of settings are pointers, each once', () => {
+  const columns = 'column=%2Ftraining%2Fepochs&column=%2Fdistillation%2Fscales';
+  assert.equal(addressOf(parse(`${columns}&column=%2Ftraining%2Fepochs&column=epochs`)), `#/?${columns}`);
+  assert.deepEqual(requestOf(parse(columns)).column, ['/training/epochs', '/distillation/scales']);
 });
 
 test('names are read from a list with commas or from JSON, and written so that they are read back', () => {

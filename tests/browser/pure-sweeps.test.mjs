@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { axisNames, combinationName, curveLines, doneShare, jobsText, rungLines, spread, strategyText } from '../../static/js/sweeps/data.js';
+import { combinationName, curveLines, doneShare, jobsText, rungLines, spread, strategyText } from '../../static/js/sweeps/data.js';
+import { gainSign, isWithin, shortNames } from '../../static/js/ui/settings.js';
 
 const AXES = ['/distillation/temperature', '/student'];
 const result = (more = {}) => ({
@@ -13,7 +14,7 @@ const result = (more = {}) => ({
 
 test('a combination is named by the last names of its axes, or by their pointers where these are the same', () => {
   assert.equal(combinationName(AXES, result()), 'temperature 4, student {"architecture":"resnet8"}');
-  assert.deepEqual(axisNames(['/teacher/architecture', '/student/architecture', '/a~1b']), ['teacher/architecture', 'student/architecture', 'a/b']);
+  assert.deepEqual(shortNames(['/teacher/architecture', '/student/architecture', '/a~1b']), ['teacher/architecture', 'student/architecture', 'a/b']);
   assert.equal(combinationName(['/x'], result({ settings: { '/x': null } })), 'x default');
 });
 
@@ -44,4 +45,9 @@ test('curves are of the best combinations, and rungs have a band', () => {
   const [line] = rungLines(AXES, [result(), result({ rungs, dropped_after: 15 })]);
   assert.deepEqual([line.xs, line.ys, line.low, line.high], [[5], [50], [49], [51]]);
   assert.match(line.label, /dropped after 15$/);
+});
+
+test('a gain within the deviation of its baseline is neither good nor bad', () => {
+  assert.deepEqual([gainSign(0.5, 0.2), gainSign(-0.5, 0.2), gainSign(0.2, 0.2), gainSign(-0.1, 0.2), gainSign(0.1, null), gainSign(0.001, null)], [1, -1, 0, 0, 1, 0]);
+  assert.deepEqual([isWithin(0.1, 0.2), isWithin(null, 0.2), isWithin(0.1, null)], [true, false, false]);
 });

@@ -124,6 +124,8 @@ export const paths = {
 export const api = {
   summaries: (parameters, signal) => json(`/v1/summaries${query(parameters)}`, { signal }),
   labels: (parameters, signal) => json(`/v1/labels${query(parameters)}`, { signal }),
+  groups: (parameters, signal) => json(`/v1/groups${query(parameters)}`, { signal }),
+  settings: (signal) => json('/v1/settings', { signal }),
   job: (id, signal) => json(jobPath(id), { signal }),
   metrics: (id, { name, maxPoints }, signal) => json(jobPath(id, `/metrics${query({ name, max_points: maxPoints })}`), { signal }),
   metricsCsv: async (id) => (await request(jobPath(id, '/metrics?max_points=100000'), { headers: { accept: 'text/csv' } })).blob(),

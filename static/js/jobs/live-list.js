@@ -52,7 +52,7 @@ export class LiveList {
         const ids = [...this.#changed].slice(0, MAX_IDS);
         ids.forEach((id) => this.#changed.delete(id));
         if (ids.length === 0) return;
-        const { data } = await api.summaries({ id: ids, limit: MAX_IDS }, stop);
+        const { data } = await api.summaries({ id: ids, limit: MAX_IDS, column: parameters().column }, stop);
         setAnswered(true);
         if (data.length < ids.length || !onRows(data)) this.page.soon();
         if (this.#changed.size > 0) this.rows.soon();

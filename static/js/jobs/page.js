@@ -8,7 +8,8 @@ import { rememberList, replaceAddress } from '../ui/places.js';
 import { BulkBar } from './bulk.js';
 import { help, listenToKeys } from './keys.js';
 import { LiveList } from './live-list.js';
-import { PAGE_SIZES, addressOf, parseQuery, requestOf } from './query.js';
+import { settingOptions } from '../groups/options.js';
+import { MAX_COLUMNS, PAGE_SIZES, addressOf, parseQuery, requestOf } from './query.js';
 import { JobsTable } from './table.js';
 
 /** @typedef {Schemas['JobSummary']} JobSummary */
@@ -74,14 +75,19 @@ class JobsPage {
       label: 'Filter by label', none: 'No job has a matching label.', signal,
       find: (text, stop) => this.#findLabels(text, stop), onPick: (label) => this.#addLabel(label),
     });
+    this.columns = new Combobox({
+      label: 'Add a column', none: 'No setting matches.', signal,
+      find: (text, stop) => this.#findSettings(text, stop), onPick: (pointer) => this.#addColumn(pointer),
+    });
     this.labels = h('div', { class: 'filters', hidden: true });
     this.note = h('p', { class: 'note', role: 'status' }, 'Loading…');
     this.pager = h('nav', { class: 'pager', 'aria-label': 'Pages of the list', hidden: true });
     fill(root,
       h('div', { class: 'heading' }, h('h1', {}, 'Jobs'), h('div', { class: 'actions' },
         h('button', { type: 'button', class: 'quiet keys-button', title: 'Keyboard shortcuts', 'aria-label': 'Keyboard shortcuts', onclick: help }, '?'),
+        this.best = h('a', { class: 'button quiet', title: 'Which settings were best, over all seeds' }, 'Best settings'),
         h('a', { class: 'button primary', href: '#/new' }, 'New job'))),
-      h('div', { class: 'list-tools' }, this.nav, this.label.element, this.search), this.labels, this.bulk.report,
+      h('div', { class: 'list-tools' }, this.nav, this.label.element, this.columns.element, this.search), this.labels, this.bulk.report,
       this.table.element, this.note, this.pager, this.bulk.element);
     this.#listen();
     this.#showQuery();
@@ -167,6 +173,21 @@ class JobsPage {
     return withRest(options, data.length < MAX_LABELS ? 0 : NaN);
   }
 
+  /**
+   * Settings without a column, those in which jobs differ most first.
+   * @param {string} text
+   * @param {AbortSignal} stop
+   */
+  async #findSettings(text, stop) {
+    if (this.query.columns.length >= MAX_COLUMNS) throw new Error(`A list has at most ${MAX_COLUMNS} more columns. Remove one first: × in its heading.`);
+    return (await settingOptions(text, stop)).filter(({ value }) => !this.query.columns.includes(value));
+  }
+
+  /** @param {string} pointer */
+  #addColumn(pointer) {
+    location.hash = addressOf({ ...this.query, columns: [...this.query.columns, pointer] });
+  }
+
   /** @param {string} label */
   #addLabel(label) {
     location.hash = addressOf({ ...this.query, labels: [...this.query.labels, label], page: 1 });
@@ -183,6 +204,8 @@ class JobsPage {
     fill(this.labels, query.labels.map((label) => h('a', {
       href: addressOf({ ...query, labels: query.labels.filter((other) => other !== label), page: 1 }), title: 'Remove this filter', 'aria-label': `Remove the filter by label ${label}`,
     }, label, ' ×')));
+    const matching = new URLSearchParams([...query.labels.map((label) => ['label', label]), ...(query.q ? [['q', query.q]] : [])]);
+    this.best.setAttribute('href', `#/groups${query.labels.length || query.q ? `?${matching}` : ''}`);
     this.table.setQuery(query);
   }
 

@@ -4,6 +4,7 @@
  * @typedef {object} ListQuery
  * @property {string[]} statuses
  * @property {string[]} labels as `key:value`
+ * @property {string[]} columns JSON pointers of settings that have a column
  * @property {string} q searched text
  * @property {string} sort
  * @property {string} order `asc` or `desc`
@@ -20,6 +21,8 @@ export const FIRST_ORDER = {
 };
 
 export const PAGE_SIZES = [50, 100, 200];
+/** What `GET /v1/summaries` accepts is more, and does not fit a screen. */
+export const MAX_COLUMNS = 8;
 const DEFAULT_SORT = 'created';
 
 /**
@@ -35,7 +38,8 @@ export function parseQuery(parameters) {
   const size = Number(parameters.get('rows'));
   const page = Number(parameters.get('page'));
   return {
-    statuses: parameters.getAll('status'), labels: parameters.getAll('label'), q: parameters.get('q') ?? '', sort, order,
+    statuses: parameters.getAll('status'), labels: parameters.getAll('label'),
+    columns: [...new Set(parameters.getAll('column'))].filter((pointer) => /^(\/[^/]+)+$/.test(pointer)).slice(0, MAX_COLUMNS), q: parameters.get('q') ?? '', sort, order,
     page: Number.isInteger(page) && page > 1 ? page : 1, size: PAGE_SIZES.includes(size) ? size : PAGE_SIZES[0],
   };
 }
@@ -44,10 +48,11 @@ export function parseQuery(parameters) {
  * The address of a list; defaults are left out.
  * @param {ListQuery} query
  */
-export function addressOf({ statuses, labels, q, sort, order, page, size }) {
+export function addressOf({ statuses, labels, columns, q, sort, order, page, size }) {
   const parameters = new URLSearchParams();
   for (const status of statuses) parameters.append('status', status);
   for (const label of labels) parameters.append('label', label);
+  for (const column of columns) parameters.append('column', column);
   if (q) parameters.set('q', q);
   if (sort !== DEFAULT_SORT) parameters.set('sort', sort);
   if (order !== FIRST_ORDER[sort]) parameters.set('order', order);
@@ -72,6 +77,6 @@ export function sortedBy(query, sort) {
  * The parameters of `GET /v1/summaries` for a list.
  * @param {ListQuery} query
  */
-export function requestOf({ statuses, labels, q, sort, order, page, size }) {
-  return { status: statuses, label: labels, q: q.trim(), sort, order, offset: (page - 1) * size, limit: size };
+export function requestOf({ statuses, labels, columns, q, sort, order, page, size }) {
+  return { status: statuses, label: labels, column: columns, q: q.trim(), sort, order, offset: (page - 1) * size, limit: size };
 }

@@ -5,6 +5,7 @@ import { sparkline } from '../charts/sparkline.js';
 import { ageElement, h, progressBar, setText, statusBadge } from '../ui/dom.js';
 import { NO_BASELINE, comparedWith, duration, isNumber, pairOf, percent, points, rate, share, shortAge, shortWaiting, waitingText } from '../ui/format.js';
 import { isFinal } from '../ui/status.js';
+import { gainSign, isWithin, valueText } from '../ui/settings.js';
 
 /** @typedef {Schemas['JobSummary']} JobSummary */
 /** @import { Child } from '../ui/dom.js' */
@@ -13,9 +14,11 @@ export class JobRow {
   /**
    * @param {JobSummary} job
    * @param {(isSelected: boolean) => void} onSelect
+   * @param {string[]} columns JSON pointers of settings that have a cell
    */
-  constructor(job, onSelect) {
+  constructor(job, onSelect, columns) {
     this.job = job;
+    this.settings = columns.map((pointer) => ({ pointer, value: h('span', { class: 'setting' }) }));
     this.box = h('input', { type: 'checkbox', 'aria-label': `Select ${job.name}`, onchange: () => { onSelect(this.box.checked); } });
     this.badge = statusBadge();
     this.link = h('a', { href: `#/jobs/${encodeURIComponent(job.id)}`, title: job.name }, job.name);
@@ -39,7 +42,8 @@ export class JobRow {
       cell('Gain', this.gain),
       cell('ETA', this.rest),
       cell('Worker', this.worker),
-      cell('Age', ageElement(job.created_at, (time) => shortAge(time, now()))));
+      cell('Age', ageElement(job.created_at, (time) => shortAge(time, now()))),
+      this.settings.map(({ pointer, value }) => cell(pointer, value)));
     this.update(job);
   }
 
@@ -64,6 +68,11 @@ export class JobRow {
     this.best.title = bestTitle(job);
     this.#showGain(job);
     this.#showRest(job);
+    for (const { pointer, value } of this.settings) {
+      const setting = job.settings?.[pointer];
+      setText(value, setting === null || setting === undefined ? '–' : valueText(setting));
+      value.title = value.textContent ?? '';
+    }
     setText(this.worker, job.worker ?? '');
     this.worker.title = job.worker ?? '';
   }
@@ -71,8 +80,8 @@ export class JobRow {
   /** @param {JobSummary} job */
   #showGain({ gain, baseline, method }) {
     setText(this.gain, isNumber(gain) ? points(gain) : '');
-    this.gain.dataset.sign = isNumber(gain) ? String(Math.sign(Math.round(gain * 100))) : '';
-    if (baseline) this.gain.title = comparedWith(baseline);
+    this.gain.dataset.sign = isNumber(gain) ? String(gainSign(gain, baseline?.deviation)) : '';
+    if (baseline) this.gain.title = `${comparedWith(baseline)}${isWithin(gain, baseline.deviation) ? ' The difference lies within the deviation.' : ''}`;
     else this.gain.title = method === 'none' ? 'Plain training has no baseline.' : NO_BASELINE;
   }
 

@@ -1,6 +1,7 @@
 // The table of jobs: the rows of one page in the server's order, each updated in place.
 
 import { fill, h } from '../ui/dom.js';
+import { shortNames } from '../ui/settings.js';
 import { addressOf, sortedBy } from './query.js';
 import { JobRow } from './row.js';
 
@@ -16,6 +17,8 @@ const COLUMNS = [
 export class JobsTable {
   /** @type {Map<string, JobRow>} */
   #rows = new Map();
+  /** @type {string[]} */
+  #columns = [];
   #onSelect;
   #selection;
 
@@ -53,10 +56,21 @@ export class JobsTable {
    * @param {ListQuery} query
    */
   setQuery(query) {
+    if (query.columns.join() !== this.#columns.join()) {
+      // Rows are made with their cells.
+      for (const { element } of this.#rows.values()) element.remove();
+      this.#rows.clear();
+      this.#columns = query.columns;
+    }
+    this.element.dataset.columns = String(query.columns.length);
+    const names = shortNames(query.columns);
     const direction = query.order === 'asc' ? 'ascending' : 'descending';
     fill(this.head, h('th', { role: 'columnheader', scope: 'col' }, this.all), COLUMNS.map(([sort, name]) =>
       h('th', { role: 'columnheader', scope: 'col', 'aria-sort': sort === query.sort ? direction : null },
-        sort ? h('a', { href: addressOf(sortedBy(query, sort)) }, h('span', {}, name)) : name)));
+        sort ? h('a', { href: addressOf(sortedBy(query, sort)) }, h('span', {}, name)) : name)),
+    query.columns.map((pointer, index) => h('th', { role: 'columnheader', scope: 'col', title: pointer }, h('a', {
+      href: addressOf({ ...query, columns: query.columns.filter((other) => other !== pointer) }), 'aria-label': `Remove the column ${pointer}`,
+    }, h('span', {}, names[index]), '×'))));
   }
 
   /**
@@ -72,7 +86,7 @@ export class JobsTable {
     /** @type {Map<string, JobRow>} */
     const rows = new Map();
     for (const job of jobs) {
-      const row = this.#rows.get(job.id) ?? new JobRow(job, (isSelected) => this.#select(job.id, isSelected));
+      const row = this.#rows.get(job.id) ?? new JobRow(job, (isSelected) => this.#select(job.id, isSelected), this.#columns);
       rows.set(job.id, row);
       if (row.element === next) next = next.nextElementSibling;
       else this.body.insertBefore(row.element, next);

@@ -2,7 +2,8 @@
 
 import { h } from '../ui/dom.js';
 import { duration, isNumber, percent } from '../ui/format.js';
-import { axisNames, spread, valueText } from './data.js';
+import { shortNames, valueText } from '../ui/settings.js';
+import { spread } from './data.js';
 
 /** @typedef {Schemas['CombinationResult']} Result */
 
@@ -12,7 +13,7 @@ import { axisNames, spread, valueText } from './data.js';
  */
 export function combinationsTable(pointers, results) {
   const rungs = [...new Set(results.flatMap((result) => result.rungs.map(({ epochs }) => epochs)))].sort((one, other) => one - other);
-  const names = axisNames(pointers);
+  const names = shortNames(pointers);
   const number = (/** @type {string} */ name, /** @type {string} */ title) => h('th', { scope: 'col', class: 'number', title }, name);
   const head = h('tr', {},
     number('Rank', 'First those that were not dropped, by mean top-1'),

@@ -1,6 +1,7 @@
 // What the pages of sweeps show, as texts and curves. Pure.
 
 import { duration, isNumber, percent } from '../ui/format.js';
+import { shortNames, valueText } from '../ui/settings.js';
 
 /** @typedef {Schemas['CombinationResult']} Result */
 
@@ -8,38 +9,12 @@ import { duration, isNumber, percent } from '../ui/format.js';
 export const MAX_LINES = 12;
 
 /**
- * The last name of a JSON pointer, without escapes.
- * @param {string} pointer
- */
-function lastName(pointer) {
-  return pointer.split('/').at(-1)?.replaceAll('~1', '/').replaceAll('~0', '~') ?? pointer;
-}
-
-/**
- * A short name for each axis: the last name of its pointer, or all of it where two would have the same.
- * @param {string[]} pointers
- */
-export function axisNames(pointers) {
-  const names = pointers.map(lastName);
-  return names.map((name, index) => (names.indexOf(name) === names.lastIndexOf(name) ? name : pointers[index].slice(1)));
-}
-
-/**
- * The value of a setting as text.
- * @param {unknown} value
- */
-export function valueText(value) {
-  if (value === null || value === undefined) return 'default';
-  return typeof value === 'string' ? value : JSON.stringify(value);
-}
-
-/**
  * The settings of a combination: "temperature 4, scales [1,2]".
  * @param {string[]} pointers
  * @param {Result} result
  */
 export function combinationName(pointers, { settings }) {
-  const names = axisNames(pointers);
+  const names = shortNames(pointers);
   return pointers.map((pointer, index) => `${names[index]} ${valueText(settings[pointer])}`).join(', ');
 }
 

@@ -1,0 +1,112 @@
+// Parallel coordinates: an axis for each setting and one for the accuracy, and a line for each group, in SVG.
+
+import { svg } from '../charts/svg.js';
+import { token } from '../charts/theme.js';
+import { h, setText } from '../ui/dom.js';
+import { percent } from '../ui/format.js';
+import { shortNames, valueText } from '../ui/settings.js';
+import { parallelAxis } from './data.js';
+
+/** @import { ParallelAxis } from './data.js' */
+/** @typedef {Schemas['Group']} Group */
+
+const HEIGHT = 340;
+const PLOT = { left: 90, right: 70, top: 40, bottom: HEIGHT - 20 };
+/** Longest text beside an axis, in characters. */
+const LONGEST = 16;
+
+export class ParallelCoordinates {
+  /** @type {string[]} */
+  #by = [];
+  /** @type {Group[]} */
+  #groups = [];
+  #width = 720;
+
+  /** @param {AbortSignal} signal */
+  constructor(signal) {
+    this.where = h('span', { class: 'chart-where', role: 'status' });
+    this.plot = svg('svg', { class: 'scatter parallel', height: HEIGHT, role: 'img', 'aria-label': 'No groups yet' });
+    this.element = h('section', { class: 'card chart', 'aria-label': 'Parallel coordinates', 'data-lines': 0 },
+      h('header', {}, h('h3', {}, 'Parallel coordinates'), this.where), this.plot);
+    const observer = new ResizeObserver(() => this.show(this.#by, this.#groups));
+    observer.observe(this.plot);
+    signal.addEventListener('abort', () => observer.disconnect());
+  }
+
+  /**
+   * @param {string[]} by what the jobs are grouped by
+   * @param {Group[]} groups
+   */
+  show(by, groups) {
+    this.#by = by;
+    this.#groups = groups;
+    this.#width = this.plot.clientWidth || this.#width;
+    this.plot.setAttribute('viewBox', `0 0 ${this.#width} ${HEIGHT}`);
+    this.plot.replaceChildren();
+    this.element.dataset.lines = String(groups.length);
+    if (groups.length === 0) return;
+    const names = shortNames(by);
+    const axes = [...names.map((name, index) => parallelAxis(name, groups.map(({ values }) => values[index]))),
+      parallelAxis('top-1', groups.map(({ top1 }) => Number(top1.toFixed(2))))];
+    const accuracy = axes[axes.length - 1].places;
+    // The best lie over the others.
+    const order = groups.map((_, index) => index).sort((one, other) => (accuracy[one] ?? 0) - (accuracy[other] ?? 0));
+    for (const index of order) this.#line(axes, index, names);
+    axes.forEach((axis, index) => this.#axis(axis, this.#x(index, axes.length)));
+    this.plot.setAttribute('aria-label', `${groups.length} groups by ${names.join(', ')}; the table has the same values`);
+  }
+
+  /**
+   * @param {number} index
+   * @param {number} count
+   */
+  #x(index, count) {
+    const width = this.#width - PLOT.left - PLOT.right;
+    return PLOT.left + (count > 1 ? (index * width) / (count - 1) : width / 2);
+  }
+
+  /** @param {number} place from 0 to 1 */
+  #y(place) {
+    return PLOT.bottom - place * (PLOT.bottom - PLOT.top);
+  }
+
+  /**
+   * A line with gaps where the group has no value.
+   * @param {ParallelAxis[]} axes
+   * @param {number} index of the group
+   * @param {string[]} names
+   */
+  #line(axes, index, names) {
+    const group = this.#groups[index];
+    let path = '';
+    let isOpen = false;
+    axes.forEach(({ places }, axis) => {
+      const place = places[index];
+      if (place !== null) path += `${isOpen ? 'L' : 'M'}${this.#x(axis, axes.length).toFixed(1)} ${this.#y(place).toFixed(1)}`;
+      isOpen = place !== null;
+    });
+    const text = `${names.map((name, key) => `${name} ${valueText(group.values[key])}`).join(', ')}: ${percent(group.top1)}, ${group.n} jobs`;
+    const share = axes[axes.length - 1].places[index] ?? 0.5;
+    const line = svg('path', { d: path, class: 'parallel-line', stroke: token('--series-1'), 'stroke-opacity': (0.15 + 0.85 * share ** 2).toFixed(2) }, svg('title', {}, text));
+    line.addEventListener('pointerenter', () => setText(this.where, text));
+    line.addEventListener('pointerleave', () => setText(this.where, ''));
+    this.plot.append(line);
+  }
+
+  /**
+   * @param {ParallelAxis} axis
+   * @param {number} x
+   */
+  #axis({ name, ticks }, x) {
+    this.plot.append(svg('line', { class: 'parallel-axis', x1: x, x2: x, y1: PLOT.top, y2: PLOT.bottom }),
+      svg('text', { class: 'scatter-name', x, y: PLOT.top - 18, 'text-anchor': 'middle' }, shortened(name)));
+    for (const { text, place } of ticks) {
+      this.plot.append(svg('text', { class: 'scatter-tick parallel-tick', x: x - 6, y: this.#y(place) + 4, 'text-anchor': 'end' }, shortened(text)));
+    }
+  }
+}
+
+/** @param {string} text */
+function shortened(text) {
+  return text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+}

@@ -1,0 +1,49 @@
+// Settings and gains as lists and tables show them. Pure.
+
+import { isNumber } from './format.js';
+
+/** @import { Maybe } from './format.js' */
+
+/**
+ * The last name of a JSON pointer, without escapes.
+ * @param {string} pointer
+ */
+function lastName(pointer) {
+  return pointer.split('/').at(-1)?.replaceAll('~1', '/').replaceAll('~0', '~') ?? pointer;
+}
+
+/**
+ * A short name for each of several pointers: the last name, or all of it where two would have the same.
+ * @param {string[]} pointers
+ */
+export function shortNames(pointers) {
+  const names = pointers.map(lastName);
+  return names.map((name, index) => (names.indexOf(name) === names.lastIndexOf(name) ? name : pointers[index].replace(/^\//, '')));
+}
+
+/**
+ * The value of a setting as text.
+ * @param {unknown} value
+ */
+export function valueText(value) {
+  if (value === null || value === undefined) return 'default';
+  return typeof value === 'string' ? value : JSON.stringify(value);
+}
+
+/**
+ * Whether a gain is no larger than the deviation of what it is compared with.
+ * @param {Maybe} gain
+ * @param {Maybe} deviation
+ */
+export function isWithin(gain, deviation) {
+  return isNumber(gain) && isNumber(deviation) && Math.abs(gain) <= deviation;
+}
+
+/**
+ * 1 for a gain, -1 for a loss, 0 for what is neither or lies within the baseline's deviation.
+ * @param {number} gain
+ * @param {Maybe} deviation
+ */
+export function gainSign(gain, deviation) {
+  return isWithin(gain, deviation) ? 0 : Math.sign(Math.round(gain * 100));
+}

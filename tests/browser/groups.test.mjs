@@ -1,0 +1,79 @@
+// The page of the best settings, and columns of settings in the list.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { addJobs } from './support/jobs.mjs';
+import { assertAccessible, assertFits, closeDashboard, downloaded, onEveryScreen, openDashboard } from './support/page.mjs';
+import { PATIENCE, Server } from './support/server.mjs';
+
+const server = new Server();
+let browser;
+let page;
+
+before(async () => {
+  ({ browser, page } = await openDashboard(server));
+  await addJobs(server, { jobs: 240, evaluations: 4 });
+}, { timeout: PATIENCE });
+
+after(() => closeDashboard(server, browser));
+
+const table = () => page.getByRole('region', { name: 'Groups, table' });
+const withLines = (count) => page.locator(`section[aria-label="Parallel coordinates"][data-lines="${count}"]`).waitFor();
+
+test('groups are those of the method first, and of whatever is added', async () => {
+  await page.goto(`${server.url}/#/`);
+  await page.getByRole('link', { name: 'Best settings' }).click();
+  await withLines(7);
+  const field = page.getByRole('combobox', { name: 'Group by' });
+  await field.fill('student');
+  await page.getByRole('option', { name: 'student', exact: true }).click();
+  await page.getByRole('columnheader', { name: 'student' }).waitFor();
+  const rows = await table().getByRole('row').count();
+  assert.ok(rows > 8, String(rows));
+  await withLines(rows - 1);
+  await page.getByRole('link', { name: 'Gain' }).click();
+  await page.waitForURL(/sort=gain/);
+  await table().locator('th[aria-sort="descending"]').getByText('Gain').waitFor();
+  const saved = await downloaded(page, () => page.getByRole('button', { name: 'CSV' }).click());
+  assert.match(saved.bytes.toString(), /^method,student,top1,/);
+  await page.getByRole('link', { name: 'Do not group by student' }).click();
+  await withLines(7);
+  page.assertQuiet();
+});
+
+test('gains within the deviation of their baseline are neither good nor bad', async () => {
+  await page.goto(`${server.url}/#/groups?by=method&by=teacher&by=student`);
+  const gains = table().locator('.gain');
+  await gains.first().waitFor();
+  for (const gain of await gains.all()) {
+    const [text, sign, title] = [await gain.innerText(), await gain.getAttribute('data-sign'), await gain.getAttribute('title')];
+    if (title) assert.equal(sign, '0', `${text}: ${title}`);
+    else if (text !== '–' && text !== '0.00') assert.equal(sign, text.startsWith('−') ? '-1' : '1', text);
+  }
+});
+
+test('any setting can be a column of the list', async () => {
+  await page.goto(`${server.url}/#/`);
+  await page.getByRole('combobox', { name: 'Add a column' }).fill('epochs');
+  await page.getByRole('option', { name: /^\/training\/epochs/ }).click();
+  await page.getByRole('columnheader', { name: 'epochs' }).waitFor();
+  await page.locator('.jobs tbody tr .setting', { hasText: /^\d+$/ }).first().waitFor();
+  await page.reload();
+  await page.locator('.jobs tbody tr .setting', { hasText: /^\d+$/ }).first().waitFor();
+  await page.getByRole('link', { name: 'Remove the column /training/epochs' }).click();
+  await page.waitForFunction(() => document.querySelectorAll('.jobs tbody tr .setting').length === 0);
+  page.assertQuiet();
+});
+
+test('the pages fit every screen and can be used by everybody', { timeout: PATIENCE }, async () => {
+  await onEveryScreen(browser, async (screen) => {
+    await screen.goto(`${server.url}/#/groups?by=method&by=student`);
+    await screen.getByRole('region', { name: 'Groups, table' }).getByRole('row').nth(1).waitFor();
+    await assertFits(screen);
+    await assertAccessible(screen);
+    await screen.goto(`${server.url}/#/?column=%2Ftraining%2Fepochs`);
+    await screen.locator('.jobs tbody tr .setting').first().waitFor();
+    await assertFits(screen);
+  });
+});
