@@ -50,6 +50,24 @@ async fn one_request_makes_a_job_for_each_combination_and_seed() {
 }
 
 #[tokio::test]
+async fn the_example_is_accepted_without_doubts_about_what_is_left_out() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let api = Api::start_with(|settings| settings.datasets_dir = root.join("examples/data")).await;
+    let read = |name: &str| std::fs::read_to_string(root.join("examples/digits").join(name)).unwrap();
+    let teacher: Value = serde_json::from_str(&read("teacher.json")).unwrap();
+    let teacher = api.post("/v1/jobs", &teacher).await.expect(201);
+    let example = read("sweep.json").replace("$TEACHER", id(&teacher));
+    let made = post(&api, &serde_json::from_str(&example).unwrap()).await;
+    assert_eq!(
+        (&made["combinations"], &made["jobs"], &made["next_rung"]),
+        (&json!(12), &json!({"queued": 36}), &json!(2))
+    );
+    let warnings: Vec<_> = made["warnings"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let is_expected = |warning: &&str| !warning.contains("left out") && !warning.contains("teacher_cache");
+    assert!(warnings.iter().all(is_expected), "{warnings:#?}");
+}
+
+#[tokio::test]
 async fn a_key_makes_one_sweep_however_often_it_is_sent() {
     let api = Api::start().await;
     let send = |document: Value| {
