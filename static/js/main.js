@@ -23,6 +23,7 @@ const ROUTES = [
   { pattern: /^\/compare$/, nav: 'compare', title: 'Compare', load: async () => (await import('./compare/page.js')).comparePage },
   { pattern: /^\/groups$/, nav: 'jobs', title: 'Best settings', load: async () => (await import('./groups/page.js')).groupsPage },
   { pattern: /^\/sweeps$/, nav: 'sweeps', title: 'Sweeps', load: async () => (await import('./sweeps/list.js')).sweepsPage },
+  { pattern: /^\/sweeps\/new$/, nav: 'sweeps', title: 'New sweep', load: async () => (await import('./sweeps/new.js')).newSweepPage },
   { pattern: /^\/sweeps\/([^/]+)$/, nav: 'sweeps', title: 'Sweep', load: async () => (await import('./sweeps/page.js')).sweepPage },
   { pattern: /^\/new$/, nav: 'new', title: 'New job', load: async () => (await import('./new/page.js')).newPage },
   { pattern: /^\/data$/, nav: 'data', title: 'Data', load: async () => (await import('./data/page.js')).dataPage },

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { combinationName, curveLines, doneShare, jobsText, rungLines, spread, strategyText } from '../../static/js/sweeps/data.js';
+import { estimateText, firstSweep } from '../../static/js/sweeps/new.js';
 import { gainSign, isWithin, shortNames } from '../../static/js/ui/settings.js';
 
 const AXES = ['/distillation/temperature', '/student'];
@@ -50,4 +51,16 @@ test('curves are of the best combinations, and rungs have a band', () => {
 test('a gain within the deviation of its baseline is neither good nor bad', () => {
   assert.deepEqual([gainSign(0.5, 0.2), gainSign(-0.5, 0.2), gainSign(0.2, 0.2), gainSign(-0.1, 0.2), gainSign(0.1, null), gainSign(0.001, null)], [1, -1, 0, 0, 1, 0]);
   assert.deepEqual([isWithin(0.1, 0.2), isWithin(null, 0.2), isWithin(0.1, null)], [true, false, false]);
+});
+
+test('a sweep begins with what a job most often varies', () => {
+  const distilled = { name: 'a', teacher: { job: 'job_1' }, student: {} };
+  assert.deepEqual(firstSweep(distilled), { name: 'a', base: { teacher: { job: 'job_1' }, student: {} }, axes: { '/distillation/temperature': [2, 4, 8] }, seeds: 3, strategy: { type: 'grid' } });
+  assert.deepEqual(firstSweep({ training: { optimizer: { learning_rate: 0.3 } } }).axes, { '/training/optimizer/learning_rate': [0.3, 0.1] });
+});
+
+test('an estimate is one line', () => {
+  const dryRun = { jobs: 36, seeds: 3, combinations: Array(12).fill({}), trained_part: 0.425, device_hours: 1.5, device: 'cpu', memory: { total_bytes: 1 << 20 } };
+  assert.equal(estimateText(dryRun), '36 jobs: 12 combinations × 3 seeds · 42 % of their epochs are trained · about 1 h 30 min on one cpu · about 1 MiB of memory');
+  assert.match(estimateText({ ...dryRun, trained_part: 1, device_hours: null }), /× 3 seeds · no estimate of the time/);
 });

@@ -68,10 +68,33 @@ test('a sweep is paused, resumed, cancelled and deleted on its page', { timeout:
   assert.equal(await page.getByRole('link', { name: 'long' }).count(), 0);
 });
 
+test('a sweep begins with a job, is checked as it is typed, and starts', { timeout: PATIENCE }, async () => {
+  const { id } = await server.post('/v1/jobs', smallJob('to vary'));
+  page.expected.push(refused(422));
+  await page.goto(`${server.url}/#/jobs/${id}`);
+  await page.locator('details.spec > summary').click();
+  await page.getByRole('link', { name: 'Sweep', exact: true }).click();
+  const editor = page.getByRole('textbox', { name: 'Sweep (JSON)' });
+  await page.getByText('6 jobs: 2 combinations × 3 seeds').waitFor();
+  const document = JSON.parse(await editor.inputValue());
+  assert.equal(document.name, 'to vary');
+  await editor.fill(JSON.stringify({ ...document, seeds: 0 }, null, 2));
+  await page.getByRole('button', { name: /\/seeds/ }).waitFor();
+  assert.ok(await page.getByRole('button', { name: 'Start the sweep' }).isDisabled());
+  await editor.fill(JSON.stringify({ ...document, seeds: 1 }, null, 2));
+  await page.getByText('2 jobs: 2 combinations × 1 seed').waitFor();
+  await page.getByRole('button', { name: 'Start the sweep' }).click();
+  await badge('finished').waitFor({ timeout: PATIENCE });
+});
+
 test('the pages fit every screen and can be used by everybody', { timeout: PATIENCE }, async () => {
   await onEveryScreen(browser, async (screen) => {
     await screen.goto(`${server.url}/#/sweeps/${sweep.id}`);
     await screen.locator('section[aria-label="eval/top1"][data-lines="3"]').waitFor();
+    await assertFits(screen);
+    await assertAccessible(screen);
+    await screen.goto(`${server.url}/#/sweeps/new`);
+    await screen.getByText('combinations × 3 seeds').waitFor();
     await assertFits(screen);
     await assertAccessible(screen);
     await screen.goto(`${server.url}/#/sweeps`);

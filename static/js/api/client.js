@@ -146,6 +146,8 @@ export const api = {
   sweeps: (after, signal) => json(`/v1/sweeps${query({ limit: 100, after })}`, { signal }),
   sweep: (id, signal) => json(sweepPath(id), { signal }),
   sweepCsv: async (id) => (await request(paths.sweepCsv(id))).blob(),
+  checkSweep: (body, signal) => send('POST', '/v1/sweeps?dry_run=true', { body, signal, headers: { 'content-type': 'application/json' } }),
+  createSweep: (body, key) => send('POST', '/v1/sweeps', { body, headers: { 'content-type': 'application/json', 'idempotency-key': key } }),
   changeSweep: (id, verb) => send('POST', sweepPath(id, `/${verb}`)),
   removeSweep: (id) => send('DELETE', sweepPath(id)),
   architectures: (signal) => json('/v1/architectures', { signal }),

@@ -8,7 +8,7 @@ import { shortNames, valueText } from '../ui/settings.js';
 import { parallelAxis } from './data.js';
 
 /** @import { ParallelAxis } from './data.js' */
-/** @typedef {Schemas['Group']} Group */
+/** @typedef {Pick<Schemas['Group'], 'values' | 'top1' | 'n'>} Group */
 
 const HEIGHT = 340;
 const PLOT = { left: 90, right: 70, top: 40, bottom: HEIGHT - 20 };

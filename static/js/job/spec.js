@@ -12,7 +12,8 @@ export class JobSpec {
   constructor(job, signal) {
     this.element = h('details', { class: 'card spec', ontoggle: () => this.#load(job, signal) },
       h('summary', {}, h('h2', {}, 'Specification'), h('span', { class: 'note' }, 'as sent, and with every default filled in')),
-      h('div', { class: 'actions' }, h('a', { class: 'button quiet', href: `#/new?from=${encodeURIComponent(job.id)}` }, 'Clone into a new job')));
+      h('div', { class: 'actions' }, h('a', { class: 'button quiet', href: `#/sweeps/new?job=${encodeURIComponent(job.id)}` }, 'Sweep'),
+        h('a', { class: 'button quiet', href: `#/new?from=${encodeURIComponent(job.id)}` }, 'Clone into a new job')));
   }
 
   /**

@@ -19,14 +19,15 @@ export function sweepsPage({ root, signal }) {
   const note = h('p', { class: 'note', role: 'status' }, 'Loading…');
   const table = scrollBox('Sweeps, table', { class: 'table-scroll' });
   const card = h('section', { class: 'card', 'aria-label': 'Sweeps', hidden: true }, table);
-  fill(root, h('h1', {}, 'Sweeps'), note, h('div', { class: 'compare sweep' }, card));
+  const start = h('a', { class: 'button primary', href: '#/sweeps/new' }, 'New sweep');
+  fill(root, h('div', { class: 'heading' }, h('h1', {}, 'Sweeps'), h('div', { class: 'actions' }, start)), note, h('div', { class: 'compare sweep' }, card));
   const poller = new Poller({
     interval: INTERVAL, signal,
     request: async (stop) => {
       const { data, has_more: hasMore } = await api.sweeps(null, stop);
       setAnswered(true);
       card.hidden = data.length === 0;
-      const none = 'There is no sweep yet. POST /v1/sweeps makes one, and so does “distillery sweep submit sweep.json”.';
+      const none = 'There is no sweep yet. Start one with “New sweep”, or with “Sweep” beside the specification of a job.';
       setText(note, data.length === 0 ? none : hasMore ? `The newest ${data.length} sweeps; the API lists all.` : '');
       fill(table, h('table', {}, h('thead', {}, h('tr', {}, COLUMNS.map((name) => h('th', { scope: 'col' }, name)))), h('tbody', {}, data.map(row))));
     },

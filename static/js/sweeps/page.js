@@ -8,9 +8,10 @@ import { curveFields, zoomFields } from '../charts/controls.js';
 import { fileName, save } from '../charts/export.js';
 import { OverlayChart } from '../charts/overlay.js';
 import { ChartView } from '../charts/view.js';
+import { ParallelCoordinates } from '../groups/parallel.js';
 import { setAnswered, setConnection } from '../ui/connection.js';
 import { ask, copyButton, fill, h, progressBar, setText, statusBadge } from '../ui/dom.js';
-import { share } from '../ui/format.js';
+import { isNumber, share } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
 import { combinationsTable } from './combinations.js';
 import { costText, curveLines, doneShare, jobsText, rungLines, strategyText } from './data.js';
@@ -52,6 +53,7 @@ class SweepPage {
     this.table = scrollBox('Combinations, table', { class: 'table-scroll' });
     this.curves = new OverlayChart('eval/top1', { view: this.#view, signal });
     this.rungs = new OverlayChart('top-1 by rung', { view: this.#view, signal });
+    this.parallel = new ParallelCoordinates(signal);
     this.compare = h('a', { class: 'button quiet' }, 'Compare the best');
     this.body = this.#layOut();
     this.body.hidden = true;
@@ -87,7 +89,8 @@ class SweepPage {
       this.warningCard,
       section('Combinations', { actions: h('div', { class: 'actions' }, this.compare, csv) }, this.table),
       h('div', { class: 'compare-tools' }, curveFields(this.#view), zoomFields(this.#view)),
-      h('section', { class: 'charts', 'aria-label': 'Curves' }, this.curves.element, this.rungs.element));
+      h('section', { class: 'charts', 'aria-label': 'Curves' }, this.curves.element, this.rungs.element),
+      this.parallel.element);
   }
 
   /** @param {SweepDetails} sweep */
@@ -111,6 +114,8 @@ class SweepPage {
     const rungs = rungLines(pointers, results);
     this.rungs.element.hidden = rungs.length === 0;
     this.rungs.show(rungs, 'epoch');
+    const evaluated = results.filter(({ top1 }) => isNumber(top1));
+    this.parallel.show(pointers, evaluated.map(({ settings, top1, n }) => ({ values: pointers.map((pointer) => settings[pointer] ?? null), top1: top1 ?? 0, n })));
     const best = results.flatMap(({ jobs }) => jobs.map((job) => job.id)).slice(0, MAX_COMPARED);
     this.compare.href = `#/compare?${best.map((job) => `job=${encodeURIComponent(job)}`).join('&')}&seeds=1`;
     this.#showStatus(sweep);

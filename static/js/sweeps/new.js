@@ -1,0 +1,133 @@
+// A new sweep, written as JSON: begun from a job, checked by the server as it is typed, and started.
+
+import { ApiError, api, idempotencyKey } from '../api/client.js';
+import { prettyJson } from '../json/pretty.js';
+import { Editor } from '../new/editor.js';
+import { fill, h, setText } from '../ui/dom.js';
+import { bytes, duration, isNumber, share, whole } from '../ui/format.js';
+import { section } from '../ui/section.js';
+
+/** Milliseconds to wait for the next letter before the server checks. */
+const TYPING_DELAY = 400;
+const EXAMPLE = { student: { architecture: 'resnet8' }, dataset: { name: 'digits' }, distillation: { method: 'none' }, training: { epochs: 8 } };
+
+/**
+ * @param {PageContext} context
+ * @returns {PageView}
+ */
+export function newSweepPage(context) {
+  return new NewSweepPage(context);
+}
+
+class NewSweepPage {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  /** @type {AbortController | null} */
+  #pending = null;
+  /** The body that the key is for: a repeated request makes no second sweep. */
+  #keyFor = '';
+  #key = '';
+
+  /** @param {PageContext} context */
+  constructor({ root, query, signal, memory }) {
+    this.signal = signal;
+    this.editor = new Editor({ label: 'Sweep (JSON)', onInput: () => this.#typed(), signal });
+    this.verdict = h('p', { role: 'status', class: 'verdict-line' });
+    this.warnings = h('ul', { class: 'sweep-notes' });
+    this.start = h('button', { type: 'button', class: 'primary', disabled: true, onclick: () => this.#create() }, 'Start the sweep');
+    fill(root,
+      h('p', { class: 'crumb' }, h('a', { href: '#/sweeps' }, 'Sweeps')),
+      h('div', { class: 'heading' }, h('h1', {}, 'New sweep'), h('div', { class: 'actions' }, this.start)),
+      h('p', { class: 'note' }, 'The axes are JSON pointers into the job, each with its values. Every combination is trained with as many seeds; the strategy is grid, random or halving.'),
+      section('Check', {}, this.verdict, this.warnings), this.editor.element);
+    signal.addEventListener('abort', () => {
+      clearTimeout(this.#timer);
+      this.#pending?.abort();
+    });
+    if (typeof memory === 'string') this.editor.text = memory;
+    else this.update(query);
+  }
+
+  /** @param {URLSearchParams} query */
+  async update(query) {
+    const job = query.get('job');
+    try {
+      const base = job ? await api.submitted(job, this.signal) : EXAMPLE;
+      if (!this.signal.aborted) this.editor.text = prettyJson(firstSweep(base));
+    } catch (error) {
+      if (!this.signal.aborted) setText(this.verdict, error.message);
+    }
+  }
+
+  remember() {
+    return this.editor.text;
+  }
+
+  #typed() {
+    clearTimeout(this.#timer);
+    this.#pending?.abort();
+    this.start.disabled = true;
+    fill(this.warnings);
+    setText(this.verdict, 'Checking…');
+    this.#timer = setTimeout(() => this.#check(), TYPING_DELAY);
+  }
+
+  async #check() {
+    if (this.editor.peek() === null) {
+      setText(this.verdict, 'This is not JSON yet.');
+      return;
+    }
+    this.#pending = new AbortController();
+    const { signal } = this.#pending;
+    try {
+      const dryRun = await api.checkSweep(this.editor.text, signal);
+      setText(this.verdict, estimateText(dryRun));
+      fill(this.warnings, dryRun.warnings.map((warning) => h('li', {}, warning)));
+      this.start.disabled = false;
+    } catch (error) {
+      if (!signal.aborted) this.#showError(error);
+    }
+  }
+
+  /** @param {Error} error */
+  #showError(error) {
+    const faults = error instanceof ApiError ? error.errors : [];
+    setText(this.verdict, faults.length ? 'The sweep cannot be started yet.' : error.message);
+    this.editor.showFaults(faults);
+  }
+
+  async #create() {
+    const body = this.editor.text;
+    if (body !== this.#keyFor) [this.#keyFor, this.#key] = [body, idempotencyKey()];
+    this.start.disabled = true;
+    try {
+      const { id } = await api.createSweep(body, this.#key);
+      if (!this.signal.aborted) location.hash = `#/sweeps/${encodeURIComponent(id)}`;
+    } catch (error) {
+      this.#showError(error);
+      this.start.disabled = false;
+    }
+  }
+}
+
+/**
+ * A sweep of a job to begin with.
+ * @param {any} base
+ */
+export function firstSweep(base) {
+  const { name = 'sweep', ...job } = base;
+  const rate = job.training?.optimizer?.learning_rate ?? 0.05;
+  const axes = job.teacher ? { '/distillation/temperature': [2, 4, 8] } : { '/training/optimizer/learning_rate': [rate, Number((rate / 3).toPrecision(2))] };
+  return { name: String(name).slice(0, 120), base: job, axes, seeds: 3, strategy: { type: 'grid' } };
+}
+
+/**
+ * What a dry run says in one line.
+ * @param {Schemas['SweepDryRun']} dryRun
+ */
+export function estimateText({ jobs, seeds, combinations, trained_part: part, device_hours: hours, device, memory }) {
+  const epochs = part < 1 ? `${share(part)} of their epochs are trained` : '';
+  const time = isNumber(hours) ? `about ${duration(hours * 3600)} on one ${device}` : 'no estimate of the time before a job has been measured';
+  return [`${whole(jobs)} jobs: ${combinations.length} combinations × ${seeds} ${seeds === 1 ? 'seed' : 'seeds'}`, epochs, time, `about ${bytes(memory.total_bytes)} of memory`]
+    .filter(Boolean).join(' · ');
+}
