@@ -55,7 +55,8 @@ pub struct TrainArgs {
     pub follow_links: bool,
     /// Stop once this many epochs are done, as if paused then: the same command with a later epoch, or without this
     /// flag, goes on to the same students. Successive halving compares jobs at such stops.
-    #[arg(long, env = "DISTILLERY_PAUSE_AFTER", value_name = "EPOCHS", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "DISTILLERY_PAUSE_AFTER", value_name = "EPOCHS",
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub pause_after: Option<u32>,
     /// Number of this attempt at the job, for the manifest.
     #[arg(long, env = "DISTILLERY_ATTEMPT", default_value_t = 1)]
