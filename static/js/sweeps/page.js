@@ -26,7 +26,7 @@ const MAX_COMPARED = 12;
 
 /** @param {PageContext} context */
 export function sweepPage(context) {
-  new SweepPage(context);
+  new SweepPage(context).start();
 }
 
 class SweepPage {
@@ -50,6 +50,7 @@ class SweepPage {
     this.share = h('strong', { class: 'share' });
     this.where = h('span', {});
     this.warnings = h('ul', { class: 'sweep-notes' });
+    this.warningCard = section('Warnings', {}, this.warnings);
     this.table = scrollBox('Combinations, table', { class: 'table-scroll' });
     this.curves = new OverlayChart('eval/top1', { view: this.#view, signal });
     this.rungs = new OverlayChart('top-1 by rung', { view: this.#view, signal });
@@ -70,6 +71,11 @@ class SweepPage {
         setAnswered(false);
       },
     });
+    this.signal = signal;
+  }
+
+  start() {
+    const { signal } = this;
     this.poller.now();
     const onChange = (/** @type {string[] | null} */ ids) => {
       if (!ids || ids.some((job) => this.#jobs.has(job))) this.poller.soon();
@@ -79,7 +85,6 @@ class SweepPage {
 
   #layOut() {
     const csv = h('button', { type: 'button', class: 'quiet copy', title: 'Download the table', onclick: () => this.#saveCsv() }, 'CSV');
-    this.warningCard = section('Warnings', {}, this.warnings);
     return h('div', { class: 'compare sweep' },
       h('div', { class: 'job-head' },
         h('p', { class: 'crumb' }, h('a', { href: '#/sweeps' }, 'Sweeps'), ' / ', h('code', {}, this.id), copyButton(() => this.id)),
