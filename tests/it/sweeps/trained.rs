@@ -59,3 +59,20 @@ async fn halving_finds_the_winner_of_the_grid_and_its_students_have_the_same_byt
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_jobs_of_a_sweep_share_the_logits_and_the_evaluation_of_their_teacher() {
+    let server = Server::start(Options::default()).await;
+    let teacher = server.post(&quick_job()).await;
+    let mut base = quick_job();
+    base["teacher"] = json!({"job": teacher});
+    base["distillation"] = json!({"method": "kd"});
+    let axes = json!({"/distillation/temperature": [2, 4]});
+    let sweep = post(&server, &json!({"base": base, "axes": axes, "seeds": 2})).await;
+    let sweep = finished(&server, &sweep).await;
+    assert_eq!(sweep["jobs"], json!({"succeeded": 4}), "{sweep:#}");
+    let files = std::fs::read_dir(server.dir.path().join("data/cache")).unwrap();
+    let names: Vec<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let count = |kind: &str| names.iter().filter(|name| name.starts_with(kind)).count();
+    assert_eq!((count("teacher-"), count("evaluation-")), (1, 1), "{names:?}");
+}
