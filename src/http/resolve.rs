@@ -230,6 +230,11 @@ impl Resolved {
         &self.chosen
     }
 
+    /// Why no worker that runs now could take it; `None` if one could.
+    pub fn lack(&self) -> Option<String> {
+        self.prospects.lack.as_ref().map(Lack::warning)
+    }
+
     /// The workers once they have looked at a data set that is new; `None` if that changes nothing.
     async fn later_prospects(&self, state: &AppState) -> Result<Option<Prospects>, ApiError> {
         let name = &self.spec.dataset.location.name;

@@ -142,6 +142,8 @@ async fn a_dry_run_counts_jobs_and_estimates_device_hours_and_memory_and_makes_n
     let dry_run = async || api.post("/v1/sweeps?dry_run=true", &document).await.expect(200);
     let unmeasured = dry_run().await;
     assert_eq!((&unmeasured["jobs"], &unmeasured["device_hours"]), (&json!(12), &Value::Null));
+    let warnings = unmeasured["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|warning| warning.as_str().unwrap().contains("no worker is running")), "{warnings:?}");
     // 6 combinations for 1 epoch, 2 for 1 and 1 for 2, of 6 for 4.
     let part = unmeasured["trained_part"].as_f64().unwrap();
     assert!((part - 10.0 / 24.0).abs() < 1e-9, "{part}");

@@ -1,6 +1,6 @@
 //! `POST /v1/sweeps`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
@@ -209,6 +209,7 @@ async fn dry_run(state: &AppState, plan: &SweepPlan) -> Result<SweepDryRun, ApiE
         time: time.clone(),
     });
     let combinations = combinations.collect();
+    let lacks: BTreeSet<String> = plan.combinations.iter().filter_map(|planned| planned.resolved.lack()).collect();
     let memory = estimates.into_iter().map(|(memory, _)| memory).max_by_key(|memory| memory.total_bytes);
     Ok(SweepDryRun {
         name: plan.sweep.name.clone(),
@@ -219,6 +220,6 @@ async fn dry_run(state: &AppState, plan: &SweepPlan) -> Result<SweepDryRun, ApiE
         device_hours,
         device: device_hours.map(|_| devices.join(",")),
         memory: memory.ok_or_else(|| anyhow::anyhow!("a sweep without faults has no combination"))?,
-        warnings: plan.warnings.clone(),
+        warnings: plan.warnings.iter().cloned().chain(lacks).collect(),
     })
 }
