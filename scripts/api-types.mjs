@@ -1,5 +1,6 @@
 // Writes types/api.d.ts, the schemas of /openapi.json as TypeScript declarations for the checks of static/js, and
-// python/distillery/types.py, the same for the Python client. `node scripts/api-types.mjs` takes them from target/debug/distillery, or $DISTILLERY_BIN.
+// python/distillery/types.py, the same for the Python client. `node scripts/api-types.mjs` takes them from
+// target/debug/distillery, or $DISTILLERY_BIN.
 
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -6,7 +6,8 @@ use clap::Args;
 
 #[derive(Debug, Clone, Args)]
 pub struct MeasureArgs {
-    /// The student: a safetensors file that a job or `train` has written. Without one, an untrained network is measured.
+    /// The student: a safetensors file that a job or `train` has written. Without one, an untrained network is
+    /// measured.
     #[arg(long, env = "DISTILLERY_STUDENT", required_unless_present_any = ["network", "architecture"])]
     pub student: Option<PathBuf>,
     /// The exported network (.pt2) that the student was trained as, or that is measured as it is.

@@ -59,8 +59,8 @@ pub struct ServeArgs {
     /// checked, and their reports say so.
     #[arg(long, env = "DISTILLERY_ONNXRUNTIME", default_value = "libonnxruntime.so")]
     pub onnxruntime: PathBuf,
-    /// Most memory, in MiB, of a process that exports or measures a student. Two may export simultaneously. ONNX Runtime
-    /// needs about three times the size of the student's file.
+    /// Most memory, in MiB, of a process that exports or measures a student. Two may export simultaneously. ONNX
+    /// Runtime needs about three times the size of the student's file.
     #[arg(long, env = "DISTILLERY_EXPORT_MEMORY_MIB", default_value_t = crate::http::EXPORT_MEMORY_MIB,
         value_parser = clap::value_parser!(u64).range(64..))]
     pub export_memory_mib: u64,

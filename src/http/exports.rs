@@ -97,7 +97,8 @@ impl Default for Exports {
 }
 
 impl Exports {
-    /// Waits for a place among the processes that may run simultaneously, for one that needs as much memory as an export.
+    /// Waits for a place among the processes that may run simultaneously, for one that needs as much memory as an
+    /// export.
     pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
         self.turns.acquire().await.expect("nobody closes it")
     }

@@ -1,5 +1,5 @@
-//! How long students take on this server's CPU: measured by `distillery measure` in a process of its own, one at a time,
-//! once a job has succeeded, and before training where a request asks what an untrained network would take.
+//! How long students take on this server's CPU: measured by `distillery measure` in a process of its own, one at a
+//! time, once a job has succeeded, and before training where a request asks what an untrained network would take.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! Sweeps: sets of jobs that differ in a few settings.
 //!
 //! [`Sweep::read`] reads the body of `POST /v1/sweeps` and reports every fault. [`Sweep::combinations`] says which
-//! values of its axes belong together, and [`Sweep::document`] makes the document of a job of one of them, which is then
-//! read as any other job's. There is no I/O here.
+//! values of its axes belong together, and [`Sweep::document`] makes the document of a job of one of them, which is
+//! then read as any other job's. There is no I/O here.
 
 mod combinations;
 pub mod pointer;

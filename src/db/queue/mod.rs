@@ -5,8 +5,8 @@
 //! job. A [`Write`] that comes again, because the answer was lost with a connection, counts once. All of this is in
 //! `HeldJob::change`, which every write of an attempt goes through but two: [`heartbeat`] only extends the lease, and
 //! [`rescue_expired`] takes the job from a worker that is gone. What a user asks for is in [`super::jobs`]. The status
-//! that a write leaves comes from [`Status::after`]. A write that ends an attempt also decides, in its transaction, what
-//! follows in the job's sweep.
+//! that a write leaves comes from [`Status::after`]. A write that ends an attempt also decides, in its transaction,
+//! what follows in the job's sweep.
 
 mod claim;
 mod finish;

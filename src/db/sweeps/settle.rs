@@ -14,9 +14,9 @@ use crate::text::counted;
 /// A point's epoch may differ from a whole number by rounding.
 const ROUNDING: f64 = 0.001;
 
-/// Goes on with the sweep of a job that has just ended, or stopped, in this transaction: at a rung it says which jobs go
-/// on and cancels the others, and after the last job it ends the sweep. Does nothing while other jobs of it are under
-/// way.
+/// Goes on with the sweep of a job that has just ended, or stopped, in this transaction: at a rung it says which jobs
+/// go on and cancels the others, and after the last job it ends the sweep. Does nothing while other jobs of it are
+/// under way.
 pub(in crate::db) async fn settle(connection: &mut PgConnection, job: &str) -> sqlx::Result<()> {
     let query = sqlx::query_scalar!("select sweep_id from jobs where id = $1", job);
     let Some(sweep) = query.fetch_optional(&mut *connection).await?.flatten() else { return Ok(()) };

@@ -19,8 +19,9 @@ const MOST_KEYS: usize = 8;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct GroupsParameters {
-    /// What jobs of a group have in common: `method`, `teacher`, `student`, `dataset`, `sweep`, `label:KEY`, or the JSON
-    /// pointer of a setting, such as `/distillation/temperature`. Can be repeated up to 8 times. Default: `method`.
+    /// What jobs of a group have in common: `method`, `teacher`, `student`, `dataset`, `sweep`, `label:KEY`, or the
+    /// JSON pointer of a setting, such as `/distillation/temperature`. Can be repeated up to 8 times. Default:
+    /// `method`.
     #[serde(default)]
     #[param(max_items = 8)]
     by: Vec<String>,

@@ -90,8 +90,8 @@ pub struct ParetoStudent {
 
 /// Compare finished students by what they cost
 ///
-/// Accuracy against latency on the server's CPU, size and parameters, with who is on each Pareto front and who keeps the
-/// constraints. A job's student is measured within seconds after its end, if the server has ONNX Runtime.
+/// Accuracy against latency on the server's CPU, size and parameters, with who is on each Pareto front and who keeps
+/// the constraints. A job's student is measured within seconds after its end, if the server has ONNX Runtime.
 #[utoipa::path(get, path = "/v1/pareto", tag = "jobs", operation_id = "get_pareto", params(ParetoParameters),
     responses((status = 200, body = Pareto)))]
 pub async fn get(
@@ -166,8 +166,8 @@ fn mark_fronts(students: &mut [ParetoStudent]) {
     }
 }
 
-/// The places of those, of cost, accuracy and place, that no other beats: as cheap and more accurate, or as accurate and
-/// cheaper.
+/// The places of those, of cost, accuracy and place, that no other beats: as cheap and more accurate, or as accurate
+/// and cheaper.
 fn front(group: &mut [(f64, f64, usize)]) -> Vec<usize> {
     group.sort_by(|one, other| match one.0.total_cmp(&other.0) {
         Ordering::Equal => other.1.total_cmp(&one.1),

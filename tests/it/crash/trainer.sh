@@ -1,6 +1,6 @@
 #!/bin/bash
-# Stands in for the trainer: train SPEC --output OUT --events --supervised --device D --attempt N [--pause-after E]. Does what that does
-# for the files and the protocol, in no time, and notes what it did where no worker can lose it.
+# Stands in for the trainer: train SPEC --output OUT --events --supervised --device D --attempt N [--pause-after E].
+# Does what that does for the files and the protocol, in no time, and notes what it did where no worker can lose it.
 export LC_ALL=C TZ=UTC
 if [ "$1" = probe ]; then
     [ ! -e "${0%/*}/scratch-full" ] && echo "distillery-trainer computes on $3"
