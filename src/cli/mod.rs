@@ -3,6 +3,7 @@
 
 mod admin;
 mod client;
+mod connection;
 mod export;
 mod measure;
 mod server;
@@ -14,9 +15,10 @@ use clap::{Args, Parser, Subcommand};
 
 pub use admin::{ClientArgs, MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
 pub use client::{
-    ClientCommand, ConnectionArgs, DownloadArgs, EditArgs, InitArgs, JobEdits, JobIdsArgs, JobsArgs, LogsArgs,
-    OneJobArgs, OpenArgs, SubmitArgs, UploadArgs, UploadFacts,
+    ClientCommand, DownloadArgs, EditArgs, InitArgs, JobEdits, JobIdsArgs, JobsArgs, LogsArgs, OneJobArgs, OpenArgs,
+    SubmitArgs, UploadArgs, UploadFacts,
 };
+pub use connection::ConnectionArgs;
 pub use distillery_core::trainer_flags::LogFormat;
 use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 pub use export::ExportArgs;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::client::{ConnectionArgs, idempotency_key};
+use super::connection::{ConnectionArgs, idempotency_key};
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum SweepCommand {

@@ -6,8 +6,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::error::ApiError;
 use super::latencies;
-use super::resolve::Resolved;
-use crate::db::latencies::Latency;
+use crate::db::latencies::{Latency, NetworkKey};
 
 /// Upper bounds for a student. One that is left out bounds nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -145,22 +144,22 @@ impl Qualification {
     }
 }
 
-/// Judges the student of a job before it is trained; `None` without constraints.
+/// Judges the student of a job before it is trained, by its network and its number of classes; `None` without
+/// constraints.
 ///
 /// # Errors
 /// The database or storage cannot be read.
 pub async fn foresee(
     state: &AppState,
-    resolved: &Resolved,
+    (network, classes): (&NetworkKey, u32),
     constraints: Constraints,
 ) -> Result<Option<Qualification>, ApiError> {
     if constraints.is_empty() {
         return Ok(None);
     }
-    let (network, classes) = resolved.student_network();
     let needs_latency = constraints.latency_ms.is_some() || constraints.latency_64_ms.is_some();
     let (latency, latency_unknown) = if needs_latency {
-        match latencies::of_untrained(state, &network, classes).await? {
+        match latencies::of_untrained(state, network, classes).await? {
             Ok(latency) => (Some(latency), None),
             Err(reason) => (None, Some(reason)),
         }

@@ -22,7 +22,8 @@ use super::error::ApiError;
 use super::workspace::Workspace;
 use crate::artifacts;
 use crate::db::artifacts::Artifact;
-use crate::db::embedded;
+use crate::db::jobs::Job;
+use crate::db::{checkpoints, embedded};
 use crate::process;
 
 /// Most exports that are written simultaneously. Further ones wait.
@@ -68,6 +69,24 @@ impl From<&Artifact> for StoredInput {
     fn from(artifact: &Artifact) -> Self {
         Self { key: artifact.key.clone(), sha256: artifact.sha256.clone() }
     }
+}
+
+/// The exported network that a job's student was trained as; `None` if it is one of this program's.
+pub async fn network_of(state: &AppState, job: &Job) -> Result<Option<StoredInput>, ApiError> {
+    let student = &job.spec["student"];
+    let (None, Some(checkpoint)) = (student["architecture"].as_str(), student["checkpoint"].as_str()) else {
+        return Ok(None);
+    };
+    let Some(file) = checkpoints::stored_bytes(&state.pool, checkpoint).await? else {
+        return Err(ApiError::Gone(
+            format!(
+                "the student's graph is in the exported network {checkpoint}, which was deleted: upload the file again, or \
+                 take the student as safetensors"
+            )
+            .into(),
+        ));
+    };
+    Ok(Some(StoredInput { key: file.key, sha256: file.sha256 }))
 }
 
 /// An exported student. The file is unlinked, so that nothing of it is left behind.

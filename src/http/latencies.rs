@@ -12,7 +12,6 @@ use tokio::sync::Semaphore;
 use super::AppState;
 use super::error::ApiError;
 use super::exports::{self, Ended, OUT_OF_MEMORY, StoredInput};
-use super::v1::jobs::student;
 use crate::db::latencies::{self, Latency, NetworkKey};
 use crate::db::{self, embedded};
 use crate::onnx_runtime::{self, EXIT_NO_RUNTIME};
@@ -161,7 +160,7 @@ async fn of_job(state: &AppState, id: &str) -> Result<Latency, Failure> {
     let gone = |what: &str| Failure::Refused(format!("{what} is gone"));
     let job = db::jobs::get(&state.pool, id).await?.ok_or_else(|| gone("the job"))?;
     let weights = db::artifacts::get(&state.pool, id, files::BEST_STUDENT).await?.ok_or_else(|| gone("its file"))?;
-    let network = student::network(state, &job).await?;
+    let network = exports::network_of(state, &job).await?;
     let inputs = [("--student", Some(StoredInput::from(&weights))), ("--network", network)];
     measure(state, inputs, Vec::new()).await
 }

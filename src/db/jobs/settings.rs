@@ -8,7 +8,6 @@ use sqlx::PgPool;
 use sqlx::types::Json;
 use utoipa::ToSchema;
 
-use super::summaries::Summary;
 use crate::sweep::pointer;
 
 /// Between the names of a path in a query's parameter: no name has it.
@@ -74,12 +73,15 @@ pub async fn known(pool: &PgPool) -> sqlx::Result<Vec<KnownSetting>> {
     Ok(known.collect())
 }
 
-/// Gives each job the values of these settings; null where it has none.
-pub(super) async fn attach(pool: &PgPool, jobs: &mut [Summary], settings: &[Setting]) -> sqlx::Result<()> {
+/// The values of settings by job; null where a job has none.
+pub(super) async fn values(
+    pool: &PgPool,
+    jobs: &[String],
+    settings: &[Setting],
+) -> sqlx::Result<HashMap<String, BTreeMap<String, Value>>> {
     if settings.is_empty() {
-        return Ok(());
+        return Ok(HashMap::new());
     }
-    let ids: Vec<String> = jobs.iter().map(|job| job.id.clone()).collect();
     let pointers: Vec<String> = settings.iter().map(|setting| setting.pointer.clone()).collect();
     let paths: Vec<String> = settings.iter().map(|setting| setting.path.clone()).collect();
     let rows = sqlx::query!(
@@ -90,16 +92,11 @@ pub(super) async fn attach(pool: &PgPool, jobs: &mut [Summary], settings: &[Sett
         ) as "settings!: Json<BTreeMap<String, Value>>"
         from jobs where id = any($1)
         "#,
-        &ids,
+        jobs,
         &pointers,
         &paths,
     )
     .fetch_all(pool)
     .await?;
-    let mut found: HashMap<String, BTreeMap<String, Value>> =
-        rows.into_iter().map(|row| (row.id, row.settings.0)).collect();
-    for job in jobs {
-        job.settings = found.remove(&job.id).unwrap_or_default();
-    }
-    Ok(())
+    Ok(rows.into_iter().map(|row| (row.id, row.settings.0)).collect())
 }

@@ -185,7 +185,10 @@ pub async fn find(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<Found> {
     let others = counts.values().sum::<i64>() - known.iter().map(|(_, jobs)| jobs).sum::<i64>();
     let statuses = known.into_iter().chain((others > 0).then_some((Status::Unknown, others)));
     let mut data = summaries(pool, &ids).await?;
-    settings::attach(pool, &mut data, &query.columns).await?;
+    let mut values = settings::values(pool, &ids, &query.columns).await?;
+    for job in &mut data {
+        job.settings = values.remove(&job.id).unwrap_or_default();
+    }
     Ok(Found { data, statuses: statuses.collect() })
 }
 

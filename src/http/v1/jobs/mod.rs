@@ -93,7 +93,8 @@ pub async fn create(
     let constraints = Constraints { latency_ms, latency_64_ms, size_mb, parameters }.checked()?;
     if dry_run {
         let resolved = resolve::resolve(&state, &body.value).await?;
-        let qualification = constraints::foresee(&state, &resolved, constraints).await?;
+        let (network, classes) = resolved.student_network();
+        let qualification = constraints::foresee(&state, (&network, classes), constraints).await?;
         let mut dry_run = resolved.dry_run(&state).await?;
         dry_run.warnings.extend(qualification.iter().flat_map(Qualification::warnings));
         dry_run.qualification = qualification;
@@ -135,7 +136,8 @@ async fn create_new(
 ) -> Result<Created, ApiError> {
     let resolved = resolve::resolve(state, &body.value).await?;
     let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
-    let qualification = constraints::foresee(state, &resolved, constraints).await?;
+    let (network, classes) = resolved.student_network();
+    let qualification = constraints::foresee(state, (&network, classes), constraints).await?;
     let of_constraints = qualification.iter().flat_map(Qualification::warnings);
     let warnings = &resolved.warnings().into_iter().chain(of_constraints).collect::<Vec<_>>();
     let notes = resolved.chosen();

@@ -15,7 +15,7 @@ use crate::db::jobs::Job;
 use crate::http::AppState;
 use crate::http::download::Download;
 use crate::http::error::ApiError;
-use crate::http::exports::{ExportRequest, StoredInput, export};
+use crate::http::exports::{ExportRequest, export, network_of};
 use crate::http::extract::{JobId, Query};
 use crate::http::v1::jobs;
 use crate::protocol::files;
@@ -155,28 +155,10 @@ async fn request(
         teacher: job.teacher_network.clone().filter(|_| is_bundle),
         student: student.into(),
         is_last: student.name == files::LAST_STUDENT,
-        network: network(state, job).await?,
+        network: network_of(state, job).await?,
         manifest: manifest.as_ref().map(Into::into),
         samples: samples.as_ref().map(Into::into),
     })
-}
-
-/// The exported network that a job's student was trained as; `None` if it is one of this program's.
-pub async fn network(state: &AppState, job: &Job) -> Result<Option<StoredInput>, ApiError> {
-    let student = &job.spec["student"];
-    let (None, Some(checkpoint)) = (student["architecture"].as_str(), student["checkpoint"].as_str()) else {
-        return Ok(None);
-    };
-    let Some(file) = db::checkpoints::stored_bytes(&state.pool, checkpoint).await? else {
-        return Err(ApiError::Gone(
-            format!(
-                "the student's graph is in the exported network {checkpoint}, which was deleted: upload the file again, or \
-                 take the student as safetensors"
-            )
-            .into(),
-        ));
-    };
-    Ok(Some(StoredInput { key: file.key, sha256: file.sha256 }))
 }
 
 /// The student and the format whose report an artifact's name asks for: `export-onnx.json`, `export-onnx-last.json`.
