@@ -28,6 +28,7 @@ mod extract;
 mod feed;
 mod health;
 mod inspection;
+mod job_network;
 mod latencies;
 mod measurements;
 mod networks;

@@ -12,20 +12,18 @@ use super::AppState;
 use super::constraints::Qualification;
 use super::dataset_facts::{self, DatasetFacts};
 use super::error::ApiError;
-use super::estimate::{Costs, ImageCounts, Memory, NetworkCost, Time};
+use super::estimate::{Costs, ImageCounts, Memory, Time};
 use super::extract::fault;
+use super::job_network::{JobNetwork, NetworkFacts};
 use super::measurements::Measurements;
 use super::networks::{self, Found};
-use crate::architecture::{self, Architecture};
 use crate::class_order::{self, ClassOrder};
 use crate::db;
 use crate::db::datasets::StoredDataset;
 use crate::db::jobs::NetworkNames;
 use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
 use crate::db::latencies::NetworkKey;
-use crate::spec::{
-    self, DatasetName, Defaults, DistillationSpec, ExportedNetwork, Fault, JobSpec, Request, TrainingSpec,
-};
+use crate::spec::{self, DatasetName, Defaults, ExportedNetwork, Fault, JobSpec, Request, TrainingSpec};
 
 /// A specification that can run.
 #[derive(Debug)]
@@ -85,21 +83,6 @@ pub struct DryRun {
     pub time: Option<Time>,
     /// Whether the student can keep the constraints of the request; null without constraints.
     pub qualification: Option<Qualification>,
-}
-
-/// A network at the job's image size and number of classes.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct NetworkFacts {
-    /// The architecture, or the exported network's name.
-    pub name: String,
-    /// A name of `GET /v1/architectures`; null for an exported network.
-    pub architecture: Option<String>,
-    /// Trained parameters.
-    pub parameters: u64,
-    /// Multiply-accumulates for one image.
-    pub macs: u64,
-    /// Channels, height and width of the final feature map; null for an exported network without one.
-    pub feature_map: Option<[u64; 3]>,
 }
 
 /// Reads a specification and checks what it names.
@@ -334,50 +317,6 @@ impl Resolved {
         let (student, teacher) = self.networks();
         let (classes, side) = (self.dataset.classes, self.spec.dataset.image_size);
         Costs { student: student.cost(classes, side), teacher: teacher.map(|teacher| teacher.cost(classes, side)) }
-    }
-}
-
-/// A network of a specification without faults.
-enum JobNetwork<'a> {
-    Known(&'static Architecture),
-    Exported(&'a ExportedNetwork),
-}
-
-impl<'a> JobNetwork<'a> {
-    fn new(architecture: Option<&str>, exported: Option<&'a ExportedNetwork>) -> Self {
-        match (architecture.and_then(architecture::find), exported) {
-            (Some(architecture), _) => Self::Known(architecture),
-            (None, exported) => Self::Exported(exported.expect("the specification names known networks")),
-        }
-    }
-
-    fn cost(&self, classes: u32, side: u32) -> NetworkCost {
-        match self {
-            Self::Known(architecture) => NetworkCost::of(&architecture.layout_at(classes, side)),
-            Self::Exported(network) => NetworkCost::of_exported(&network.description),
-        }
-    }
-
-    fn fine_scales(&self, distillation: &DistillationSpec, role: &str, side: u32) -> Vec<String> {
-        match self {
-            Self::Known(architecture) => distillation.fine_scales(architecture, role, side).collect(),
-            Self::Exported(network) => network.fine_scales(distillation, role).collect(),
-        }
-    }
-
-    fn facts(self, classes: u32, side: u32) -> NetworkFacts {
-        let NetworkCost { parameters, macs, .. } = self.cost(classes, side);
-        let (name, architecture, feature_map) = match self {
-            Self::Known(architecture) => {
-                let name = architecture.name.to_owned();
-                let feature_map = architecture.layout_at(classes, side).feature_map.map(u64::from);
-                (name.clone(), Some(name), Some(feature_map))
-            }
-            Self::Exported(ExportedNetwork { name, description }) => {
-                (name.clone(), None, description.feature_map.as_ref().map(|map| map.shape))
-            }
-        };
-        NetworkFacts { name, architecture, parameters, macs, feature_map }
     }
 }
 
