@@ -10,7 +10,7 @@ use crate::db::metrics::StoredPoint;
 const MASK: u32 = 0xa282_ead8;
 
 #[derive(Clone, PartialEq, Message)]
-struct Event {
+struct EventRecord {
     /// Seconds since 1970.
     #[prost(double, tag = "1")]
     wall_time: f64,
@@ -20,11 +20,11 @@ struct Event {
     #[prost(string, optional, tag = "3")]
     file_version: Option<String>,
     #[prost(message, optional, tag = "5")]
-    summary: Option<Summary>,
+    summary: Option<SummaryRecord>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Summary {
+struct SummaryRecord {
     #[prost(message, repeated, tag = "1")]
     value: Vec<SummaryValue>,
 }
@@ -48,7 +48,7 @@ pub fn name(job: &str, start: DateTime<Utc>) -> String {
 pub fn beginning(start: DateTime<Utc>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let version = Some("brain.Event:2".to_owned());
-    append(&Event { wall_time: seconds(start), file_version: version, ..Event::default() }, &mut bytes);
+    append(&EventRecord { wall_time: seconds(start), file_version: version, ..EventRecord::default() }, &mut bytes);
     bytes
 }
 
@@ -59,9 +59,9 @@ pub fn records(points: &[StoredPoint]) -> Vec<u8> {
     for measured in points.chunk_by(|one, next| (one.step, one.time) == (next.step, next.time)) {
         let value =
             |point: &StoredPoint| SummaryValue { tag: point.name.clone(), simple_value: Some(point.value as f32) };
-        let summary = Some(Summary { value: measured.iter().map(value).collect() });
+        let summary = Some(SummaryRecord { value: measured.iter().map(value).collect() });
         let (wall_time, step) = (seconds(measured[0].time), measured[0].step);
-        append(&Event { wall_time, step, file_version: None, summary }, &mut bytes);
+        append(&EventRecord { wall_time, step, file_version: None, summary }, &mut bytes);
     }
     bytes
 }
@@ -71,7 +71,7 @@ fn seconds(time: DateTime<Utc>) -> f64 {
 }
 
 /// Appends a record: the length, its checksum, the message, its checksum; all numbers little-endian.
-fn append(event: &Event, bytes: &mut Vec<u8>) {
+fn append(event: &EventRecord, bytes: &mut Vec<u8>) {
     let message = event.encode_to_vec();
     let length = (message.len() as u64).to_le_bytes();
     bytes.extend(length);

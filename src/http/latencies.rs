@@ -69,7 +69,7 @@ pub fn missing(state: &AppState) -> Option<String> {
 }
 
 /// Why there is no latency.
-enum Failure {
+enum MeasureFailure {
     /// Because of the network.
     Refused(String),
     /// ONNX Runtime is not here.
@@ -78,7 +78,7 @@ enum Failure {
     Passing(ApiError),
 }
 
-impl From<ApiError> for Failure {
+impl From<ApiError> for MeasureFailure {
     fn from(error: ApiError) -> Self {
         match error {
             ApiError::Gone(detail) => Self::Refused(detail.into_owned()),
@@ -87,13 +87,13 @@ impl From<ApiError> for Failure {
     }
 }
 
-impl From<anyhow::Error> for Failure {
+impl From<anyhow::Error> for MeasureFailure {
     fn from(error: anyhow::Error) -> Self {
         Self::Passing(error.into())
     }
 }
 
-impl From<sqlx::Error> for Failure {
+impl From<sqlx::Error> for MeasureFailure {
     fn from(error: sqlx::Error) -> Self {
         Self::Passing(error.into())
     }
@@ -136,14 +136,14 @@ async fn measure_next(state: &AppState, failures: u32) -> Result<bool, ApiError>
             latencies::insert(&state.pool, &job, Ok(&latency)).await?;
             return Ok(true);
         }
-        Err(Failure::NoRuntime(reason)) => {
+        Err(MeasureFailure::NoRuntime(reason)) => {
             tracing::info!("students' latencies are not measured: {reason}");
             note_missing(state, reason);
             return Ok(false);
         }
-        Err(Failure::Refused(reason)) => reason,
-        Err(Failure::Passing(error)) if failures + 1 < MOST_FAILURES => return Err(error),
-        Err(Failure::Passing(error)) => {
+        Err(MeasureFailure::Refused(reason)) => reason,
+        Err(MeasureFailure::Passing(error)) if failures + 1 < MOST_FAILURES => return Err(error),
+        Err(MeasureFailure::Passing(error)) => {
             tracing::warn!(job, ?error, "a student is not measured");
             "measuring it failed several times: the server's log has the reason".to_owned()
         }
@@ -156,8 +156,8 @@ fn note_missing(state: &AppState, reason: String) {
     *state.latencies.missing.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
 }
 
-async fn of_job(state: &AppState, id: &str) -> Result<Latency, Failure> {
-    let gone = |what: &str| Failure::Refused(format!("{what} is gone"));
+async fn of_job(state: &AppState, id: &str) -> Result<Latency, MeasureFailure> {
+    let gone = |what: &str| MeasureFailure::Refused(format!("{what} is gone"));
     let job = db::jobs::get(&state.pool, id).await?.ok_or_else(|| gone("the job"))?;
     let weights = db::artifacts::get(&state.pool, id, files::BEST_STUDENT).await?.ok_or_else(|| gone("its file"))?;
     let network = exports::network_of(state, &job).await?;
@@ -203,12 +203,12 @@ pub async fn of_untrained(
             state.latencies.keep(network.clone(), &latency);
             Ok(Ok(latency))
         }
-        Ok(Err(Failure::Refused(reason))) => Ok(Err(reason)),
-        Ok(Err(Failure::NoRuntime(reason))) => {
+        Ok(Err(MeasureFailure::Refused(reason))) => Ok(Err(reason)),
+        Ok(Err(MeasureFailure::NoRuntime(reason))) => {
             note_missing(state, reason.clone());
             Ok(Err(reason))
         }
-        Ok(Err(Failure::Passing(error))) => Err(error),
+        Ok(Err(MeasureFailure::Passing(error))) => Err(error),
         Err(_) => Ok(Err(format!("measuring it takes longer than {} s", REQUEST_PATIENCE.as_secs()))),
     }
 }
@@ -218,7 +218,7 @@ async fn measure(
     state: &AppState,
     inputs: [(&str, Option<StoredInput>); 2],
     flags: Vec<String>,
-) -> Result<Latency, Failure> {
+) -> Result<Latency, MeasureFailure> {
     let _turn = state.latencies.turn.acquire().await.expect("nobody closes it");
     let _place = state.exports.turn().await;
     let spool = state.settings.spool_dir.clone();
@@ -239,14 +239,14 @@ async fn measure(
     }
     let ended = exports::finish(command).await.map_err(ApiError::from)?;
     let Some(Ended { status, said, complaint }) = ended else {
-        return Err(Failure::Refused("measuring it took too long".to_owned()));
+        return Err(MeasureFailure::Refused("measuring it took too long".to_owned()));
     };
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     match code {
         Some(0) => Ok(serde_json::from_str(&said).map_err(anyhow::Error::from)?),
-        Some(EXIT_REFUSED) => Err(Failure::Refused(complaint)),
-        Some(EXIT_NO_RUNTIME) => Err(Failure::NoRuntime(complaint)),
-        _ if OUT_OF_MEMORY.iter().any(|words| complaint.contains(words)) => Err(Failure::Refused(format!(
+        Some(EXIT_REFUSED) => Err(MeasureFailure::Refused(complaint)),
+        Some(EXIT_NO_RUNTIME) => Err(MeasureFailure::NoRuntime(complaint)),
+        _ if OUT_OF_MEMORY.iter().any(|words| complaint.contains(words)) => Err(MeasureFailure::Refused(format!(
             "measuring it takes more than the {memory} MiB of memory that this server gives it (--export-memory-mib)"
         ))),
         _ => Err(ApiError::Internal(anyhow::anyhow!("distillery measure: {status}: {complaint}")).into()),

@@ -11,7 +11,7 @@ use super::extract::fault;
 use super::measurements::Measurements;
 use super::resolve::{self, Resolved};
 use crate::spec::{Fault, JobSpec, TeacherCache};
-use crate::sweep::{Combination, Strategy, Sweep, halving_counts};
+use crate::sweep::{Combination, Strategy, SweepSpec, halving_counts};
 use crate::text::counted;
 
 /// After this many faults no further combinations are looked at.
@@ -24,7 +24,7 @@ const MOST_BYTES: usize = 8 << 20;
 /// A sweep whose jobs can all run.
 #[derive(Debug)]
 pub struct SweepPlan {
-    pub sweep: Sweep,
+    pub sweep: SweepSpec,
     pub combinations: Vec<PlannedCombination>,
     /// What was left out, or may not be intended.
     pub warnings: Vec<String>,
@@ -52,7 +52,7 @@ impl SweepPlan {
     /// # Errors
     /// All faults, or what kept this from finding out.
     pub async fn new(state: &AppState, document: &Value) -> Result<Self, ApiError> {
-        let sweep = Sweep::read(document).map_err(ApiError::faults)?;
+        let sweep = SweepSpec::read(document).map_err(ApiError::faults)?;
         let combinations = sweep.combinations();
         check_bytes(&sweep, combinations.len())?;
         let (mut planned, mut faults, mut left_out) = (Vec::new(), FoundFaults::default(), Vec::new());
@@ -184,7 +184,7 @@ impl SweepPlan {
 }
 
 /// Refuses a sweep whose documents would take too much memory together.
-fn check_bytes(sweep: &Sweep, combinations: usize) -> Result<(), ApiError> {
+fn check_bytes(sweep: &SweepSpec, combinations: usize) -> Result<(), ApiError> {
     let jobs = combinations * sweep.seeds as usize;
     let values = |axis: &crate::sweep::Axis| axis.values.iter().map(|value| value.to_string().len()).max().unwrap_or(0);
     let bytes = sweep.base.to_string().len() + sweep.axes.iter().map(values).sum::<usize>();
@@ -201,7 +201,7 @@ fn check_bytes(sweep: &Sweep, combinations: usize) -> Result<(), ApiError> {
 /// Checks the job of a combination.
 async fn plan(
     state: &AppState,
-    sweep: &Sweep,
+    sweep: &SweepSpec,
     combination: &Combination,
 ) -> Result<Result<Resolved, Vec<Fault>>, ApiError> {
     // The last seed, because it is the largest.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::pointer::{escaped, is_within, set, tokens};
-use super::{Strategy, Sweep};
+use super::{Strategy, SweepSpec};
 use crate::spec::Fault;
 
 /// Longest name of a job, in characters.
@@ -21,7 +21,7 @@ pub struct Combination {
     pub places: Vec<usize>,
 }
 
-impl Sweep {
+impl SweepSpec {
     /// How many combinations the axes have; `None` if there are more than fit a number.
     #[must_use]
     pub fn grid(&self) -> Option<u64> {

@@ -1,8 +1,8 @@
 //! Sweeps: sets of jobs that differ in a few settings.
 //!
-//! [`Sweep::read`] reads the body of `POST /v1/sweeps` and reports every fault. [`Sweep::combinations`] says which
-//! values of its axes belong together, and [`Sweep::document`] makes the document of a job of one of them, which is
-//! then read as any other job's. There is no I/O here.
+//! [`SweepSpec::read`] reads the body of `POST /v1/sweeps` and reports every fault. [`SweepSpec::combinations`] says
+//! which values of its axes belong together, and [`SweepSpec::document`] makes the document of a job of one of them,
+//! which is then read as any other job's. There is no I/O here.
 
 mod combinations;
 pub mod pointer;
@@ -35,7 +35,7 @@ pub const DEFAULT_KEEP: f64 = 1.0 / 3.0;
 
 /// What a sweep tries.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sweep {
+pub struct SweepSpec {
     pub name: String,
     /// The document that every job begins with.
     pub base: Value,
@@ -98,7 +98,7 @@ impl Strategy {
     }
 }
 
-/// The body of `POST /v1/sweeps`, as it is described. It is read by [`Sweep::read`].
+/// The body of `POST /v1/sweeps`, as it is described. It is read by [`SweepSpec::read`].
 #[derive(Debug, ToSchema)]
 pub struct SweepRequest {
     /// The sweep's name. Default: that of the base.

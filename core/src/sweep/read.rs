@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::pointer::{escaped, is_within, tokens};
 use super::{
     Axis, DEFAULT_KEEP, LONGEST_NAME, MOST_AXES, MOST_COMBINATIONS, MOST_JOBS, MOST_RUNGS, MOST_SEEDS, MOST_VALUES,
-    Strategy, Sweep,
+    Strategy, SweepSpec,
 };
 use crate::spec::Fault;
 
@@ -13,9 +13,9 @@ const FIELDS: [&str; 6] = ["name", "base", "axes", "seeds", "strategy", "max_par
 
 /// The faults found so far.
 #[derive(Default)]
-struct Faults(Vec<Fault>);
+struct SweepFaults(Vec<Fault>);
 
-impl Faults {
+impl SweepFaults {
     fn add(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
         self.0.push(Fault { pointer: pointer.into(), detail: detail.into() });
     }
@@ -39,13 +39,13 @@ impl Faults {
     }
 }
 
-impl Sweep {
+impl SweepSpec {
     /// Reads the body of `POST /v1/sweeps`. The jobs' documents are not looked into.
     ///
     /// # Errors
     /// All faults, with their places.
     pub fn read(document: &Value) -> Result<Self, Vec<Fault>> {
-        let mut faults = Faults::default();
+        let mut faults = SweepFaults::default();
         let Some(object) = document.as_object() else {
             faults.add("", "expected an object with base and axes");
             return Err(faults.0);
@@ -68,7 +68,7 @@ impl Sweep {
     }
 
     /// Axes that vary what the sweep decides itself, or one inside the other.
-    fn check_axes(&self, faults: &mut Faults) {
+    fn check_axes(&self, faults: &mut SweepFaults) {
         let mut own = vec![("/name", "the sweep names its jobs")];
         if self.seeds > 1 {
             own.push(("/training/seed", "seeds varies it: leave out one of the two"));
@@ -90,7 +90,7 @@ impl Sweep {
         }
     }
 
-    fn check_size(&self, faults: &mut Faults) {
+    fn check_size(&self, faults: &mut SweepFaults) {
         let grid = self.grid();
         let count = match &self.strategy {
             Strategy::Random { jobs, .. } => {
@@ -116,7 +116,7 @@ impl Sweep {
     }
 }
 
-fn base(object: &Map<String, Value>, faults: &mut Faults) -> Value {
+fn base(object: &Map<String, Value>, faults: &mut SweepFaults) -> Value {
     let base = object.get("base").cloned().unwrap_or(Value::Null);
     if !base.is_object() {
         faults.add("/base", "expected the job that is varied: an object as for POST /v1/jobs");
@@ -125,7 +125,7 @@ fn base(object: &Map<String, Value>, faults: &mut Faults) -> Value {
 }
 
 /// The sweep's name, or else the base's, or else one for all that have none.
-fn name(object: &Map<String, Value>, base: &Value, faults: &mut Faults) -> String {
+fn name(object: &Map<String, Value>, base: &Value, faults: &mut SweepFaults) -> String {
     let given = object.get("name").filter(|name| !name.is_null());
     if let Some(given) = given {
         let name = given.as_str().filter(|name| !name.trim().is_empty() && !name.chars().any(char::is_control));
@@ -138,7 +138,7 @@ fn name(object: &Map<String, Value>, base: &Value, faults: &mut Faults) -> Strin
     of_base.unwrap_or("sweep").chars().take(LONGEST_NAME).collect()
 }
 
-fn axes(given: Option<&Value>, faults: &mut Faults) -> Vec<Axis> {
+fn axes(given: Option<&Value>, faults: &mut SweepFaults) -> Vec<Axis> {
     let Some(object) = given.and_then(Value::as_object).filter(|object| !object.is_empty()) else {
         faults
             .add("/axes", "expected an object with at least one axis, such as {\"/distillation/temperature\": [2, 4]}");
@@ -168,7 +168,7 @@ fn axes(given: Option<&Value>, faults: &mut Faults) -> Vec<Axis> {
     axes
 }
 
-fn strategy(given: Option<&Value>, faults: &mut Faults) -> Strategy {
+fn strategy(given: Option<&Value>, faults: &mut SweepFaults) -> Strategy {
     let Some(given) = given.filter(|given| !given.is_null()) else { return Strategy::Grid };
     let empty = Map::new();
     let object = given.as_object().unwrap_or(&empty);
@@ -204,7 +204,7 @@ fn strategy(given: Option<&Value>, faults: &mut Faults) -> Strategy {
     }
 }
 
-fn rungs(given: Option<&Value>, faults: &mut Faults) -> Vec<u32> {
+fn rungs(given: Option<&Value>, faults: &mut SweepFaults) -> Vec<u32> {
     let Some(given) = given.and_then(Value::as_array).filter(|rungs| (2..=MOST_RUNGS).contains(&rungs.len())) else {
         let what = "the epochs after which jobs are compared, such as [5, 15, 60]: the last is the end of training";
         faults.add("/strategy/rungs", format!("expected a list of 2 to {MOST_RUNGS} numbers, {what}"));

@@ -1,7 +1,7 @@
 //! Promise: a sweep's document says exactly which jobs it makes, or everything that is wrong with it.
 
 use distillery_core::spec::Fault;
-use distillery_core::sweep::{Strategy, Sweep, halving_counts, kept};
+use distillery_core::sweep::{Strategy, SweepSpec, halving_counts, kept};
 use serde_json::{Value, json};
 
 fn base() -> Value {
@@ -15,14 +15,14 @@ fn sweep(changes: Value) -> Value {
 }
 
 fn pointers(document: &Value) -> Vec<String> {
-    let faults = Sweep::read(document).expect_err("it has faults");
+    let faults = SweepSpec::read(document).expect_err("it has faults");
     faults.into_iter().map(|Fault { pointer, .. }| pointer).collect()
 }
 
 #[test]
 fn a_grid_has_every_combination_once_with_every_seed() {
     let axes = json!({"/training/batch_size": [32, 64], "/training/optimizer/learning_rate": [0.1, 0.01, null]});
-    let sweep = Sweep::read(&sweep(json!({"axes": axes, "seeds": 2}))).unwrap();
+    let sweep = SweepSpec::read(&sweep(json!({"axes": axes, "seeds": 2}))).unwrap();
     let combinations = sweep.combinations();
     assert_eq!(combinations.iter().map(|one| one.number).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     let settings: Vec<_> = combinations.iter().map(|one| Value::from(sweep.settings(one))).collect();
@@ -46,7 +46,7 @@ fn a_grid_has_every_combination_once_with_every_seed() {
 fn seeds_ascend_from_that_of_the_base() {
     let mut document = sweep(json!({"seeds": 3}));
     document["base"]["training"] = json!({"seed": 7});
-    let sweep = Sweep::read(&document).unwrap();
+    let sweep = SweepSpec::read(&document).unwrap();
     let seeds = (0..3).map(|seed| sweep.document(&sweep.combinations()[0], seed).unwrap()["training"]["seed"].clone());
     assert_eq!(seeds.collect::<Vec<_>>(), [7, 8, 9]);
 }
@@ -57,7 +57,7 @@ fn a_random_sweep_draws_different_combinations_and_the_same_ones_each_time() {
     let axes = json!({"/a": values, "/b": values, "/c": values});
     let drawn = |seed: u32| {
         let strategy = json!({"type": "random", "jobs": 20, "seed": seed});
-        let sweep = Sweep::read(&sweep(json!({"axes": axes, "strategy": strategy, "seeds": 3}))).unwrap();
+        let sweep = SweepSpec::read(&sweep(json!({"axes": axes, "strategy": strategy, "seeds": 3}))).unwrap();
         sweep.combinations()
     };
     let first = drawn(0);
@@ -69,13 +69,14 @@ fn a_random_sweep_draws_different_combinations_and_the_same_ones_each_time() {
     assert_eq!(places.len(), 6);
     // More than there are is all there are.
     let strategy = json!({"type": "random", "jobs": 20});
-    assert_eq!(Sweep::read(&sweep(json!({"strategy": strategy}))).unwrap().combinations().len(), 3);
+    assert_eq!(SweepSpec::read(&sweep(json!({"strategy": strategy}))).unwrap().combinations().len(), 3);
 }
 
 #[test]
 fn halving_trains_every_job_to_the_last_rung() {
     let strategy = json!({"type": "halving", "rungs": [5, 15, 60], "keep": 0.33});
-    let sweep = Sweep::read(&sweep(json!({"axes": {"/training/batch_size": [1, 2]}, "strategy": strategy}))).unwrap();
+    let sweep =
+        SweepSpec::read(&sweep(json!({"axes": {"/training/batch_size": [1, 2]}, "strategy": strategy}))).unwrap();
     assert_eq!(sweep.strategy, Strategy::Halving { rungs: vec![5, 15, 60], keep: 0.33 });
     assert_eq!(sweep.document(&sweep.combinations()[0], 0).unwrap()["training"]["epochs"], 60);
     assert_eq!(halving_counts(9, 3, 0.33), [9, 3, 1]);
@@ -127,7 +128,7 @@ fn all_faults_of_a_sweep_are_reported_with_their_places() {
 #[test]
 fn a_fault_of_a_job_is_found_in_the_sweep_that_makes_it() {
     let axes = json!({"/distillation/scales": [[1], [1, 0]], "/training/epochs": [1]});
-    let sweep = Sweep::read(&sweep(json!({"axes": axes}))).unwrap();
+    let sweep = SweepSpec::read(&sweep(json!({"axes": axes}))).unwrap();
     let combination = &sweep.combinations()[1];
     let fault = |pointer: &str| {
         let fault = Fault { pointer: pointer.to_owned(), detail: "is wrong".to_owned() };
@@ -141,7 +142,7 @@ fn a_fault_of_a_job_is_found_in_the_sweep_that_makes_it() {
     assert_eq!(sweep.summary(combination), "scales [1,0], epochs 1");
     // The base has no such place.
     let document = json!({"base": {"student": 1}, "axes": {"/student/architecture": ["resnet8"]}});
-    let sweep = Sweep::read(&document).unwrap();
+    let sweep = SweepSpec::read(&document).unwrap();
     let refused = sweep.document(&sweep.combinations()[0], 0).expect_err("a number has no members");
     assert_eq!(refused.pointer, "/axes/~1student~1architecture");
 }

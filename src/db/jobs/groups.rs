@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use utoipa::ToSchema;
 
 use super::baselines::simpler;
-use super::settings::Setting;
+use super::settings::SpecSetting;
 use super::summaries::patterns;
 use crate::spec::Method;
 
@@ -25,7 +25,7 @@ pub enum GroupKey {
     Sweep,
     /// The value of the label with this key.
     Label(String),
-    Setting(Setting),
+    Setting(SpecSetting),
 }
 
 impl GroupKey {
@@ -41,7 +41,7 @@ impl GroupKey {
             other => match other.strip_prefix("label:") {
                 Some(key) if key.is_empty() || key.chars().any(char::is_control) => return None,
                 Some(key) => Self::Label(key.to_owned()),
-                None => Self::Setting(Setting::at(other)?),
+                None => Self::Setting(SpecSetting::at(other)?),
             },
         })
     }
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn jobs_are_grouped_by_names_labels_and_pointers() {
-        let setting = Setting::at("/distillation/scales").expect("a pointer");
+        let setting = SpecSetting::at("/distillation/scales").expect("a pointer");
         assert_eq!(GroupKey::named("/distillation/scales"), Some(GroupKey::Setting(setting)));
         assert_eq!(GroupKey::named("label:a:b"), Some(GroupKey::Label("a:b".into())));
         for text in ["method", "teacher", "student", "dataset", "sweep"] {

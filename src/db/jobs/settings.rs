@@ -19,13 +19,13 @@ const LOOKED_AT: i64 = 1000;
 
 /// The place of a setting in a specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
+pub struct SpecSetting {
     pub pointer: String,
     /// Its names, with [`BETWEEN`] between them.
     pub(super) path: String,
 }
 
-impl Setting {
+impl SpecSetting {
     /// `None` if the text is no JSON pointer into an object.
     #[must_use]
     pub fn at(pointer: &str) -> Option<Self> {
@@ -77,7 +77,7 @@ pub async fn known(pool: &PgPool) -> sqlx::Result<Vec<KnownSetting>> {
 pub(super) async fn values(
     pool: &PgPool,
     jobs: &[String],
-    settings: &[Setting],
+    settings: &[SpecSetting],
 ) -> sqlx::Result<HashMap<String, BTreeMap<String, Value>>> {
     if settings.is_empty() {
         return Ok(HashMap::new());

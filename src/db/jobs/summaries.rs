@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::Status;
 use super::around::{Around, around};
 use super::baselines::{Baseline, Baselines, gain};
-use super::settings::{self, Setting};
+use super::settings::{self, SpecSetting};
 use super::waiting::{self, Waiting};
 use crate::db::downsample::Downsampled;
 use crate::protocol::Progress;
@@ -80,7 +80,7 @@ pub struct SummaryQuery {
     /// Jobs of this sweep.
     pub sweep: Option<String>,
     /// Settings that each job comes with.
-    pub columns: Vec<Setting>,
+    pub columns: Vec<SpecSetting>,
     /// What to sort by. Jobs without such a value come last; of equals the newest comes first.
     pub sort: Sort,
     /// Whether the largest value comes first.

@@ -28,7 +28,7 @@ pub struct NewSweep<'a> {
 
 /// The outcome of a request for a new sweep.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Created {
+pub enum CreatedSweep {
     /// Its id. The jobs are queued.
     New(String),
     /// The key came with these bytes before: the id of its sweep.
@@ -40,16 +40,18 @@ pub enum Created {
 }
 
 /// Stores a sweep with all of its jobs, or nothing.
-pub async fn create(pool: &PgPool, new: &NewSweep<'_>) -> sqlx::Result<Created> {
+pub async fn create(pool: &PgPool, new: &NewSweep<'_>) -> sqlx::Result<CreatedSweep> {
     loop {
         let mut transaction = pool.begin().await?;
         match insert_all(&mut transaction, new).await {
             Ok(Some(id)) => {
                 transaction.commit().await?;
-                return Ok(Created::New(id));
+                return Ok(CreatedSweep::New(id));
             }
             Ok(None) => {}
-            Err(sqlx::Error::Database(error)) if error.is_foreign_key_violation() => return Ok(Created::NeedsGone),
+            Err(sqlx::Error::Database(error)) if error.is_foreign_key_violation() => {
+                return Ok(CreatedSweep::NeedsGone);
+            }
             Err(error) => return Err(error),
         }
         drop(transaction);
@@ -116,9 +118,9 @@ fn whole(number: u32) -> i32 {
 }
 
 /// What an idempotency key was used for, if it was.
-pub async fn find_by_key(pool: &PgPool, key: &str, sha256: &str) -> sqlx::Result<Option<Created>> {
+pub async fn find_by_key(pool: &PgPool, key: &str, sha256: &str) -> sqlx::Result<Option<CreatedSweep>> {
     let query = sqlx::query!("select id, request_sha256 from sweeps where idempotency_key = $1", key);
     let Some(found) = query.fetch_optional(pool).await? else { return Ok(None) };
     let is_same = found.request_sha256.as_deref() == Some(sha256);
-    Ok(Some(if is_same { Created::Replay(found.id) } else { Created::KeyTaken(found.id) }))
+    Ok(Some(if is_same { CreatedSweep::Replay(found.id) } else { CreatedSweep::KeyTaken(found.id) }))
 }

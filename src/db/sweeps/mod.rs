@@ -18,7 +18,7 @@ use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
 pub use change::{SweepChange, change};
-pub use create::{Created, NewSweep, create, find_by_key};
+pub use create::{CreatedSweep, NewSweep, create, find_by_key};
 pub use delete::{DeletedJob, delete};
 pub use results::{CombinationResult, MemberJob, RungResult, results};
 pub(super) use settle::{settle, settle_all};

@@ -45,13 +45,13 @@ pub(in crate::db) async fn settle_all(connection: &mut PgConnection) -> sqlx::Re
 }
 
 /// A running sweep, whose row is locked until the transaction ends.
-struct Locked {
+struct LockedSweep {
     rungs: Vec<i32>,
     keep: f64,
     rung: i32,
 }
 
-impl Locked {
+impl LockedSweep {
     /// The place of the next rung to decide on, and its epochs; `None` after the last comparison.
     fn next(&self) -> Option<(usize, i32)> {
         let place = usize::try_from(self.rung).ok()?;
@@ -67,18 +67,18 @@ impl Locked {
 }
 
 /// `None` if the sweep does not run.
-async fn lock(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<Option<Locked>> {
+async fn lock(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<Option<LockedSweep>> {
     let query = sqlx::query!(
         r#"select status as "status: SweepStatus", rungs, keep, rung from sweeps where id = $1 for update"#,
         sweep,
     );
     let found = query.fetch_optional(connection).await?;
     let running = found.filter(|row| row.status == SweepStatus::Running);
-    Ok(running.map(|row| Locked { rungs: row.rungs, keep: row.keep, rung: row.rung }))
+    Ok(running.map(|row| LockedSweep { rungs: row.rungs, keep: row.keep, rung: row.rung }))
 }
 
 /// A job of the sweep that waits at a rung.
-struct Waiting {
+struct WaitingMember {
     id: String,
     combination: i32,
 }
@@ -103,7 +103,8 @@ pub(super) async fn settle_sweep(connection: &mut PgConnection, sweep: &str) -> 
             return Ok(());
         }
         let waiting = jobs.into_iter().filter(|job| is_waiting(job.status, job.has_reached));
-        let waiting: Vec<Waiting> = waiting.map(|job| Waiting { id: job.id, combination: job.combination }).collect();
+        let waiting: Vec<WaitingMember> =
+            waiting.map(|job| WaitingMember { id: job.id, combination: job.combination }).collect();
         let decided = match locked.next() {
             Some((rung, epochs)) if !waiting.is_empty() => {
                 decide(connection, sweep, &locked, (rung, epochs), &waiting).await?
@@ -132,9 +133,9 @@ async fn finish(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<()> 
 async fn decide(
     connection: &mut PgConnection,
     sweep: &str,
-    locked: &Locked,
+    locked: &LockedSweep,
     (rung, epochs): (usize, i32),
-    waiting: &[Waiting],
+    waiting: &[WaitingMember],
 ) -> sqlx::Result<bool> {
     let ids: Vec<String> = waiting.iter().map(|job| job.id.clone()).collect();
     let held = sqlx::query_scalar!(

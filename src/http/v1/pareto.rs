@@ -136,9 +136,9 @@ fn judged(student: FinishedStudent, constraints: Constraints) -> ParetoStudent {
 }
 
 /// What a student costs on an axis, and among which others it is compared; `None` if that is not known.
-type Cost = fn(&ParetoStudent) -> Option<(f64, &str)>;
+type CostOf = fn(&ParetoStudent) -> Option<(f64, &str)>;
 
-const AXES: [(&str, Cost); 4] = [
+const AXES: [(&str, CostOf); 4] = [
     ("latency_ms", |student| cost_of_batch(student, 1)),
     ("latency_64_ms", |student| cost_of_batch(student, 64)),
     ("size_mb", |student| Some((student.size_mb, ""))),

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::jobs::labels;
 use crate::db::jobs::Status;
-use crate::db::jobs::settings::Setting;
+use crate::db::jobs::settings::SpecSetting;
 use crate::db::jobs::summaries::{self, Found, Sort, Summary};
 use crate::http::AppState;
 use crate::http::error::ApiError;
@@ -131,12 +131,12 @@ pub async fn list(
 }
 
 /// The settings that JSON pointers lead to.
-fn settings(pointers: Vec<String>) -> Result<Vec<Setting>, ApiError> {
+fn settings(pointers: Vec<String>) -> Result<Vec<SpecSetting>, ApiError> {
     if pointers.len() > MOST_COLUMNS {
         return Err(ApiError::malformed(format!("query parameters: column: at most {MOST_COLUMNS} are allowed")));
     }
     let settings = pointers.into_iter().map(|pointer| {
-        Setting::at(&pointer).ok_or_else(|| {
+        SpecSetting::at(&pointer).ok_or_else(|| {
             let expected = "expected a JSON pointer such as /distillation/temperature";
             ApiError::malformed(format!("query parameters: column: {expected}, found {pointer:?}"))
         })

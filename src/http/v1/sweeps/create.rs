@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{SweepDetails, details};
 use crate::db::jobs::NewJob;
-use crate::db::sweeps::{self, Created, NewSweep};
+use crate::db::sweeps::{self, CreatedSweep, NewSweep};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::estimate::{Memory, Time};
@@ -125,15 +125,17 @@ pub async fn create(
     };
     let location = |id: &str| [(LOCATION, format!("/v1/sweeps/{id}"))];
     match created {
-        Created::New(id) => Ok((StatusCode::CREATED, location(&id), Json(details(&state, &id).await?)).into_response()),
-        Created::Replay(id) => {
+        CreatedSweep::New(id) => {
+            Ok((StatusCode::CREATED, location(&id), Json(details(&state, &id).await?)).into_response())
+        }
+        CreatedSweep::Replay(id) => {
             let sweep = NotNewSweep::Replay(Box::new(details(&state, &id).await?));
             Ok((location(&id), Json(sweep)).into_response())
         }
-        Created::KeyTaken(id) => Err(ApiError::invalid(format!(
+        CreatedSweep::KeyTaken(id) => Err(ApiError::invalid(format!(
             "this Idempotency-Key was used with a different body, for sweep {id}: use a new key"
         ))),
-        Created::NeedsGone => Err(ApiError::conflict(
+        CreatedSweep::NeedsGone => Err(ApiError::conflict(
             "a checkpoint, data set or job that the sweep refers to was deleted in the meantime",
         )),
     }
@@ -145,7 +147,7 @@ async fn store(
     submitted: &str,
     idempotency: Option<(&str, &str)>,
     webhooks: &[String],
-) -> Result<Created, ApiError> {
+) -> Result<CreatedSweep, ApiError> {
     let documents = plan.documents()?;
     // Jobs of a combination share what is known of it.
     let warnings: BTreeMap<u32, Vec<String>> =
