@@ -80,7 +80,8 @@ fn members(value: Value) -> Map<String, Value> {
     if let Value::Object(members) = value { members } else { unreachable!("a recipe is an object") }
 }
 
-/// LAMB clips the gradient at a norm of 1, which timm has as its default.
+/// LAMB clips the gradient at a norm of 1, which timm has as its default. The threshold is that of timm's commands for
+/// these recipes (`--bce-target-thresh 0.2`): every class of a mixed image is to be recognised.
 fn timm_a3() -> Value {
     json!({
         "epochs": 100,
@@ -89,6 +90,7 @@ fn timm_a3() -> Value {
         "optimizer": {"type": "lamb", "learning_rate": 8e-3, "weight_decay": 0.02},
         "schedule": {"type": "cosine", "warmup_epochs": 5},
         "label_loss": "binary_cross_entropy",
+        "label_threshold": 0.2,
         "mixup_alpha": 0.1,
         "cutmix_alpha": 1.0,
         "auto_augment": "rand_augment",

@@ -27,6 +27,8 @@ pub(super) fn training(
     let (rand_augment_ops, rand_augment_magnitude) = rand_augment(&reader, auto_augment);
     // The neutral value, zero or one, switches something off, as leaving it out does.
     let above = |name: &str, nothing: f64| reader.optional(name).filter(|&value: &f64| value > nothing);
+    let label_smoothing = above("label_smoothing", 0.0);
+    let label_loss = reader.optional("label_loss").filter(|&loss| loss != LabelLoss::CrossEntropy);
     let mut training = TrainingSpec {
         epochs,
         batch_size: reader.get("batch_size"),
@@ -40,8 +42,9 @@ pub(super) fn training(
         seed: reader.get("seed"),
         checkpoint_every_epochs: reader.get("checkpoint_every_epochs"),
         eval_every_epochs: reader.get("eval_every_epochs"),
-        label_smoothing: above("label_smoothing", 0.0),
-        label_loss: reader.optional("label_loss").filter(|&loss| loss != LabelLoss::CrossEntropy),
+        label_smoothing,
+        label_loss,
+        label_threshold: label_threshold(&reader, label_loss, label_smoothing.is_some()),
         mixup_alpha: above("mixup_alpha", 0.0),
         cutmix_alpha: above("cutmix_alpha", 0.0),
         auto_augment,
@@ -93,6 +96,22 @@ fn class_weights(reader: &ObjectReader<'_>) -> Option<ClassWeights> {
         reader.fault("class_weights", "are all 0: the student would learn nothing from the labels");
     }
     weights
+}
+
+/// The threshold of the binary cross entropy. A recipe's gives way to what the document has.
+fn label_threshold(reader: &ObjectReader<'_>, label_loss: Option<LabelLoss>, is_smoothed: bool) -> Option<f64> {
+    let threshold: Option<f64> = reader.optional("label_threshold");
+    let objection = match label_loss {
+        Some(LabelLoss::BinaryCrossEntropy) if is_smoothed => {
+            "makes each label 0 or 1, so label_smoothing would have no effect: leave one of them out"
+        }
+        Some(LabelLoss::BinaryCrossEntropy) => return threshold,
+        _ => "is used with label_loss \"binary_cross_entropy\" only: set it, or leave this out",
+    };
+    if threshold.is_some() && !reader.is_preset("label_threshold") {
+        reader.fault("label_threshold", objection);
+    }
+    None
 }
 
 /// The number of RandAugment's operations and their magnitude, which no other policy has.

@@ -27,6 +27,9 @@ pub struct TrainingSpec {
     /// `None` is the cross entropy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_loss: Option<LabelLoss>,
+    /// Only with the binary cross entropy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_threshold: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mixup_alpha: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -58,6 +58,9 @@ pub struct CrossEntropy {
     pub smoothing: f64,
     /// The weight of each class: `[K]` float32. `None` for equal weights.
     pub class_weights: Option<Tensor>,
+    /// Of the binary cross entropy: labels with a larger share of an image than this count as a whole, and others not
+    /// at all. `None` for labels that count by their shares. Smoothing has no effect with it.
+    pub threshold: Option<f64>,
     /// Whether there may be images without labels. Their cross entropy is 0, and the mean includes them.
     pub has_unlabelled: bool,
 }
@@ -65,8 +68,11 @@ pub struct CrossEntropy {
 impl CrossEntropy {
     /// The mean over the images of `logits` [B, K]: a scalar with gradient. That of a mixed image is the mean of those
     /// with its two labels, weighted by their shares (Zhang et al. 2018), which is the cross entropy with the mixed
-    /// label.
+    /// label; with a threshold it is that with all of its labels (Wightman et al. 2021).
     pub fn of(&self, logits: &Tensor, target: &Target) -> Tensor {
+        if let (true, Some(threshold)) = (self.is_binary, self.threshold) {
+            return self.thresholded(logits, target, threshold);
+        }
         let own = self.of_labels(logits, &target.labels);
         let Some(MixedLabels { labels, own_share }) = &target.mixed else { return own };
         self.of_labels(logits, labels).lerp_tensor(&own, &own_share.to_kind(own.kind()))
@@ -90,13 +96,40 @@ impl CrossEntropy {
     fn binary(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
         let classes = logits.size()[1];
         let off = self.smoothing / classes as f64;
-        let labels = labels.unsqueeze(-1);
-        let hot = Tensor::arange(classes, (Kind::Int64, logits.device())).eq_tensor(&labels).to_kind(logits.kind());
-        let target = hot * (1.0 - self.smoothing) + off;
-        let losses = logits.binary_cross_entropy_with_logits::<Tensor>(&target, None, None, Reduction::None);
+        let losses = binary_losses(logits, &(one_hot(labels, logits) * (1.0 - self.smoothing) + off));
         if self.has_unlabelled {
-            return (losses * labels.ge(0).to_kind(logits.kind())).mean(None::<Kind>);
+            return (losses * labels.unsqueeze(-1).ge(0).to_kind(logits.kind())).mean(None::<Kind>);
         }
         losses.mean(None::<Kind>)
     }
+
+    /// The mean over the images and classes, like timm's `BinaryCrossEntropy` with `target_threshold`: the target of a
+    /// class is 1 if its share of the image is larger, and else 0. A mixed image one of whose labels is not known has
+    /// its loss weighted by the other's share.
+    fn thresholded(&self, logits: &Tensor, Target { labels, mixed }: &Target, threshold: f64) -> Tensor {
+        let with_partners = |of: fn(&Tensor, &Tensor) -> Tensor| match mixed {
+            None => of(labels, logits),
+            Some(MixedLabels { labels: others, own_share }) => {
+                of(others, logits).lerp_tensor(&of(labels, logits), &own_share.to_kind(logits.kind()))
+            }
+        };
+        let shares = with_partners(one_hot);
+        let losses = binary_losses(logits, &shares.gt(threshold).to_kind(logits.kind()));
+        if self.has_unlabelled {
+            let known = with_partners(|labels, logits| labels.ge(0).to_kind(logits.kind()));
+            return (losses * known.unsqueeze(-1)).mean(None::<Kind>);
+        }
+        losses.mean(None::<Kind>)
+    }
+}
+
+/// 1 at each label's class and 0 elsewhere, [B, K] of the kind of `logits` [B, K]. A negative label has no class.
+fn one_hot(labels: &Tensor, logits: &Tensor) -> Tensor {
+    let classes = Tensor::arange(logits.size()[1], (Kind::Int64, logits.device()));
+    classes.eq_tensor(&labels.unsqueeze(-1)).to_kind(logits.kind())
+}
+
+/// The binary cross entropy of each image and class: [B, K]
+fn binary_losses(logits: &Tensor, target: &Tensor) -> Tensor {
+    logits.binary_cross_entropy_with_logits::<Tensor>(target, None, None, Reduction::None)
 }

@@ -195,7 +195,8 @@ fn label_loss(training: &TrainingSpec, data: &Data, device: Device) -> Result<Cr
     let class_weights = weights.map(|weights| Tensor::from_slice(&weights).to_kind(Kind::Float).to_device(device));
     let smoothing = training.label_smoothing.unwrap_or(0.0);
     let is_binary = training.label_loss == Some(LabelLoss::BinaryCrossEntropy);
-    Ok(CrossEntropy { is_binary, smoothing, class_weights, has_unlabelled: data.splits.unlabelled.is_some() })
+    let has_unlabelled = data.splits.unlabelled.is_some();
+    Ok(CrossEntropy { is_binary, smoothing, class_weights, threshold: training.label_threshold, has_unlabelled })
 }
 
 /// The optimiser of a student on its device.

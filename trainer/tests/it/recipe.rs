@@ -271,6 +271,35 @@ fn the_binary_cross_entropy_is_timms() {
 }
 
 #[test]
+fn a_threshold_counts_each_label_of_a_mixed_image_as_a_whole_or_not_at_all_as_in_timm() {
+    one_thread();
+    let binary = CrossEntropy { is_binary: true, threshold: Some(0.2), ..CrossEntropy::default() };
+    for case in expected()["losses"]["binary_thresholded"].as_array().unwrap() {
+        let [share, loss] = numbers(case)[..] else { panic!("{case}") };
+        close(&binary.of(&logits(), &mixed(share as f32)), loss);
+    }
+    // Images that are not mixed have the loss without a threshold.
+    let plain = CrossEntropy { is_binary: true, ..CrossEntropy::default() };
+    let labels = mixed(1.0).labels;
+    close(&binary.of(&logits(), &Target::of(&labels)), plain.of(&logits(), &Target::of(&labels)).double_value(&[]));
+    // Of the first two images one label is known, with shares of 0.75 and 0.25; of the third, neither; of the last, both.
+    let unlabelled = CrossEntropy { has_unlabelled: true, ..binary };
+    let labels = Tensor::from_slice(&[0_i64, -1, -1, 2]);
+    let partners = Tensor::from_slice(&[-1_i64, 3, -1, 5]);
+    let mixed = MixedLabels { labels: partners, own_share: Tensor::from(0.75_f32) };
+    let found = unlabelled.of(&logits(), &Target { labels, mixed: Some(mixed) });
+    let logits: Vec<f64> = Vec::try_from(logits().flatten(0, -1)).unwrap();
+    let of_image = |image: usize, hot: &[usize]| {
+        let of_class = |class: usize| {
+            let logit = logits[image * 6 + class];
+            (1.0 + logit.exp()).ln() - if hot.contains(&class) { logit } else { 0.0 }
+        };
+        (0..6).map(of_class).sum::<f64>() / 6.0
+    };
+    close(&found, (0.75 * of_image(0, &[0]) + 0.25 * of_image(1, &[3]) + of_image(3, &[2, 5])) / 4.0);
+}
+
+#[test]
 fn lamb_is_timms() {
     one_thread();
     let spec = OptimizerSpec::Lamb { learning_rate: 0.1, beta1: 0.9, beta2: 0.99, weight_decay: 0.1 };

@@ -60,6 +60,14 @@ pub(super) const TRAINING: Object = Object {
         )
         .rare(),
         field(
+            "label_threshold",
+            Number(0.0..=0.5),
+            "Labels with a larger share of a mixed image count as a whole, and others not at all; by default labels count \
+             by their shares. Only with `label_loss` `binary_cross_entropy`.",
+        )
+        .null_means("labels count by their shares")
+        .rare(),
+        field(
             "mixup_alpha",
             MIX,
             "Mixes the images of a batch in pairs, in proportions from a Beta distribution with this parameter; off by \

@@ -209,9 +209,30 @@ fn timms_a3_is_lamb_with_a_binary_cross_entropy() {
     let spec = parse(&with("/training", json!({"recipe": "timm-a3"}))).unwrap();
     let expected = OptimizerSpec::Lamb { learning_rate: 8e-3, beta1: 0.9, beta2: 0.999, weight_decay: 0.02 };
     assert_eq!((spec.training.optimizer, spec.training.label_loss), (expected, Some(LabelLoss::BinaryCrossEntropy)));
+    // Every class of a mixed image is to be recognised.
+    assert_eq!(spec.training.label_threshold, Some(0.2));
     assert_eq!((spec.training.clip_grad_norm, spec.training.optimizer.states(), spec.version()), (Some(1.0), 2, 3));
     let lamb = parse(&with("/training/optimizer", json!({"type": "lamb"}))).unwrap();
     assert_eq!(lamb.version(), 3);
     let weighted = json!({"label_loss": "binary_cross_entropy", "class_weights": "balanced"});
     assert_one_fault(&with("/training", weighted), "/training/class_weights", "leave out label_loss");
+}
+
+#[test]
+fn a_threshold_is_for_the_binary_cross_entropy_without_smoothing_and_a_recipes_gives_way() {
+    let pointer = "/training/label_threshold";
+    let of = |fields: Value| with("/training", fields);
+    let binary = training(json!({"label_loss": "binary_cross_entropy", "label_threshold": 0}));
+    assert_eq!(binary.label_threshold, Some(0.0));
+    assert_one_fault(&of(json!({"label_threshold": 0.2})), pointer, "is used with label_loss");
+    assert_one_fault(&of(json!({"label_threshold": 0.6, "label_loss": "binary_cross_entropy"})), pointer, "0.6");
+    let smoothed = json!({"label_threshold": 0.2, "label_loss": "binary_cross_entropy", "label_smoothing": 0.1});
+    assert_one_fault(&of(smoothed), pointer, "label_smoothing would have no effect");
+    for given in
+        [json!({"label_loss": "cross_entropy"}), json!({"label_smoothing": 0.1}), json!({"label_threshold": null})]
+    {
+        let mut fields = json!({"recipe": "timm-a3"});
+        fields.as_object_mut().unwrap().extend(given.as_object().unwrap().clone());
+        assert_eq!(training(fields).label_threshold, None, "{given}");
+    }
 }
