@@ -62,6 +62,11 @@ fn each_part_of_a_recipe_changes_the_student() {
         student(&format!("magnitude-{magnitude}"), training)
     };
     assert!(magnitude(3) != magnitude(20));
+    let threshold = |output: &str, threshold: Value| {
+        let mixed = json!({"label_loss": "binary_cross_entropy", "mixup_alpha": 1, "label_threshold": threshold});
+        student(output, mixed)
+    };
+    assert!(threshold("shares", Value::Null) != threshold("whole", json!(0.2)));
 }
 
 #[test]
