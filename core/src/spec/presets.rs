@@ -51,8 +51,8 @@ impl Recipe {
                  them), magnitudes of RandAugment that vary, and timm's variants of its operations"
             }
             Self::TorchvisionV2 => {
-                "batch norms without weight decay, four repetitions of each image per epoch, and training on smaller \
-                 images than evaluation (176 and 224 pixels)"
+                "weight decay of the classifier's bias, four repetitions of each image per epoch, training on smaller \
+                 images than evaluation (176 and 224 pixels), and an average that begins after the warm-up"
             }
             Self::Deit => {
                 "stochastic depth (an exported network may have it), repeated augmentation, magnitudes of RandAugment \
@@ -107,6 +107,7 @@ fn torchvision_v2() -> Value {
         "batch_size": 1024,
         "augmentation": "resized_crop_flip",
         "optimizer": {"type": "sgd", "learning_rate": 0.5, "momentum": 0.9, "weight_decay": 2e-5},
+        "decay_biases_and_norms": false,
         "schedule": {"type": "cosine", "warmup_epochs": 5},
         "label_smoothing": 0.1,
         "mixup_alpha": 0.2,
@@ -125,6 +126,7 @@ fn deit() -> Value {
         "batch_size": 1024,
         "augmentation": "resized_crop_flip",
         "optimizer": {"type": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05},
+        "decay_biases_and_norms": false,
         "schedule": {"type": "cosine", "warmup_epochs": 5},
         "label_smoothing": 0.1,
         "mixup_alpha": 0.8,

@@ -54,10 +54,12 @@ pub(super) fn training(
         ema_decay: above("ema_decay", 0.0),
         gradient_accumulation: reader.optional("gradient_accumulation").filter(|&parts: &u32| parts > 1),
         body_learning_rate_scale: reader.optional("body_learning_rate_scale").filter(|&scale: &f64| scale < 1.0),
+        decay_biases_and_norms: None,
         early_stopping_patience: reader.optional("early_stopping_patience"),
         class_weights: class_weights(&reader),
         sampling: reader.optional("sampling").filter(|&sampling| sampling != Sampling::Stored),
     };
+    training.decay_biases_and_norms = decay_biases_and_norms(&reader, &training.optimizer);
     training.teacher_cache = teacher_cache(&reader, training.variation());
     check_shares(&reader, &training);
     if training.class_weights.is_some() && training.label_loss.is_some() {
@@ -110,6 +112,18 @@ fn label_threshold(reader: &ObjectReader<'_>, label_loss: Option<LabelLoss>, is_
     };
     if threshold.is_some() && !reader.is_preset("label_threshold") {
         reader.fault("label_threshold", objection);
+    }
+    None
+}
+
+/// `Some(false)` if only matrices and kernels have weight decay; nothing with LAMB, where that is always so.
+fn decay_biases_and_norms(reader: &ObjectReader<'_>, optimizer: &OptimizerSpec) -> Option<bool> {
+    let given: Option<bool> = reader.optional("decay_biases_and_norms");
+    if !matches!(optimizer, OptimizerSpec::Lamb { .. }) {
+        return given.filter(|is_decayed| !is_decayed);
+    }
+    if given == Some(true) {
+        reader.fault("decay_biases_and_norms", "cannot be true with lamb, which never decays them: leave this out");
     }
     None
 }

@@ -50,6 +50,9 @@ pub struct TrainingSpec {
     pub gradient_accumulation: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_learning_rate_scale: Option<f64>,
+    /// `Some(false)` or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_biases_and_norms: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping_patience: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,7 +161,9 @@ impl TrainingSpec {
         ];
         let has_counts = self.gradient_accumulation.is_some() || self.early_stopping_patience.is_some();
         let is_balanced = self.class_weights.is_some() || self.sampling.is_some();
-        let learns_otherwise = self.label_loss.is_some() || matches!(self.optimizer, OptimizerSpec::Lamb { .. });
+        let is_other_optimizer =
+            self.decay_biases_and_norms.is_some() || matches!(self.optimizer, OptimizerSpec::Lamb { .. });
+        let learns_otherwise = self.label_loss.is_some() || is_other_optimizer;
         let is_varied = self.auto_augment.is_some() || numbers.iter().any(Option::is_some);
         has_counts || is_balanced || learns_otherwise || is_varied
     }

@@ -8,9 +8,9 @@ use crate::models::Network;
 use crate::models::state_dict::{self, StateDict};
 
 /// Averages of a network's tensors over the steps, its running statistics among them: after each step,
-/// average ← decay · average + (1 − decay) · tensor, as timm's `ModelEmaV2` and torchvision's
-/// `ExponentialMovingAverage` with `use_buffers`. It begins with the initial weights. Integers are those of the last
-/// step.
+/// average ← decay · average + (1 − decay) · tensor. It begins with the initial weights, as timm's `ModelEmaV2`;
+/// PyTorch's `AveragedModel`, which torchvision uses, begins with those after the first step. Integers are those of the
+/// last step.
 #[derive(Debug)]
 pub struct WeightAverage {
     decay: f64,

@@ -30,6 +30,8 @@ pub struct Optimizer {
     steps: Tensor,
     /// The parameters of the body, if they have another learning rate.
     body: Option<Body>,
+    /// Whether tensors of one dimension have weight decay.
+    decays_vectors: bool,
     average: Option<WeightAverage>,
 }
 
@@ -52,7 +54,7 @@ impl Optimizer {
         let moments = moment_names(spec).iter().map(|_| zeros()).collect();
         let device = values.first().map_or(Device::Cpu, Tensor::device);
         let steps = Tensor::zeros([], (Kind::Int64, device));
-        Self { spec: *spec, names, moments, values, steps, body: None, average: None }
+        Self { spec: *spec, names, moments, values, steps, body: None, decays_vectors: true, average: None }
     }
 
     /// Multiplies the learning rate of all parameters but those whose names `is_head` recognises.
@@ -60,6 +62,12 @@ impl Optimizer {
     pub fn with_body_rate(self, rate_scale: f64, is_head: impl Fn(&str) -> bool) -> Self {
         let is_body = self.names.iter().map(|name| !is_head(name)).collect();
         Self { body: Some(Body { rate_scale, is_body }), ..self }
+    }
+
+    /// Leaves biases and norms, which are the tensors of one dimension at most, without weight decay.
+    #[must_use]
+    pub fn without_decay_of_vectors(self) -> Self {
+        Self { decays_vectors: false, ..self }
     }
 
     /// Updates this average after each step.
@@ -86,9 +94,7 @@ impl Optimizer {
             };
             let of_body = learning_rate * *rate_scale;
             for (is_wanted, rate) in [(true, &of_body), (false, learning_rate)] {
-                let pairs = indices.iter().zip(&gradients).filter(|&(&index, _)| is_body[index] == is_wanted);
-                let (indices, gradients): (Vec<usize>, Vec<Tensor>) =
-                    pairs.map(|(index, gradient)| (*index, gradient.shallow_clone())).unzip();
+                let (indices, gradients) = chosen(&indices, &gradients, |index| is_body[index] == is_wanted);
                 self.update(&indices, &gradients, rate);
             }
         });
@@ -99,10 +105,22 @@ impl Optimizer {
 
     /// Updates the parameters at `indices`.
     fn update(&self, indices: &[usize], gradients: &[Tensor], learning_rate: &Tensor) {
+        if self.decays_vectors {
+            return self.update_by(self.spec, indices, gradients, learning_rate);
+        }
+        for (is_vector, spec) in [(false, self.spec), (true, without_decay(self.spec))] {
+            let is_wanted = |index: usize| (self.values[index].dim() <= 1) == is_vector;
+            let (indices, gradients) = chosen(indices, gradients, is_wanted);
+            self.update_by(spec, &indices, &gradients, learning_rate);
+        }
+    }
+
+    /// Updates the parameters at `indices` as `spec` says.
+    fn update_by(&self, spec: OptimizerSpec, indices: &[usize], gradients: &[Tensor], learning_rate: &Tensor) {
         let of = |tensors: &[Tensor]| indices.iter().map(|&index| tensors[index].shallow_clone()).collect::<Vec<_>>();
         let values = of(&self.values);
         let moments: Vec<Vec<Tensor>> = self.moments.iter().map(|moments| of(moments)).collect();
-        match (self.spec, moments.as_slice()) {
+        match (spec, moments.as_slice()) {
             _ if indices.is_empty() => {}
             (OptimizerSpec::Sgd { momentum, weight_decay, nesterov, .. }, buffers) => {
                 let buffers = buffers.first().map(Vec::as_slice);
@@ -188,6 +206,23 @@ impl Optimizer {
         let gradients = self.values.iter().map(Tensor::grad).enumerate();
         gradients.filter(|(_, gradient)| gradient.defined()).unzip()
     }
+}
+
+/// Those of the parameters at `indices` that are wanted, with their gradients.
+fn chosen(indices: &[usize], gradients: &[Tensor], is_wanted: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<Tensor>) {
+    let pairs = indices.iter().zip(gradients).filter(|&(&index, _)| is_wanted(index));
+    pairs.map(|(index, gradient)| (*index, gradient.shallow_clone())).unzip()
+}
+
+/// The same optimiser with a weight decay of 0.
+fn without_decay(spec: OptimizerSpec) -> OptimizerSpec {
+    let mut spec = spec;
+    match &mut spec {
+        OptimizerSpec::Sgd { weight_decay, .. }
+        | OptimizerSpec::Adamw { weight_decay, .. }
+        | OptimizerSpec::Lamb { weight_decay, .. } => *weight_decay = 0.0,
+    }
+    spec
 }
 
 /// The names of a parameter's moments in a checkpoint.

@@ -212,6 +212,9 @@ fn optimizer(training: &TrainingSpec, student: &Network) -> Result<Optimizer> {
         }
         optimizer = optimizer.with_body_rate(scale, |name| head.contains(name));
     }
+    if training.decay_biases_and_norms == Some(false) {
+        optimizer = optimizer.without_decay_of_vectors();
+    }
     Ok(match training.ema_decay {
         Some(decay) => optimizer.averaging(WeightAverage::new(student, decay)),
         None => optimizer,

@@ -194,6 +194,37 @@ fn the_body_learns_at_its_part_of_the_rate() {
     assert!((values[0] - 0.95).abs() < 1e-6 && (values[1] - 0.8).abs() < 1e-6, "{values:?}");
 }
 
+#[test]
+fn biases_and_norms_can_go_without_weight_decay() {
+    let sgd = OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.5, nesterov: false };
+    let adamw = OptimizerSpec::Adamw { learning_rate: 0.1, beta1: 0.9, beta2: 0.999, weight_decay: 0.5 };
+    // From a weight of 1, after two steps with a gradient of 2. The second of SGD is 0.9 of the first and the new one;
+    // AdamW's is the learning rate, after the weight has lost a twentieth.
+    let first = 1.0 - 0.1 * 2.5;
+    let second = first - 0.1 * (0.9 * 2.5 + 2.0 + 0.5 * first);
+    let plain = 1.0 - 0.1 * 2.0 - 0.1 * (0.9 * 2.0 + 2.0);
+    let adapted = (0.95 - 0.1) * 0.95 - 0.1;
+    for (spec, of_matrix, of_vector) in [(sgd, second, plain), (adamw, adapted, 0.8)] {
+        for (is_spared, of_vector) in [(true, of_vector), (false, of_matrix)] {
+            let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu)).set_requires_grad(true);
+            let named = [("w".to_owned(), ones(&[1, 1])), ("b".to_owned(), ones(&[1]))];
+            let shared = named.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+            let mut optimizer = Optimizer::new(&spec, shared);
+            if is_spared {
+                optimizer = optimizer.without_decay_of_vectors();
+            }
+            for _ in 0..2 {
+                optimizer.drop_gradients();
+                named.iter().map(|(_, tensor)| (tensor * 2).sum(Kind::Float)).sum::<Tensor>().backward();
+                optimizer.step(&Tensor::from(0.1_f32));
+            }
+            let [matrix, vector] = named.map(|(_, tensor)| tensor.sum(Kind::Double).double_value(&[]));
+            let off = (matrix - of_matrix).abs().max((vector - of_vector).abs());
+            assert!(off < 1e-6, "{spec:?}: {matrix} and {vector}");
+        }
+    }
+}
+
 /// The logits of two images with five regions each, as student's or teacher's.
 fn regions(salt: usize) -> Regions {
     Regions::split(&(hashed(&[2, 5, 6], salt) * 4), &[1, 2])

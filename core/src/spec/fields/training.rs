@@ -146,6 +146,13 @@ pub(super) const TRAINING: Object = Object {
             "Factor on the learning rate of everything but the classifier; 1 by default, 0 trains the classifier only.",
         )
         .rare(),
+        field(
+            "decay_biases_and_norms",
+            Boolean,
+            "Whether weight decay applies to tensors of one dimension, too: biases and norms; it does by default, except \
+             with `lamb`.",
+        )
+        .rare(),
         field("clip_grad_norm", Number(1e-6..=1e9), "Largest norm of the gradient over all parameters.")
             .default(Literal::Number(40.0))
             .null_means("no clipping")

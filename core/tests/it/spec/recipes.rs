@@ -29,6 +29,7 @@ fn a_job_without_a_recipe_is_stored_as_before_and_one_with_it_needs_a_newer_prog
         json!({"class_weights": "balanced"}),
         json!({"sampling": "balanced"}),
         json!({"label_loss": "binary_cross_entropy"}),
+        json!({"decay_biases_and_norms": false}),
     ];
     for fields in newer {
         let spec = parse(&with("/training", fields.clone())).unwrap();
@@ -50,7 +51,7 @@ fn what_does_not_take_place_is_left_out() {
     let nothing = json!({
         "label_smoothing": 0, "mixup_alpha": 0, "cutmix_alpha": 0, "random_erasing": 0, "ema_decay": 0,
         "gradient_accumulation": 1, "body_learning_rate_scale": 1, "sampling": "stored",
-        "label_loss": "cross_entropy",
+        "label_loss": "cross_entropy", "decay_biases_and_norms": true,
     });
     assert_eq!(training(nothing), parse(&minimal()).unwrap().training);
 }
@@ -113,6 +114,9 @@ fn a_recipe_takes_the_place_of_defaults_and_what_is_given_wins() {
     assert_eq!((learning_rate, weight_decay), (1e-3, 0.05));
     assert_eq!(deit.schedule, ScheduleSpec::Cosine { warmup_epochs: 5 });
     assert_eq!((deit.epochs, deit.mixup_alpha, deit.clip_grad_norm), (300, Some(0.8), None));
+    assert_eq!(deit.decay_biases_and_norms, Some(false));
+    let lamb = training(json!({"recipe": "deit", "optimizer": {"type": "lamb"}}));
+    assert_eq!(lamb.decay_biases_and_norms, None);
     // A rate alone keeps the recipe's optimiser, and another type does not.
     let rate =
         training(json!({"recipe": "deit", "optimizer": {"learning_rate": 0.01}, "epochs": 10, "mixup_alpha": 0}));
@@ -214,6 +218,8 @@ fn timms_a3_is_lamb_with_a_binary_cross_entropy() {
     assert_eq!((spec.training.clip_grad_norm, spec.training.optimizer.states(), spec.version()), (Some(1.0), 2, 3));
     let lamb = parse(&with("/training/optimizer", json!({"type": "lamb"}))).unwrap();
     assert_eq!(lamb.version(), 3);
+    let decayed = json!({"optimizer": {"type": "lamb"}, "decay_biases_and_norms": true});
+    assert_one_fault(&with("/training", decayed), "/training/decay_biases_and_norms", "lamb, which never decays them");
     let weighted = json!({"label_loss": "binary_cross_entropy", "class_weights": "balanced"});
     assert_one_fault(&with("/training", weighted), "/training/class_weights", "leave out label_loss");
 }
