@@ -22,7 +22,8 @@ use super::error::{ApiError, Problem};
 use super::v1::changes::ChangedJobs;
 use crate::db::metrics::StoredPoint;
 use crate::spec::{
-    self, Augmentation, AutoAugment, EvalCrop, Grouping, LabelLoss, Method, Precision, Recipe, Sampling, StudentHead,
+    self, Augmentation, AutoAugment, EvalCrop, Grouping, Interpolation, LabelLoss, Method, Precision, Recipe, Sampling,
+    StudentHead,
 };
 
 /// Swagger UI styles its elements inline.
@@ -46,7 +47,7 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
     ),
     components(schemas(
         Problem, StoredPoint, Deleted, JobProgress, ChangedJobs, Augmentation, AutoAugment, EvalCrop, Grouping,
-        LabelLoss, Method, Precision, Recipe, Sampling, StudentHead
+        Interpolation, LabelLoss, Method, Precision, Recipe, Sampling, StudentHead
     ))
 )]
 struct Base;

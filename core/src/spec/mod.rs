@@ -52,8 +52,8 @@ pub use resolved::{
 pub use schema::{JobSpecRequest, schemas};
 pub use teacher_cache::{TeacherCache, Variation};
 pub use training::{
-    Augmentation, AutoAugment, ClassWeights, LabelLoss, OptimizerSpec, Policy, Precision, Sampling, ScheduleSpec,
-    TrainingSpec,
+    Augmentation, AutoAugment, ClassWeights, Interpolation, LabelLoss, OptimizerSpec, Policy, Precision, Sampling,
+    ScheduleSpec, TrainingSpec,
 };
 
 /// One fault of a specification.

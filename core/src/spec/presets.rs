@@ -113,6 +113,7 @@ fn torchvision_v2() -> Value {
         "mixup_alpha": 0.2,
         "cutmix_alpha": 1.0,
         "auto_augment": "trivial_augment_wide",
+        "auto_augment_interpolation": "bilinear",
         "random_erasing": 0.1,
         "ema_decay": 0.999_966,
         "clip_grad_norm": null,

@@ -5,8 +5,8 @@ use super::reader::ObjectReader;
 use super::requested::{Defaults, StudentRequest};
 use super::training::{RAND_AUGMENT_MAGNITUDE, RAND_AUGMENT_OPS};
 use super::{
-    AutoAugment, ClassWeights, LabelLoss, OptimizerSpec, Recipe, Sampling, ScheduleSpec, TeacherCache, TrainingSpec,
-    Variation,
+    AutoAugment, ClassWeights, Interpolation, LabelLoss, OptimizerSpec, Recipe, Sampling, ScheduleSpec, TeacherCache,
+    TrainingSpec, Variation,
 };
 use crate::text::counted;
 
@@ -50,6 +50,7 @@ pub(super) fn training(
         auto_augment,
         rand_augment_ops,
         rand_augment_magnitude,
+        auto_augment_interpolation: interpolation(&reader, auto_augment),
         random_erasing: above("random_erasing", 0.0),
         ema_decay: above("ema_decay", 0.0),
         gradient_accumulation: reader.optional("gradient_accumulation").filter(|&parts: &u32| parts > 1),
@@ -139,6 +140,16 @@ fn rand_augment(reader: &ObjectReader<'_>, auto_augment: Option<AutoAugment>) ->
         is_used.then_some(given.unwrap_or(usual))
     };
     (of("rand_augment_ops", RAND_AUGMENT_OPS), of("rand_augment_magnitude", RAND_AUGMENT_MAGNITUDE))
+}
+
+/// The interpolation of the operations, if it is not the default.
+fn interpolation(reader: &ObjectReader<'_>, auto_augment: Option<AutoAugment>) -> Option<Interpolation> {
+    let name = "auto_augment_interpolation";
+    let given: Option<Interpolation> = reader.optional(name);
+    if given.is_some() && auto_augment.is_none() && !reader.is_preset(name) {
+        reader.fault(name, "is used with auto_augment only: set it, or leave this out");
+    }
+    given.filter(|&given| given != Interpolation::Nearest && auto_augment.is_some())
 }
 
 fn teacher_cache(training: &ObjectReader<'_>, variation: Variation) -> Option<TeacherCache> {

@@ -42,6 +42,9 @@ pub struct TrainingSpec {
     /// Present exactly if `auto_augment` is RandAugment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rand_augment_magnitude: Option<u32>,
+    /// `None` is the nearest pixel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_augment_interpolation: Option<Interpolation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub random_erasing: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,12 +129,14 @@ impl TrainingSpec {
     /// The operations that images are varied by after crop and flip.
     #[must_use]
     pub fn policy(&self) -> Option<Policy> {
+        let interpolation = self.auto_augment_interpolation.unwrap_or(Interpolation::Nearest);
         Some(match self.auto_augment? {
             AutoAugment::RandAugment => Policy::RandAugment {
                 operations: self.rand_augment_ops.unwrap_or(RAND_AUGMENT_OPS),
                 magnitude: self.rand_augment_magnitude.unwrap_or(RAND_AUGMENT_MAGNITUDE),
+                interpolation,
             },
-            AutoAugment::TrivialAugmentWide => Policy::TrivialAugmentWide,
+            AutoAugment::TrivialAugmentWide => Policy::TrivialAugmentWide { interpolation },
         })
     }
 
@@ -201,6 +206,16 @@ pub enum AutoAugment {
     RandAugment,
     /// One operation of any magnitude, from wide ranges (Müller and Hutter 2021).
     TrivialAugmentWide,
+}
+
+/// How operations of [`AutoAugment`] that move pixels find their values, as in Pillow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpolation {
+    /// From the nearest pixel: the default of torchvision's policies.
+    Nearest,
+    /// From the four pixels around: as in torchvision's published trainings.
+    Bilinear,
 }
 
 /// How much each class counts in the cross entropy.
@@ -315,8 +330,20 @@ pub enum Policy {
         operations: u32,
         /// From 0 to 30.
         magnitude: u32,
+        interpolation: Interpolation,
     },
-    TrivialAugmentWide,
+    TrivialAugmentWide {
+        interpolation: Interpolation,
+    },
+}
+
+impl Policy {
+    #[must_use]
+    pub fn interpolation(self) -> Interpolation {
+        match self {
+            Self::RandAugment { interpolation, .. } | Self::TrivialAugmentWide { interpolation } => interpolation,
+        }
+    }
 }
 
 /// Arithmetic of the networks.

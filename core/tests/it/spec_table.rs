@@ -122,7 +122,8 @@ fn resolved(property: &Value, schemas: &Map<String, Value>) -> Value {
 /// The enumerations, which derive their schemas themselves.
 fn enumeration(name: &str) -> Value {
     use distillery_core::spec::{
-        Augmentation, AutoAugment, EvalCrop, Grouping, LabelLoss, Method, Precision, Recipe, Sampling, StudentHead,
+        Augmentation, AutoAugment, EvalCrop, Grouping, Interpolation, LabelLoss, Method, Precision, Recipe, Sampling,
+        StudentHead,
     };
     use utoipa::PartialSchema;
     let schema = match name {
@@ -130,6 +131,7 @@ fn enumeration(name: &str) -> Value {
         "AutoAugment" => AutoAugment::schema(),
         "EvalCrop" => EvalCrop::schema(),
         "Grouping" => Grouping::schema(),
+        "Interpolation" => Interpolation::schema(),
         "LabelLoss" => LabelLoss::schema(),
         "Method" => Method::schema(),
         "Precision" => Precision::schema(),

@@ -3,7 +3,9 @@
 //!
 //! An image is three planes of `side`×`side` bytes: red, green, blue.
 
-/// One operation with its parameter. Those that move pixels take the nearest one and fill with black.
+use distillery_core::spec::Interpolation;
+
+/// One operation with its parameter. Those that move pixels fill with black.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Operation {
     Identity,
@@ -36,19 +38,27 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Applies it to `image` in place. `spare` is of the same length, and is overwritten by some operations.
+    /// Applies it to `image` in place. `spare` is of the same length, and is overwritten by some operations. Those that
+    /// move pixels interpolate.
     ///
     /// # Panics
     /// The lengths are not 3·`side`².
-    pub fn apply(self, image: &mut [u8], spare: &mut [u8], side: usize) {
+    pub fn apply(self, image: &mut [u8], spare: &mut [u8], side: usize, interpolation: Interpolation) {
         assert!(image.len() == 3 * side * side && spare.len() == image.len());
+        if let Some(map) = self.map(side) {
+            match interpolation {
+                Interpolation::Nearest => warp(image, spare, side, map),
+                Interpolation::Bilinear => warp_bilinearly(image, spare, side, map),
+            }
+            return;
+        }
         match self {
-            Self::Identity => {}
-            Self::ShearX(part) => warp(image, spare, side, [1.0, part, 0.0, 0.0, 1.0, 0.0]),
-            Self::ShearY(part) => warp(image, spare, side, [1.0, 0.0, 0.0, part, 1.0, 0.0]),
-            Self::TranslateX(by) => warp(image, spare, side, [1.0, 0.0, -(by as f64), 0.0, 1.0, 0.0]),
-            Self::TranslateY(by) => warp(image, spare, side, [1.0, 0.0, 0.0, 0.0, 1.0, -(by as f64)]),
-            Self::Rotate(degrees) => warp(image, spare, side, rotation(degrees, side)),
+            Self::Identity
+            | Self::ShearX(_)
+            | Self::ShearY(_)
+            | Self::TranslateX(_)
+            | Self::TranslateY(_)
+            | Self::Rotate(_) => {}
             Self::Brightness(factor) => blend(image, factor, |_, _| 0),
             Self::Colour(factor) => {
                 let grey = greys(image, side);
@@ -78,6 +88,20 @@ impl Operation {
             Self::Equalize => planes(image, side).for_each(|plane| look_up(plane, equalized)),
         }
     }
+
+    /// From where an operation that moves pixels takes each of them: see [`warp`].
+    fn map(self, side: usize) -> Option<[f64; 6]> {
+        // torchvision's shears are angles.
+        let angle = |part: f64| part.atan().to_degrees().to_radians();
+        Some(match self {
+            Self::ShearX(part) => [1.0, angle(part).tan(), 0.0, 0.0, 1.0, 0.0],
+            Self::ShearY(part) => [1.0, 0.0, 0.0, angle(part).sin() / angle(part).cos(), 1.0, 0.0],
+            Self::TranslateX(by) => [1.0, 0.0, -(by as f64), 0.0, 1.0, 0.0],
+            Self::TranslateY(by) => [1.0, 0.0, 0.0, 0.0, 1.0, -(by as f64)],
+            Self::Rotate(degrees) => rotation(degrees, side),
+            _ => return None,
+        })
+    }
 }
 
 fn planes(image: &mut [u8], side: usize) -> impl Iterator<Item = &mut [u8]> {
@@ -88,7 +112,7 @@ fn planes(image: &mut [u8], side: usize) -> impl Iterator<Item = &mut [u8]> {
 fn rotation(degrees: f64, side: usize) -> [f64; 6] {
     // Rounded to 15 digits, so that right angles are exact.
     let round = |number: f64| (number * 1e15).round() / 1e15;
-    let angle = -degrees.to_radians();
+    let angle = -degrees.rem_euclid(360.0).to_radians();
     let (sine, cosine) = (round(angle.sin()), round(angle.cos()));
     let centre = side as f64 / 2.0;
     let back = |one: f64, other: f64| one * -centre + other * -centre + centre;
@@ -117,6 +141,36 @@ fn warp(image: &mut [u8], spare: &mut [u8], side: usize, [a, b, c, d, e, f]: [f6
             (x, y) = (x + a, y + d);
         }
         (row_x, row_y) = (row_x + b, row_y + e);
+    }
+}
+
+/// The same from the four pixels around that place, weighted by their distances. At the border, the outermost pixels
+/// stand in for those beyond.
+fn warp_bilinearly(image: &mut [u8], spare: &mut [u8], side: usize, [a, b, c, d, e, f]: [f64; 6]) {
+    spare.copy_from_slice(image);
+    let (area, edge) = (side * side, side as f64);
+    let last = side as i64 - 1;
+    let clipped = |place: i64| place.clamp(0, last) as usize;
+    let between = |one: f64, other: f64, part: f64| one + (other - one) * part;
+    for row in 0..side {
+        for column in 0..side {
+            let (at_x, at_y) = (column as f64 + 0.5, row as f64 + 0.5);
+            let (x, y) = (a * at_x + b * at_y + c, d * at_x + e * at_y + f);
+            let is_inside = (0.0..edge).contains(&x) && (0.0..edge).contains(&y);
+            let (x, y) = (x - 0.5, y - 0.5);
+            let (left, top) = (x.floor(), y.floor());
+            let columns = [left as i64, left as i64 + 1].map(clipped);
+            let rows = [top as i64, top as i64 + 1].map(clipped);
+            for plane in 0..3 {
+                let [upper, lower] = rows.map(|row| {
+                    let [one, other] = columns.map(|column| f64::from(spare[plane * area + row * side + column]));
+                    between(one, other, x - left)
+                });
+                // Drops the fraction.
+                let mixed = between(upper, lower, y - top) as u8;
+                image[plane * area + row * side + column] = if is_inside { mixed } else { 0 };
+            }
+        }
     }
 }
 

@@ -33,15 +33,17 @@ fn rand_augment(side: usize) -> MagnitudeRanges {
 
 /// Applies operations to `image`, three planes of `side`×`side` bytes. `spare` has the same length.
 pub(super) fn vary(policy: Policy, image: &mut [u8], spare: &mut [u8], side: usize, random: &mut impl Rng) {
+    let interpolation = policy.interpolation();
     match policy {
-        Policy::RandAugment { operations, magnitude } => {
+        Policy::RandAugment { operations, magnitude, .. } => {
             let ranges = rand_augment(side);
             for _ in 0..operations {
-                draw(&ranges, |_| magnitude, random).apply(image, spare, side);
+                draw(&ranges, |_| magnitude, random).apply(image, spare, side, interpolation);
             }
         }
-        Policy::TrivialAugmentWide => {
-            draw(&TRIVIAL, |random| random.random_range(0..BINS), random).apply(image, spare, side);
+        Policy::TrivialAugmentWide { .. } => {
+            let operation = draw(&TRIVIAL, |random| random.random_range(0..BINS), random);
+            operation.apply(image, spare, side, interpolation);
         }
     }
 }
@@ -59,7 +61,7 @@ fn draw<R: Rng>(ranges: &MagnitudeRanges, magnitude: impl Fn(&mut R) -> u32, ran
 pub fn operation(policy: Policy, side: usize, kind: u32, magnitude: u32, is_negative: bool) -> Operation {
     match policy {
         Policy::RandAugment { .. } => in_ranges(&rand_augment(side), kind, magnitude, is_negative),
-        Policy::TrivialAugmentWide => in_ranges(&TRIVIAL, kind, magnitude, is_negative),
+        Policy::TrivialAugmentWide { .. } => in_ranges(&TRIVIAL, kind, magnitude, is_negative),
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod runs;
 
-use distillery_core::spec::{Grouping, OptimizerSpec, Policy};
+use distillery_core::spec::{Grouping, Interpolation, OptimizerSpec, Policy};
 use distillery_trainer::data::erase::erase;
 use distillery_trainer::data::mix::mix;
 use distillery_trainer::data::policy::operation;
@@ -39,20 +39,31 @@ fn image(side: usize) -> Vec<u8> {
 
 #[test]
 fn operations_change_the_same_pixels_as_torchvisions_at_every_magnitude() {
+    compare_operations("operations", 800, Interpolation::Nearest);
+}
+
+#[test]
+fn operations_that_interpolate_change_the_same_pixels_as_torchvisions() {
+    compare_operations("interpolated", 300, Interpolation::Bilinear);
+}
+
+/// Compares at least this number of cases.
+fn compare_operations(name: &str, least: usize, interpolation: Interpolation) {
     let expected = expected();
-    let cases = expected["operations"].as_array().unwrap();
-    assert!(cases.len() > 800, "{}", cases.len());
+    let cases = expected[name].as_array().unwrap();
+    assert!(cases.len() > least, "{}", cases.len());
     let mut wrong = Vec::new();
     for case in cases {
         let number = |at: usize| case[at].as_u64().unwrap();
         let (side, kind, magnitude) = (number(0) as usize, number(2) as u32, number(4) as u32);
         let policy = match case[1].as_str().unwrap() {
-            "rand_augment" => Policy::RandAugment { operations: 2, magnitude: 9 },
-            _ => Policy::TrivialAugmentWide,
+            "rand_augment" => Policy::RandAugment { operations: 2, magnitude: 9, interpolation },
+            _ => Policy::TrivialAugmentWide { interpolation },
         };
         let mut image = image(side);
         let mut spare = vec![0; image.len()];
-        operation(policy, side, kind, magnitude, case[5].as_bool().unwrap()).apply(&mut image, &mut spare, side);
+        let operation = operation(policy, side, kind, magnitude, case[5].as_bool().unwrap());
+        operation.apply(&mut image, &mut spare, side, interpolation);
         if hex::encode(Sha256::digest(&image))[..16] != *case[6].as_str().unwrap() {
             wrong.push(case);
         }

@@ -100,6 +100,13 @@ pub(super) const TRAINING: Object = Object {
         )
         .rare(),
         field(
+            "auto_augment_interpolation",
+            Choice("Interpolation"),
+            "How operations that move pixels find their values; from the nearest pixel by default. Only with \
+             `auto_augment`.",
+        )
+        .rare(),
+        field(
             "random_erasing",
             Number(0.0..=1.0),
             "Part of the training images in which a rectangle is replaced by the mean colour; none by default.",

@@ -1,8 +1,8 @@
 //! The training recipe beyond the published one: what may be combined, and what presets set.
 
 use distillery_core::spec::{
-    AutoAugment, ClassWeights, JobSpec, LabelLoss, OptimizerSpec, Policy, Sampling, ScheduleSpec, TeacherCache,
-    TrainingSpec, doubts, of_images,
+    AutoAugment, ClassWeights, Interpolation, JobSpec, LabelLoss, OptimizerSpec, Policy, Sampling, ScheduleSpec,
+    TeacherCache, TrainingSpec, doubts, of_images,
 };
 use serde_json::{Value, json};
 
@@ -30,6 +30,7 @@ fn a_job_without_a_recipe_is_stored_as_before_and_one_with_it_needs_a_newer_prog
         json!({"sampling": "balanced"}),
         json!({"label_loss": "binary_cross_entropy"}),
         json!({"decay_biases_and_norms": false}),
+        json!({"auto_augment": "rand_augment", "auto_augment_interpolation": "bilinear"}),
     ];
     for fields in newer {
         let spec = parse(&with("/training", fields.clone())).unwrap();
@@ -85,15 +86,22 @@ fn the_teachers_outputs_are_kept_only_of_images_that_the_student_sees() {
 
 #[test]
 fn rand_augment_has_torchvisions_defaults_and_nothing_else_has_its_fields() {
+    let interpolation = Interpolation::Nearest;
     let given = training(json!({"auto_augment": "rand_augment"}));
     assert_eq!((given.rand_augment_ops, given.rand_augment_magnitude), (Some(2), Some(9)));
-    assert_eq!(given.policy(), Some(Policy::RandAugment { operations: 2, magnitude: 9 }));
+    assert_eq!(given.policy(), Some(Policy::RandAugment { operations: 2, magnitude: 9, interpolation }));
     let other = training(json!({"auto_augment": "rand_augment", "rand_augment_ops": 1, "rand_augment_magnitude": 0}));
-    assert_eq!(other.policy(), Some(Policy::RandAugment { operations: 1, magnitude: 0 }));
+    assert_eq!(other.policy(), Some(Policy::RandAugment { operations: 1, magnitude: 0, interpolation }));
     let pointer = "/training/rand_augment_ops";
     assert_one_fault(&with(pointer, json!(2)), pointer, "only");
     let trivial = json!({"auto_augment": "trivial_augment_wide", "rand_augment_magnitude": 9});
     assert_one_fault(&with("/training", trivial), "/training/rand_augment_magnitude", "only");
+    let pointer = "/training/auto_augment_interpolation";
+    assert_one_fault(&with(pointer, json!("bilinear")), pointer, "only");
+    let bilinear = Policy::TrivialAugmentWide { interpolation: Interpolation::Bilinear };
+    assert_eq!(training(json!({"recipe": "torchvision-v2"})).policy(), Some(bilinear));
+    let nearest = json!({"recipe": "torchvision-v2", "auto_augment_interpolation": "nearest"});
+    assert_eq!(training(nearest).auto_augment_interpolation, None);
 }
 
 #[test]

@@ -61,7 +61,11 @@ fn each_part_of_a_recipe_changes_the_student() {
         let training = json!({"auto_augment": "rand_augment", "rand_augment_magnitude": magnitude});
         student(&format!("magnitude-{magnitude}"), training)
     };
-    assert!(magnitude(3) != magnitude(20));
+    let weak = magnitude(3);
+    assert!(weak != magnitude(20));
+    let bilinear =
+        json!({"auto_augment": "rand_augment", "rand_augment_magnitude": 3, "auto_augment_interpolation": "bilinear"});
+    assert!(weak != student("bilinear", bilinear));
     let threshold = |output: &str, threshold: Value| {
         let mixed = json!({"label_loss": "binary_cross_entropy", "mixup_alpha": 1, "label_threshold": threshold});
         student(output, mixed)
