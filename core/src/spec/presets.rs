@@ -48,15 +48,16 @@ impl Recipe {
         match self {
             Self::TimmA3 => {
                 "training on 160 pixels and evaluation on 224 (set dataset.image_size and dataset.eval_resize for one of \
-                 them), magnitudes of RandAugment that vary, and timm's variants of its operations"
+                 them), bicubic resizing, magnitudes of RandAugment that vary, and timm's variants of its operations"
             }
             Self::TorchvisionV2 => {
                 "weight decay of the classifier's bias, four repetitions of each image per epoch, training on smaller \
                  images than evaluation (176 and 224 pixels), and an average that begins after the warm-up"
             }
             Self::Deit => {
-                "stochastic depth (an exported network may have it), repeated augmentation, magnitudes of RandAugment \
-                 that vary, and timm's variants of its operations"
+                "stochastic depth (an exported network may have it), repeated augmentation, bicubic resizing, noise \
+                 instead of the mean colour in erased rectangles, magnitudes of RandAugment that vary, and timm's \
+                 variants of its operations"
             }
         }
     }

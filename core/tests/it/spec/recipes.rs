@@ -151,7 +151,10 @@ fn a_recipe_says_what_it_sets_where_it_is_from_and_what_it_lacks() {
         assert!(text.contains(part), "{text}");
     }
     assert!(!text.contains("where the job does not"), "{text}");
-    assert!(notes(json!({"recipe": "deit", "epochs": 3})).contains("where the job does not"));
+    let text = notes(json!({"recipe": "deit", "epochs": 3}));
+    for part in ["where the job does not", "noise instead of the mean colour", "bicubic"] {
+        assert!(text.contains(part), "{text}");
+    }
     assert_eq!(notes(json!({})), "");
 }
 
