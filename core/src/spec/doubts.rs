@@ -1,6 +1,6 @@
 //! What a specification allows, but few people mean.
 
-use super::{BaseLoss, DistillationSpec, ScheduleSpec, TrainingSpec};
+use super::{BaseLoss, DistillationSpec, LabelLoss, ScheduleSpec, TrainingSpec};
 use crate::text::counted;
 
 /// Warnings about values that contradict each other, of which a run would otherwise say nothing for hours.
@@ -50,16 +50,35 @@ pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<S
                 .to_owned(),
         );
     }
+    doubts.extend(single_images(distillation, training));
+    doubts.extend(faint_labels(distillation, training));
+    doubts
+}
+
+/// A warning if there is nothing to correlate over the images of a device.
+fn single_images(distillation: &DistillationSpec, training: &TrainingSpec) -> Option<String> {
     let images = training.batch_size / (training.devices * training.parts()).max(1);
-    if distillation.method.base() == Some(BaseLoss::Dist) && images < 2 {
-        let whole = if training.parts() > 1 { "a part of a batch" } else { "a batch" };
-        doubts.push(format!(
+    let whole = if training.parts() > 1 { "a part of a batch" } else { "a batch" };
+    (distillation.method.base() == Some(BaseLoss::Dist) && images < 2).then(|| {
+        format!(
             "a device has {} of {whole}, and distillation.gamma of dist compares the images there: it has no effect. Raise \
              training.batch_size",
             counted(images, "image", "images")
-        ));
-    }
-    doubts
+        )
+    })
+}
+
+/// A warning if the binary cross entropy, which is a mean over the classes, has a weight for one that is not.
+fn faint_labels(distillation: &DistillationSpec, training: &TrainingSpec) -> Option<String> {
+    let weight = distillation.weights.cross_entropy;
+    let is_mean = training.label_loss == Some(LabelLoss::BinaryCrossEntropy) && distillation.method.base().is_some();
+    (is_mean && weight > 0.0 && weight <= 1.0).then(|| {
+        format!(
+            "training.label_loss binary_cross_entropy is a mean over the classes, and distillation.weights.cross_entropy is \
+             {weight}: the labels hardly count beside the teacher. For the balance of a cross entropy, multiply that weight \
+             by the number of classes"
+        )
+    })
 }
 
 /// Warnings about values that do not go with the number of training `images`.

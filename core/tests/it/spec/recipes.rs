@@ -178,6 +178,25 @@ fn an_average_that_keeps_its_first_weights_and_a_patience_that_is_never_lost_are
 }
 
 #[test]
+fn a_binary_cross_entropy_with_the_weight_of_another_one_beside_a_teacher_is_doubted() {
+    let doubted = |distillation: Value| {
+        let mut document = with("/training", json!({"label_loss": "binary_cross_entropy"}));
+        if distillation["method"] == "none" {
+            document.as_object_mut().unwrap().remove("teacher");
+        }
+        document["distillation"] = distillation;
+        let spec = parse(&document).unwrap();
+        doubts(&spec.distillation, &spec.training).join("\n")
+    };
+    let text = doubted(json!({}));
+    assert!(text.contains("weights.cross_entropy is 0.1: the labels hardly count beside the teacher"), "{text}");
+    for given in [json!({"weights": {"cross_entropy": 100}}), json!({"weights": {"cross_entropy": 0}})] {
+        assert_eq!(doubted(given), "");
+    }
+    assert_eq!(doubted(json!({"method": "none"})), "");
+}
+
+#[test]
 fn images_are_held_out_and_limited_in_one_way_only() {
     let dataset = |fields: Value| {
         let mut document = minimal();
