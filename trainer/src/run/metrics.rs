@@ -141,6 +141,8 @@ pub struct Meter {
 #[derive(Debug)]
 pub struct Means {
     pub images: u64,
+    /// Images with a label.
+    pub labelled: u64,
     pub metrics: Vec<(Metric, f64)>,
 }
 
@@ -171,7 +173,8 @@ impl Meter {
         Self { first_weights: weights.map(Path::to_owned), ..self }
     }
 
-    /// For a run in which images may have no label: top-1 and cross entropy are then of the labelled ones.
+    /// For a run in which images may have no label: top-1 and cross entropy are then of the labelled ones, and missing
+    /// where there was none.
     #[must_use]
     pub fn with_unlabelled(mut self) -> Self {
         self.metrics.push(Metric::LabelledFraction);
@@ -213,12 +216,16 @@ impl Meter {
         let sums = Vec::<f64>::try_from(&self.sums)?;
         let means = sums.into_iter().map(|sum| sum / images as f64);
         let mut metrics: Vec<(Metric, f64)> = self.metrics.iter().copied().zip(means).collect();
-        if let Some(&(_, labelled)) = metrics.iter().find(|(metric, _)| *metric == Metric::LabelledFraction) {
-            let of_labelled = |metric: &Metric| matches!(metric, Metric::Top1 | Metric::CrossEntropy) && labelled > 0.0;
-            metrics.iter_mut().filter(|(metric, _)| of_labelled(metric)).for_each(|(_, mean)| *mean /= labelled);
+        let fraction = metrics.iter().find(|(metric, _)| *metric == Metric::LabelledFraction).map(|&(_, mean)| mean);
+        let labelled = fraction.map_or(images, |fraction| (fraction * images as f64).round() as u64);
+        let of_labelled = |metric: Metric| matches!(metric, Metric::Top1 | Metric::CrossEntropy);
+        if let Some(fraction) = fraction.filter(|_| labelled > 0) {
+            metrics.iter_mut().filter(|(metric, _)| of_labelled(*metric)).for_each(|(_, mean)| *mean /= fraction);
         }
+        // Of no image there is no mean.
+        metrics.retain(|(metric, _)| labelled > 0 || !of_labelled(*metric));
         let _ = self.sums.zero_();
-        Ok(Some(Means { images, metrics }))
+        Ok(Some(Means { images, labelled, metrics }))
     }
 }
 

@@ -23,7 +23,7 @@ impl Run<'_> {
         let learning_rate = self.learning_rate(self.setup.counters.step_in_epoch.saturating_sub(1));
         let top1 = means.metrics.iter().find(|(metric, _)| *metric == Metric::Top1).map(|(_, top1)| *top1);
         let place = self.place();
-        if let Some(message) = top1.and_then(|top1| self.chance_watch.trained(top1, means.images, place)) {
+        if let Some(message) = top1.and_then(|top1| self.chance_watch.trained(top1, means.labelled, place)) {
             self.warn(message);
         }
         let mut points: Vec<_> = means.metrics.iter().map(|(metric, mean)| (metric.to_string(), *mean)).collect();

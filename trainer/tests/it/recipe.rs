@@ -1,6 +1,7 @@
 //! The parts of a recipe against torchvision and PyTorch, whose numbers `tests/fixtures/recipe/make.py` wrote.
 
 mod runs;
+mod unlabelled;
 
 use distillery_core::spec::{Grouping, Interpolation, OptimizerSpec, Policy};
 use distillery_trainer::data::erase::erase;
