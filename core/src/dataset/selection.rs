@@ -25,13 +25,18 @@ pub struct SelectionRequest<'a> {
     pub split_seed: Option<u64>,
     /// The split to train on without labels, besides the training split.
     pub unlabelled_split: Option<&'a str>,
-    /// Number of images to train on.
+    /// Number of images to train on; 0 for those without labels alone.
     pub limit: Option<u64>,
     /// Number of images of each class to train on.
     pub limit_per_class: Option<u64>,
 }
 
 impl SelectionRequest<'_> {
+    /// Whether no image is trained on with its label.
+    fn needs_no_labels(&self) -> bool {
+        self.limit == Some(0) && self.unlabelled_split.is_some()
+    }
+
     /// The part of the training split to evaluate on, if it is not another split; and the field that says so.
     fn held_out(&self) -> Option<(&'static str, HeldOut)> {
         let fold = self.fold.map(|fold| ("fold", HeldOut::Fold(fold)));
@@ -108,7 +113,13 @@ impl Dataset {
     pub fn select(&self, request: SelectionRequest<'_>) -> Result<Selection, SelectionError> {
         let at = |field| move |error| SelectionError { field: Some(field), error };
         let in_files = |error| SelectionError { field: None, error };
-        let train_split = self.train_split(request.train_split).map_err(at("train_split"))?;
+        let train_split = match self.train_split(request.train_split) {
+            // Any split with labels has the classes.
+            Err(_) if request.needs_no_labels() && request.train_split.is_none() => {
+                self.eval_split(request.eval_split).map_err(at("eval_split"))?
+            }
+            found => found.map_err(at("train_split"))?,
+        };
         let held_out = request.held_out();
         let eval_split = match held_out {
             Some(_) => None,
@@ -153,7 +164,7 @@ impl Dataset {
     /// A split to train on without labels, and its number of images.
     fn unlabelled(&self, wanted: &str, train: &SelectedImages) -> Result<(String, u64), Error> {
         let split = self.any_split(wanted)?;
-        if split == train.split {
+        if split == train.split && !train.labels.is_empty() {
             let message = format!("the {split} split is trained on with its labels already: name another one");
             return Err(Error::invalid(&self.path, message));
         }
@@ -208,6 +219,10 @@ impl Dataset {
         if limit >= available {
             return kept;
         }
+        if limit == 0 {
+            notes.push("limit is 0: no image is trained on with its label".to_owned());
+            return Some(Vec::new());
+        }
         let kept = kept.unwrap_or_else(|| (0..all.len()).collect());
         let labels: Vec<u32> = kept.iter().map(|&position| all[position]).collect();
         let chosen = spread(&labels, limit);
@@ -234,7 +249,8 @@ impl Dataset {
         let [trained, evaluated]: [BTreeSet<u32>; 2] =
             [train, eval].map(|selected| selected.labels.iter().copied().collect());
         let missing: Vec<u32> = evaluated.difference(&trained).copied().collect();
-        if missing.is_empty() {
+        // Without labels, nobody knows what is missing.
+        if missing.is_empty() || trained.is_empty() {
             return None;
         }
         let name = |class: &u32| match &self.classes.names {
@@ -260,7 +276,7 @@ fn leaks(
     is_held_out: bool,
     unlabelled: Option<&(String, u64)>,
 ) -> impl Iterator<Item = String> + use<> {
-    let is_trained_on = !is_held_out && eval.split == train.split;
+    let is_trained_on = !is_held_out && eval.split == train.split && !train.labels.is_empty();
     let same_split = is_trained_on.then(|| {
         format!(
             "the student is evaluated on {:?}, the split that is trained on: accuracies will not show how good it is on \

@@ -149,9 +149,9 @@ const DATASET: Object = Object {
             .only_in(TrainingFile),
         field(
             "limit",
-            Integer(1..=1_000_000_000_000),
+            Integer(0..=1_000_000_000_000),
             "Number of images to train on, spread over the classes as the training split has them and the same for \
-             every seed; all by default.",
+             every seed; all by default. 0 only with `unlabelled_split`, to train on nothing else.",
         ),
         field(
             "limit_per_class",

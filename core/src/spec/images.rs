@@ -8,7 +8,8 @@ use super::{DatasetSpec, EvalCrop};
 pub(super) fn dataset(reader: ObjectReader<'_>, native: Option<u32>) -> (DatasetSpec<DatasetLocation>, bool) {
     let path = if reader.knows("path") { reader.optional("path") } else { None };
     let (mean, std) = normalisation(&reader);
-    check_selection(&reader);
+    let limit = reader.optional("limit");
+    check_selection(&reader, limit);
     let (folds, fold) = folds(&reader);
     let given: Option<u32> = reader.optional("image_size");
     let image_size = given.or(native).unwrap_or(32);
@@ -25,7 +26,7 @@ pub(super) fn dataset(reader: ObjectReader<'_>, native: Option<u32>) -> (Dataset
         std,
         eval_crop,
         eval_resize,
-        limit: reader.optional("limit"),
+        limit,
         limit_per_class: reader.optional("limit_per_class"),
         folds,
         fold,
@@ -36,14 +37,18 @@ pub(super) fn dataset(reader: ObjectReader<'_>, native: Option<u32>) -> (Dataset
     (dataset, given.is_some())
 }
 
-/// There is one way to choose the images to evaluate on, and one limit.
-fn check_selection(reader: &ObjectReader<'_>) {
+/// There is one way to choose the images to evaluate on, one limit, and something to train on.
+fn check_selection(reader: &ObjectReader<'_>, limit: Option<u64>) {
     let ways = ["eval_split", "eval_fraction", "folds"].into_iter().filter(|name| reader.is_given(name));
     if let [first, second, ..] = ways.collect::<Vec<_>>().as_slice() {
         reader.fault(second, format!("give either {first} or {second}, not both"));
     }
     if reader.is_given("limit") && reader.is_given("limit_per_class") {
         reader.fault("limit_per_class", "give either limit or limit_per_class, not both");
+    }
+    if limit == Some(0) && !reader.is_given("unlabelled_split") {
+        let detail = "leaves no image to train on: give at least 1, or an unlabelled_split to distil from alone";
+        reader.fault("limit", detail);
     }
     if reader.is_given("split_seed") && !reader.is_given("eval_fraction") && !reader.is_given("folds") {
         reader.fault("split_seed", "draws what eval_fraction or folds hold out: give one of them, or leave this out");

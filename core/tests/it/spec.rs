@@ -326,7 +326,8 @@ fn wrong_types_are_refused_with_what_was_expected() {
         ("/training/optimizer/nesterov", json!(1), "expected true or false"),
         ("/training/seed", json!(u64::MAX), "whole number"),
         ("/training/clip_grad_norm", json!(0), "found 0"),
-        ("/dataset/limit", json!(0), "whole number"),
+        ("/dataset/limit", json!(-1), "whole number"),
+        ("/dataset/limit", json!(0), "leaves no image to train on"),
         ("/priority", json!(1e9), "whole number"),
     ] {
         assert_one_fault(&with(pointer, value), pointer, detail);

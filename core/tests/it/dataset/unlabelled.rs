@@ -66,6 +66,31 @@ fn the_labels_of_another_split_are_not_used() {
 }
 
 #[test]
+fn a_limit_of_zero_trains_on_images_without_labels_alone() {
+    let (dir, dataset) = folder();
+    let request = |unlabelled_split| SelectionRequest {
+        limit: Some(0),
+        unlabelled_split: Some(unlabelled_split),
+        ..SelectionRequest::default()
+    };
+    // Those of the training split, too.
+    for (split, images) in [("more", 4), ("train", 6)] {
+        let selection = dataset.select(request(split)).unwrap();
+        assert_eq!(selection.unlabelled, Some((split.to_owned(), images)));
+        assert_eq!((selection.train.positions.as_deref(), selection.train.labels.len()), (Some([].as_slice()), 0));
+        assert_eq!((selection.eval.labels.len(), selection.warnings.as_slice()), (2, [].as_slice()));
+        assert!(selection.notes.contains(&"limit is 0: no image is trained on with its label".to_owned()));
+        let joined = Joined::new(selection.train.open(&dataset).unwrap(), dataset.without_labels(split).unwrap());
+        assert_eq!(joined.labels(), vec![UNLABELLED; images as usize]);
+    }
+    // The evaluation split has the classes, too.
+    std::fs::remove_dir_all(dir.path().join("train")).unwrap();
+    let selection = open(dir.path()).unwrap().select(request("more")).unwrap();
+    assert_eq!((selection.train.split.as_str(), selection.train.labels.len()), ("test", 0));
+    assert_eq!((selection.eval.split.as_str(), selection.warnings.len()), ("test", 0));
+}
+
+#[test]
 fn two_splits_are_read_one_after_the_other() {
     let (_dir, dataset) = folder();
     let joined = Joined::new(dataset.split("train").unwrap(), dataset.without_labels("more").unwrap());

@@ -257,6 +257,33 @@ fn images_without_labels_are_learned_from_the_teacher_alone() {
 }
 
 #[test]
+fn a_student_learns_from_images_without_labels_alone() {
+    let workspace = Workspace::new().with_teacher();
+    for training in [json!({}), json!({"label_smoothing": 0.1, "mixup_alpha": 0.4, "cutmix_alpha": 1.0})] {
+        let dataset = json!({"limit": 0, "unlabelled_split": "train"});
+        let spec = merged(workspace.distilled("sdd_dkd"), json!({"dataset": dataset, "training": training}));
+        let events = workspace.finish(&spec, "first", &[]);
+        assert_eq!((started(&events).train_images, started(&events).eval_images), (150, 50));
+        for (name, is_there) in
+            [(series::TRAIN_TOP1, false), (series::TRAIN_LOSS_CE, false), (series::TRAIN_LOSS_DISTILL, true)]
+        {
+            assert_eq!(points(&workspace, "first", name).is_empty(), !is_there, "{name}");
+        }
+        let before = workspace.bytes("first/student-last.safetensors");
+        // No label of the training split has any effect.
+        let labels = workspace.path("data/train-labels-idx1-ubyte");
+        let mut bytes = std::fs::read(&labels).unwrap();
+        bytes[8..].reverse();
+        std::fs::write(&labels, bytes).unwrap();
+        workspace.finish(&spec, "second", &[]);
+        assert!(before == workspace.bytes("second/student-last.safetensors"), "{training}");
+        for output in ["first", "second"] {
+            std::fs::remove_dir_all(workspace.path(output)).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_new_classifier_takes_the_body_of_a_checkpoint_of_other_classes() {
     let workspace = Workspace::new().with_teacher();
     // Of a teacher of four classes: two of the data set are taken away.
