@@ -135,6 +135,9 @@ fn class_counts(labels: &[u32], classes: u32) -> Vec<u64> {
 /// Says how often an epoch shows the images of the smallest and the largest class.
 fn balance_note(counts: &[u64]) -> String {
     let present: Vec<u64> = counts.iter().copied().filter(|&count| count > 0).collect();
+    if present.is_empty() {
+        return "sampling balanced: no image is trained on with its label, so each is shown once".to_owned();
+    }
     let share = counts.iter().sum::<u64>() as f64 / present.len().max(1) as f64;
     let [least, most] = [present.iter().min(), present.iter().max()].map(|count| count.copied().unwrap_or(1));
     format!(
