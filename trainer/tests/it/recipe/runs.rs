@@ -41,6 +41,19 @@ fn a_run_with_a_whole_recipe_killed_within_an_epoch_resumes_to_the_same_bytes() 
 }
 
 #[test]
+fn a_run_with_weighted_classes_and_images_without_labels_killed_within_an_epoch_resumes_to_the_same_bytes() {
+    let workspace = Workspace::new().with_teacher();
+    let training = json!({
+        "class_weights": "balanced", "sampling": "balanced", "auto_augment": "trivial_augment_wide",
+        "auto_augment_interpolation": "bilinear", "decay_biases_and_norms": false, "early_stopping_patience": 50,
+    });
+    let changes = json!({
+        "dataset": {"limit": 100, "unlabelled_split": "test"}, "distillation": {"method": "sdd_dkd"}, "training": training,
+    });
+    assert_kill_within_an_epoch_changes_nothing(&workspace, &merged(long(&workspace), changes));
+}
+
+#[test]
 fn each_part_of_a_recipe_changes_the_student() {
     let workspace = Workspace::new().with_teacher();
     let student = |output: &str, training: Value| {
