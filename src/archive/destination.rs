@@ -66,6 +66,8 @@ pub(super) struct Destination<'a> {
     bytes: u64,
     /// Bytes of files, whether or not they were kept.
     seen: u64,
+    /// Bytes of headers that only describe other entries.
+    described: u64,
     hidden: u64,
     first_hidden: Option<String>,
     buffer: Vec<u8>,
@@ -84,6 +86,7 @@ impl<'a> Destination<'a> {
             files: 0,
             bytes: 0,
             seen: 0,
+            described: 0,
             hidden: 0,
             first_hidden: None,
             buffer: vec![0; BUFFER],
@@ -155,6 +158,12 @@ impl<'a> Destination<'a> {
         }
     }
 
+    /// Counts a header that describes another entry, or the whole archive. Reading it takes time, too.
+    pub(super) fn describe(&mut self, bytes: u64) -> Result<(), Halt> {
+        self.described = self.described.saturating_add(bytes);
+        self.count(0)
+    }
+
     /// Counts bytes that were read, and refuses the archive if they are too many.
     fn count(&mut self, bytes: u64) -> Result<(), Halt> {
         self.seen = self.seen.saturating_add(bytes);
@@ -163,7 +172,8 @@ impl<'a> Destination<'a> {
             self.refuse(format!("it unpacks to more than {most} bytes, which is the limit"));
             return Err(Halt::Refused);
         }
-        if self.seen.saturating_add(self.entries.saturating_mul(ENTRY)) > self.allowance {
+        let overhead = self.entries.saturating_mul(ENTRY).saturating_add(self.described);
+        if self.seen.saturating_add(overhead) > self.allowance {
             self.refuse(format!(
                 "it unpacks to more than {growth} times its own size, as archives do that are made to fill disks: pack \
                  the files without compression (zip -0, or tar without gzip)"

@@ -63,6 +63,7 @@ pub(super) fn unpack(mut stream: impl Read, to: &mut Destination<'_>) -> Result<
                     to.refuse(format!("it has a header of {size} bytes; at most {LONGEST_HEADER} are taken"));
                     return Err(Halt::Refused);
                 }
+                to.describe(BLOCK as u64 + size.next_multiple_of(BLOCK as u64))?;
                 let mut text = Vec::new();
                 if let Err(error) = entry.read_to_end(&mut text) {
                     return damaged(error, to);

@@ -134,6 +134,9 @@ async fn bombs_end_before_they_fill_anything() {
     // Entries take space, however small they are.
     let many: Vec<_> = (0..140_000).map(|number| entry(format!("train/cat/{number}/").as_bytes(), b'5', b"")).collect();
     fault(&api, zstd(&tar_with(many)), growth).await;
+    // So do headers, which are no entries.
+    let header = entry(b"PaxHeaders/x", b'g', &[b' '; 512]);
+    fault(&api, zstd(&tar_with(vec![header.repeat(70_000)])), growth).await;
     let long = announced(b"PaxHeaders/x", b'x', 1 << 40, b"");
     fault(&api, tar_with(vec![long]), "it has a header of 1099511627776 bytes").await;
 }
