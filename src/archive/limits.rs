@@ -11,6 +11,8 @@ pub struct Limits {
     pub bytes: u64,
     /// Number of files and directories.
     pub entries: u64,
+    /// Bytes of a zip's directory, which is read into memory.
+    pub directory: u64,
     /// How many times its own size an archive may unpack to, beyond [`Limits::FREE_GROWTH`] bytes.
     pub growth: u64,
 }
@@ -22,7 +24,7 @@ impl Limits {
     /// The limits of an archive that may unpack to this number of bytes.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        Self { bytes, entries: 2_000_000, growth: 100 }
+        Self { bytes, entries: 2_000_000, directory: 256 << 20, growth: 100 }
     }
 }
 

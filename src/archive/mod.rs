@@ -112,7 +112,7 @@ pub fn unpack(format: Format, file: &File, into: &Path, limits: Limits) -> Resul
 /// # Errors
 /// It is damaged, has more than `bytes` bytes in its files, or the disk fails.
 pub fn unpack_packed(stream: impl Read, into: &Path, bytes: u64) -> Result<Unpacked, Error> {
-    let limits = Limits { bytes, entries: u64::MAX, growth: u64::MAX };
+    let limits = Limits { bytes, entries: u64::MAX, directory: u64::MAX, growth: u64::MAX };
     let mut destination = Destination::new(into, limits, None);
     let unpacked = tar::unpack(stream, &mut destination);
     destination.finish(unpacked)

@@ -1,8 +1,10 @@
 //! Zip archives. Their directory says what is in them; the entries' own headers do not count.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::rc::Rc;
 
 use ::zip::read::{ArchiveOffset, Config};
 use ::zip::result::ZipError;
@@ -25,10 +27,21 @@ pub(super) fn unpack(file: &File, to: &mut Destination<'_>) -> Result<(), Halt> 
         return Err(Halt::Refused);
     }
     let config = Config { archive_offset: ArchiveOffset::Known(0) };
-    let mut archive = match ZipArchive::with_config(config, BufReader::new(file)) {
+    let most = to.limits().directory;
+    let left = Rc::new(Cell::new(most));
+    let reader = MeteredReader { file: BufReader::new(file), left: left.clone() };
+    let mut archive = match ZipArchive::with_config(config, reader) {
         Ok(archive) => archive,
+        Err(_) if left.get() == 0 => {
+            to.refuse(format!(
+                "its list of entries has more than {most} bytes, or cannot be found: upload it whole, or pack the files \
+                 as a tar"
+            ));
+            return Err(Halt::Refused);
+        }
         Err(error) => return damaged(error, "its directory", to),
     };
+    left.set(u64::MAX);
     if archive.has_duplicate_names() {
         for name in duplicates(file, archive.central_directory_start(), entries)? {
             to.refuse(format!("{} is there twice: which of them is meant cannot be known", shown(&name)));
@@ -61,6 +74,31 @@ pub(super) fn unpack(file: &File, to: &mut Destination<'_>) -> Result<(), Halt> 
         }
     }
     Ok(())
+}
+
+/// Ends after a number of bytes: those of the directory stay in memory, and names and comments may be long.
+struct MeteredReader<'a> {
+    file: BufReader<&'a File>,
+    left: Rc<Cell<u64>>,
+}
+
+impl Read for MeteredReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 {
+            return Err(io::Error::other("too many bytes"));
+        }
+        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.file.read(&mut buffer[..most])?;
+        self.left.set(left - read as u64);
+        Ok(read)
+    }
+}
+
+impl Seek for MeteredReader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
 }
 
 const OTHER_METHOD: &str = "packed by another method than deflate (pack it again with zip)";

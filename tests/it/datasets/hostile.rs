@@ -1,5 +1,9 @@
 //! Archives that are not data sets, or are malicious.
 
+use std::io::Write;
+
+use distillery::archive::{self, Format, Limits};
+
 use crate::support::api::{Answer, Api};
 use crate::support::archives::{announced, ended, entry, gzip, pets, ppm, tar, zip, zip_with, zstd};
 use crate::support::worker::files_below;
@@ -139,6 +143,21 @@ async fn bombs_end_before_they_fill_anything() {
     fault(&api, zstd(&tar_with(vec![header.repeat(70_000)])), growth).await;
     let long = announced(b"PaxHeaders/x", b'x', 1 << 40, b"");
     fault(&api, tar_with(vec![long]), "it has a header of 1099511627776 bytes").await;
+}
+
+#[test]
+fn a_zip_whose_list_of_entries_would_fill_the_memory_is_refused() {
+    let names: Vec<String> = (0..100).map(|number| format!("train/{}/{number}.ppm", "c".repeat(200))).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), ppm([1, 2, 3]))).collect();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&zip(&files)).unwrap();
+    let unpack = |limits| {
+        let into = tempfile::tempdir().unwrap();
+        archive::unpack(Format::Zip, &file, into.path(), limits)
+    };
+    let error = unpack(Limits { directory: 20_000, ..Limits::new(1 << 20) }).unwrap_err().to_string();
+    assert!(error.contains("its list of entries has more than 20000 bytes"), "{error}");
+    assert_eq!(unpack(Limits::new(1 << 20)).unwrap().files, 100);
 }
 
 #[tokio::test]
