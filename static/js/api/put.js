@@ -66,7 +66,8 @@ export function putInPieces(name, file, onProgress) {
         const received = await receivedOf(name, upload);
         // Not the refusal of a piece that the server has, whose answer was lost.
         if (error.status === 409 && received === start) throw error;
-        start = received ?? start;
+        // If the server has all bytes, it did not put them together: the last piece makes it do so.
+        start = Math.min(received ?? start, PIECE * Math.floor((file.size - 1) / PIECE));
       }
     }
   };

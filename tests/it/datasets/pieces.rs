@@ -1,14 +1,19 @@
 //! Uploads in pieces.
 
+use std::ops::Range;
+
+use distillery::db::dataset_pieces::{self, StoredPiece};
+use distillery::db::file_deletions;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::support::api::{Answer, Api};
 use crate::support::archives::{parquet, pets, ppm, zip};
 use crate::support::worker::files_below;
 
 /// Sends a part of the bytes.
-async fn put(api: &Api, path: &str, bytes: &[u8], range: std::ops::Range<usize>) -> Answer {
+async fn put(api: &Api, path: &str, bytes: &[u8], range: Range<usize>) -> Answer {
     let content_range = format!("bytes {}-{}/{}", range.start, range.end - 1, bytes.len());
     let request = api.request(Method::PUT, &format!("/v1/datasets/{path}")).header("content-range", content_range);
     api.send(request.body(bytes[range].to_vec())).await
@@ -57,6 +62,52 @@ async fn an_upload_goes_on_where_it_was_broken_and_nowhere_else() {
     let longer = [bytes.clone(), vec![0]].concat();
     put(&api, "pets?upload=mine", &longer, half..end).await.says(409, &["use another name for another file"]);
     put(&api, "pets?upload=mine", &bytes, half..end).await.expect(201);
+}
+
+/// Stores a piece as a server does that is killed before it goes on.
+async fn leave_behind(api: &Api, bytes: &[u8], range: Range<usize>) {
+    let part = &bytes[range.clone()];
+    let sha256 = hex::encode(Sha256::digest(part));
+    let key = format!("datasets/{sha256}-1");
+    let file = api.dir.path().join("piece");
+    std::fs::write(&file, part).unwrap();
+    file_deletions::announce(&api.db.pool, &key).await.unwrap();
+    api.store.put_file(&key, &file).await.unwrap();
+    let number = |bytes: usize| i64::try_from(bytes).unwrap();
+    let piece = StoredPiece {
+        start_at: number(range.start),
+        size_bytes: number(part.len()),
+        total_bytes: number(bytes.len()),
+        key,
+        sha256,
+        expires_at: chrono::Utc::now(),
+    };
+    assert!(dataset_pieces::add(&api.db.pool, "pets", "mine", &piece).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_last_piece_can_be_sent_again_if_the_server_was_killed_after_it() {
+    let api = Api::start().await;
+    let bytes = zip(&pets());
+    let (half, end) = (bytes.len() / 2, bytes.len());
+    put(&api, "pets?upload=mine", &bytes, 0..half).await.expect(202);
+    leave_behind(&api, &bytes, half..end).await;
+    assert_eq!(received(&api).await, end);
+    let mut other = bytes.clone();
+    other[half] ^= 1;
+    put(&api, "pets?upload=mine", &other, half..end).await.says(409, &["another request has sent the same piece"]);
+    put(&api, "pets?upload=mine", &bytes, half..end).await.expect(201);
+    assert_eq!(files_below(&api.dir.path().join("storage/datasets")).len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_in_pieces_that_would_have_no_room_is_refused_with_its_first() {
+    let api = Api::start_with(|settings| settings.uploads_limit = Some(5000)).await;
+    let bytes = vec![1; 6000];
+    put(&api, "pets?upload=mine", &bytes, 0..10).await.says(409, &["no space for this data set", "5000 bytes"]);
+    put(&api, "pets?upload=mine", &bytes[..4000], 0..10).await.expect(202);
+    // Of the first upload only what has come counts.
+    put(&api, "pets?upload=other", &bytes[..4990], 0..10).await.expect(202);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! A client names its upload, and sends pieces with `Content-Range` (RFC 9110, section 14.5) one after the other, each
 //! from where the last one ended. A piece is stored whole or not at all, so a broken connection costs one piece,
-//! whatever server takes the next.
+//! whatever server takes the next. The last piece may be sent again, since putting the pieces together takes a while
+//! and can fail.
 
 use axum::Json;
 use axum::body::Body;
@@ -20,7 +21,7 @@ use super::version::check_space;
 use crate::artifacts::keys;
 use crate::dataset;
 use crate::db::dataset_pieces::{self, StoredPiece};
-use crate::db::file_deletions;
+use crate::db::{dataset_shards, file_deletions};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Name, UploadName};
@@ -90,22 +91,24 @@ fn is_name(upload: &str) -> bool {
         && upload.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-/// Receives a piece. Returns the whole upload once it is complete, and until then how much was received.
+/// Receives the bytes of a piece. Returns them, and the pieces that were stored before.
 pub async fn receive(
     state: &AppState,
     name: &str,
     piece: &UploadPiece,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Result<Upload, PartialUpload>, ApiError> {
+) -> Result<(Upload, Vec<StoredPiece>), ApiError> {
     let limit = state.settings.dataset_limit;
     if piece.total > limit {
         return Err(ApiError::TooLarge(limit));
     }
     let before = dataset_pieces::of_upload(&state.pool, name, &piece.upload).await?;
     check_place(&before, piece)?;
-    let waiting = dataset_pieces::size(&state.pool).await?;
-    check_space(state, "", waiting.saturating_add(piece.size)).await?;
+    // All of this upload counts at once, so that it is not refused after hours.
+    let waiting = dataset_pieces::size(&state.pool).await?.saturating_sub(received(&before));
+    let waiting = waiting.saturating_add(dataset_shards::size(&state.pool).await?);
+    check_space(state, "", waiting.saturating_add(piece.total)).await?;
     let upload = Upload::receive(state, UploadKind::Dataset, headers, body).await?;
     if upload.size != piece.size {
         return Err(ApiError::malformed(format!(
@@ -113,10 +116,26 @@ pub async fn receive(
             upload.size, piece.size
         )));
     }
+    Ok((upload, before))
+}
+
+/// Stores a piece. Returns the whole upload once it is complete, and until then how much was received.
+pub async fn complete(
+    state: &AppState,
+    name: &str,
+    piece: &UploadPiece,
+    headers: &HeaderMap,
+    (upload, before): (Upload, Vec<StoredPiece>),
+) -> Result<Result<Upload, PartialUpload>, ApiError> {
     if piece.size == piece.total {
         return Ok(Ok(upload));
     }
-    let pieces = store(state, name, piece, upload).await?;
+    let pieces = if repeated_last(&before, piece).is_some_and(|last| last.sha256 == upload.sha256) {
+        drop(upload);
+        before
+    } else {
+        store(state, name, piece, upload).await?
+    };
     if piece.start + piece.size == piece.total {
         let whole = assemble(state, headers, &pieces).await;
         if let Err(error) = &whole {
@@ -140,13 +159,20 @@ fn check_place(before: &[StoredPiece], piece: &UploadPiece) -> Result<(), ApiErr
             piece.upload, first.total_bytes, piece.total
         )));
     }
-    if received == piece.start {
+    if received == piece.start || repeated_last(before, piece).is_some() {
         return Ok(());
     }
     Err(ApiError::conflict(format!(
         "the server has {received} bytes of upload {}: the next piece begins at byte {received}, not {}",
         piece.upload, piece.start
     )))
+}
+
+/// The stored piece that this one repeats, if it completes the upload: a server may have ended after it stored the last
+/// piece, and before it put them together.
+fn is_last<'a>(before: &'a [StoredPiece], piece: &UploadPiece) -> Option<&'a StoredPiece> {
+    let last = before.last().filter(|_| received(before) == piece.total)?;
+    (last.start_at == signed(piece.start) && last.size_bytes == signed(piece.size)).then_some(last)
 }
 
 /// Number of bytes received without a gap.

@@ -43,7 +43,7 @@ const NAME_RULE: &str =
 /// A large file can be sent in pieces, so that a broken connection costs only one of them. Each piece is a `PUT` with
 /// the same `upload`, a name of your choice, and a `Content-Range` such as `bytes 0-67108863/500000000`. Send the
 /// pieces one after the other. Each is answered with 202, and the last one like the whole file. `GET
-/// /v1/datasets/{name}/uploads/{upload}` says where to continue.
+/// /v1/datasets/{name}/uploads/{upload}` says where to continue; if it has all bytes, send the last piece again.
 #[utoipa::path(put, path = "/v1/datasets/{name}", tag = "datasets", operation_id = "upload_dataset",
     params(("name" = String, Path, description = "A new or known name: letters, digits and characters of `_.-`"),
         DatasetUploadParameters),
@@ -65,15 +65,19 @@ pub async fn put(
     if place.is_some() {
         shards::check(&state, &name).await?;
     }
-    let upload = match &piece {
-        Some(piece) => match pieces::receive(&state, &name, piece, &headers, body).await? {
-            Ok(whole) => whole,
-            Err(partial) => return Ok((StatusCode::ACCEPTED, Json(NotYet::Pieces(partial))).into_response()),
-        },
-        None => Upload::receive(&state, UploadKind::Dataset, &headers, body).await?,
+    let (upload, before) = match &piece {
+        Some(piece) => pieces::receive(&state, &name, piece, &headers, body).await?,
+        None => (Upload::receive(&state, UploadKind::Dataset, &headers, body).await?, Vec::new()),
     };
     // In a task of its own: a complete upload is stored even if the client disconnects.
     let stored = tokio::spawn(async move {
+        let upload = match &piece {
+            Some(piece) => match pieces::complete(&state, &name, piece, &headers, (upload, before)).await? {
+                Ok(whole) => whole,
+                Err(partial) => return Ok((StatusCode::ACCEPTED, Json(NotYet::Pieces(partial))).into_response()),
+            },
+            None => upload,
+        };
         let stored = store(&state, upload, &name, place).await;
         if let Some(piece) = piece {
             pieces::settle(&state, &name, &piece, &stored).await?;
