@@ -115,7 +115,7 @@ interface Schemas {
     version?: string | null;
     versions: Schemas['DatasetVersion'][];
   };
-  DatasetFormat: "parquet" | "folder" | "cifar10" | "cifar100" | "idx";
+  DatasetFormat: "parquet" | "folder" | "cifar10" | "cifar100" | "idx" | "webdataset";
   DatasetImage: {
     class?: string | null;
     fault?: string | null;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::links::{self, Links};
-use super::{DatasetOptions, Error, FormatReader, cifar, cifar_python, folder, idx, parquet};
+use super::{DatasetOptions, Error, FormatReader, cifar, cifar_python, folder, idx, parquet, webdataset};
 
 /// Subdirectories in which usual downloads and archives put the files.
 const ROOTS: [&str; 8] = [
@@ -79,7 +79,12 @@ fn at(path: &Path, options: &DatasetOptions, links: &Links) -> Result<Option<Box
             return Ok(Some(layout));
         }
     }
-    match (folder::detect(path, options, links)?, fault) {
+    // Tars last: they may be the archives of what lies beside them.
+    let found = match folder::detect(path, options, links)? {
+        Some(layout) => Some(layout),
+        None => webdataset::detect(path, links)?,
+    };
+    match (found, fault) {
         (None, Some(fault)) => Err(fault),
         (layout, _) => Ok(layout),
     }
@@ -135,6 +140,10 @@ pub(super) fn count_by_extension<'a>(names: impl Iterator<Item = &'a str>) -> St
 /// What to do with a file of a kind that people try.
 fn advice(name: &str) -> Option<&'static str> {
     match links::extension(name)?.as_str() {
+        "cls" => Some(
+            "images beside .cls files are an unpacked WebDataset: keep its tars as they are, and upload each with \
+             ?split=train, or pack them as they are",
+        ),
         "zip" | "tar" | "gz" | "tgz" | "xz" | "bz2" | "7z" | "rar" => Some("unpack the archive"),
         "arrow" => Some(".arrow files are what save_to_disk writes: write parquet with to_parquet instead"),
         "npz" | "npy" | "mat" | "h5" | "hdf5" | "tfrecord" | "lmdb" => Some("export the images as files or parquet"),

@@ -11,9 +11,10 @@ pub enum Error {
     /// The directory's format is not recognised.
     #[error(
         "{}: the format of this data set is unknown: {found}. Supported are Hugging Face parquet shards \
-         (train-*.parquet, test-*.parquet), an image folder (train/<class>/*.png or *.jpg, test/<class>/…; or \
-         <class>/*.png; or a metadata.csv with file_name and label), CIFAR-10 and CIFAR-100 (their binary or Python \
-         version) or MNIST IDX files (train-images-idx3-ubyte[.gz] and so on)",
+         (train-*.parquet, test-*.parquet), WebDataset shards (train-*.tar, test-*.tar), an image folder \
+         (train/<class>/*.png or *.jpg, test/<class>/…; or <class>/*.png; or a metadata.csv with file_name and label), \
+         CIFAR-10 and CIFAR-100 (their binary or Python version) or MNIST IDX files (train-images-idx3-ubyte[.gz] and so \
+         on)",
         path.display()
     )]
     UnknownLayout {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{cifar, cifar_python, folder, idx, links, parquet};
+use super::{cifar, cifar_python, folder, idx, links, parquet, webdataset};
 
 /// Levels of directories that are looked at: shards and binary files lie in the first or second, and the classes of a
 /// folder data set in the second.
@@ -77,7 +77,14 @@ fn counts(entry: &fs::DirEntry) -> io::Result<bool> {
     if links::is_passed_over(&name) {
         return Ok(false);
     }
-    let layouts = [parquet::may_read, cifar::may_read, cifar_python::may_read, idx::may_read, folder::may_read];
+    let layouts = [
+        parquet::may_read,
+        cifar::may_read,
+        cifar_python::may_read,
+        idx::may_read,
+        folder::may_read,
+        webdataset::may_read,
+    ];
     if layouts.iter().any(|may_read| may_read(&name)) {
         return Ok(true);
     }

@@ -10,6 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use metadata::{Scope, TableOfLabels};
+pub(super) use walk::is_image;
 
 use super::detect::count_by_extension;
 use super::links::{self, DirectoryEntry, Links};

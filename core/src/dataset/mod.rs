@@ -29,6 +29,7 @@ mod summary;
 mod table;
 mod thumbnail;
 mod unlabelled;
+mod webdataset;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,9 @@ pub enum DatasetFormat {
     Cifar100,
     /// MNIST IDX files.
     Idx,
+    /// WebDataset's tars.
+    #[serde(rename = "webdataset")]
+    WebDataset,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

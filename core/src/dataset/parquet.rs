@@ -21,7 +21,7 @@ use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use self::columns::Columns;
 use self::groups::PositionedFile;
 use self::pieces::{Piece, PieceCache};
-pub(super) use self::shards::is_parquet as may_read;
+pub(super) use self::shards::{check_numbers, is_parquet as may_read};
 use super::links::Links;
 use super::{
     BLOCK, ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, labels,
@@ -54,7 +54,7 @@ pub(super) fn detect(
     let mut parquet = Parquet { splits: BTreeMap::new(), faults: BTreeMap::new() };
     for (split, paths) in shards::by_split(root, links)? {
         let open = || -> Result<Vec<ShardFile>, Error> {
-            shards::check_numbers(root, &split, &paths)?;
+            check_numbers(root, &split, &paths)?;
             paths.iter().map(|path| ShardFile::open(path.clone(), options)).collect()
         };
         match open() {

@@ -100,9 +100,9 @@ async fn a_version_that_a_newer_server_described_is_not_offered_and_disturbs_no_
     let more = [pets(), vec![("train/cat/4.ppm", ppm([1, 2, 3]))]].concat();
     let new = api.upload_dataset("pets", zip(&more)).await.expect(201);
     api.upload_dataset("animals", zip(&pets())).await.expect(201);
-    let update = r#"update datasets set summary = jsonb_set(summary, '{format}', '"webdataset"') where id = $1"#;
+    let update = r#"update datasets set summary = jsonb_set(summary, '{format}', '"lance"') where id = $1"#;
     sqlx::query(update).bind(text(&new["id"])).execute(&api.db.pool).await.unwrap();
-    let says = [text(&new["id"]), "webdataset", "update this server"];
+    let says = [text(&new["id"]), "lance", "update this server"];
 
     let list = api.get("/v1/datasets").await.expect(200);
     let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
@@ -115,7 +115,7 @@ async fn a_version_that_a_newer_server_described_is_not_offered_and_disturbs_no_
     api.get("/v1/datasets/pets").await.says(409, &says);
     let details = api.get(&format!("/v1/datasets/{}", text(&old["id"]))).await.expect(200);
     assert_eq!(details["versions"].as_array().unwrap().len(), 1);
-    assert!(details["notes"].to_string().contains("webdataset"), "{details}");
+    assert!(details["notes"].to_string().contains("lance"), "{details}");
     for dataset in [text(&old["id"]), "animals", "ten"] {
         api.post("/v1/jobs", &on(dataset)).await.expect(201);
     }

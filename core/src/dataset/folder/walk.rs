@@ -38,7 +38,7 @@ pub(super) fn walk(directory: &Path, links: &Links) -> Result<Walked, Error> {
     Ok(Walked { images: found.into_iter().map(path).collect(), others, notes })
 }
 
-pub(super) fn is_image(name: &str) -> bool {
+pub(in super::super) fn is_image(name: &str) -> bool {
     let known = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pbm"];
     links::extension(name).is_some_and(|extension| known.contains(&extension.as_str()))
 }

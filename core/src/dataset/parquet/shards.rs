@@ -43,12 +43,12 @@ fn split(name: &str) -> &str {
 }
 
 fn stem(name: &str) -> &str {
-    name.strip_suffix(".parquet").unwrap_or(name)
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
 /// Checks that a split has each of its numbered shards once, and no others: files of two generations, as a push that
 /// replaced the shards leaves in an old clone, hold the same images.
-pub(super) fn check_numbers(root: &Path, split: &str, paths: &[PathBuf]) -> Result<(), Error> {
+pub(in super::super) fn check_numbers(root: &Path, split: &str, paths: &[PathBuf]) -> Result<(), Error> {
     let names: Vec<&str> = paths.iter().filter_map(|path| path.file_name()?.to_str()).collect();
     let numbered: Vec<(&str, (u64, u64))> =
         names.iter().filter_map(|name| Some((*name, shard_number(name)?))).collect();

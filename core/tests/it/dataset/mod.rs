@@ -10,3 +10,4 @@ mod selection;
 mod support;
 mod tables;
 mod unlabelled;
+mod webdataset;

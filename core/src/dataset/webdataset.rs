@@ -1,0 +1,200 @@
+//! WebDataset's shards: tars such as `train-000000.tar`, in which an image and its label share a name (`000.jpg` with
+//! `000.cls`, or with the field `label` of `000.json`). The images are read in place, by their offsets.
+
+mod members;
+mod samples;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use self::samples::{Place, Samples};
+use super::links::{self, Links};
+use super::{Classes, DatasetFormat, Error, FormatReader, Frame, Images, is_name, labels, parquet, pixels, splits};
+
+/// Largest encoded image, in bytes.
+const LARGEST_IMAGE: u64 = 256 << 20;
+
+#[derive(Debug)]
+struct WebDataset {
+    splits: BTreeMap<String, Samples>,
+    /// Splits that cannot be used, with reasons.
+    faults: BTreeMap<String, Error>,
+}
+
+/// Whether this layout may read a file of that name.
+pub(super) fn may_read(name: &str) -> bool {
+    name.ends_with(".tar")
+}
+
+/// Recognises `train-000000.tar`, `pets-train-0001.tar`, `000000.tar`, and `train/000000.tar`. Tars whose first samples
+/// are not images with labels are taken for archives, which are no data sets.
+pub(super) fn detect(root: &Path, links: &Links) -> Result<Option<Box<dyn FormatReader>>, Error> {
+    let mut found = WebDataset { splits: BTreeMap::new(), faults: BTreeMap::new() };
+    for (split, paths) in by_split(root, links)? {
+        let Some(first) = paths.first() else { continue };
+        if !samples::is_shard(first)? {
+            continue;
+        }
+        let read = parquet::check_numbers(root, &split, &paths).and_then(|()| Samples::read(&split, paths));
+        match read {
+            Ok(samples) => drop(found.splits.insert(split, samples)),
+            Err(error) if error.is_users() && !splits::is_train(&split) => drop(found.faults.insert(split, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    if !found.splits.is_empty() {
+        return Ok(Some(Box::new(found)));
+    }
+    found.faults.pop_first().map_or(Ok(None), |(_, fault)| Err(fault))
+}
+
+/// The shards of each split, in order of their names: those in the directory itself, or else those in subdirectories
+/// that are named like splits.
+fn by_split(root: &Path, links: &Links) -> Result<BTreeMap<String, Vec<PathBuf>>, Error> {
+    let mut found: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    let entries = links::entries(root)?;
+    for file in links.files(&entries, may_read)? {
+        let split = split_of(&file.name);
+        if is_name(split) {
+            found.entry(split.to_owned()).or_default().push(file.path.clone());
+        }
+    }
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    for directory in links.directories(&entries)? {
+        if splits::is_usual(&directory.name) {
+            let entries = links::entries(&directory.path)?;
+            let files: Vec<_> = links.files(&entries, may_read)?.into_iter().map(|file| file.path.clone()).collect();
+            if !files.is_empty() {
+                found.insert(directory.name.clone(), files);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The split in the name of a shard: the first part between dashes that is called like one, or else what comes before
+/// the number, or else the one to train on.
+fn split_of(name: &str) -> &str {
+    let stem = name.strip_suffix(".tar").unwrap_or(name);
+    if let Some(usual) = stem.split('-').find(|part| splits::is_usual(part)) {
+        return usual;
+    }
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let mut end = 0;
+    for part in stem.split('-').take_while(|part| !is_number(part)) {
+        end += part.len() + 1;
+    }
+    match stem.get(..end.saturating_sub(1)) {
+        None | Some("") => splits::TRAIN[0],
+        Some(prefix) => prefix,
+    }
+}
+
+impl WebDataset {
+    fn samples(&self, split: &str) -> &Samples {
+        &self.splits[split]
+    }
+}
+
+impl FormatReader for WebDataset {
+    fn format(&self) -> DatasetFormat {
+        DatasetFormat::WebDataset
+    }
+
+    fn splits(&self) -> Vec<String> {
+        self.splits.keys().cloned().collect()
+    }
+
+    fn fault(&self, split: &str) -> Option<Error> {
+        let (_, fault) = self.faults.iter().find(|(name, _)| name.eq_ignore_ascii_case(split))?;
+        Some(fault.again())
+    }
+
+    fn images(&self, split: &str) -> Result<u64, Error> {
+        Ok(self.samples(split).images.len() as u64)
+    }
+
+    fn classes(&self) -> Result<Classes, Error> {
+        let samples = self.samples(splits::deciding(&self.splits));
+        if let Some(numbers) = samples.numbers() {
+            return labels::count(&samples.shards[0], &numbers);
+        }
+        let mut names = samples.texts.clone();
+        names.sort();
+        let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        Ok(Classes { count, names: Some(names), first_label: 0 })
+    }
+
+    fn files(&self, split: &str) -> Vec<PathBuf> {
+        self.samples(split).shards.clone()
+    }
+
+    fn labels(&self, split: &str, classes: &Classes) -> Result<Vec<u32>, Error> {
+        let samples = self.samples(split);
+        let path = &samples.shards[0];
+        let Some(names) = &classes.names else {
+            let mut numbers = samples.numbers().ok_or_else(|| {
+                let decides = splits::deciding(&self.splits);
+                let message =
+                    format!("has names as labels, where the {decides} split has numbers: use the same for both");
+                Error::invalid(path, message)
+            })?;
+            labels::to_classes(path, split, 0, &mut numbers, classes)?;
+            return Ok(numbers);
+        };
+        let class = |text: &String| {
+            let class = names.binary_search(text).ok().and_then(|class| u32::try_from(class).ok());
+            class.ok_or_else(|| {
+                let decides = splits::deciding(&self.splits);
+                let message = format!("has the label {text:?}, which the {decides} split does not have: correct it");
+                Error::invalid(path, message)
+            })
+        };
+        let of_texts = samples.texts.iter().map(class).collect::<Result<Vec<u32>, Error>>()?;
+        Ok(samples.labels.iter().map(|&text| of_texts[text as usize]).collect())
+    }
+
+    fn open(&self, split: &str, labels: Vec<u32>) -> Result<Box<dyn Images>, Error> {
+        let Samples { shards, images, .. } = self.samples(split);
+        Ok(Box::new(TarImages { shards: shards.clone(), places: images.clone(), labels }))
+    }
+
+    fn notes(&self, _classes: &Classes) -> Vec<String> {
+        let faults = self.faults.iter().map(|(split, fault)| match fault {
+            Error::Invalid { path, message } => {
+                let name = path.file_name().unwrap_or_default().display();
+                format!("the {split} split is passed over: {name} {message}")
+            }
+            other => format!("the {split} split is passed over: {other}"),
+        });
+        faults.chain(self.splits.iter().flat_map(|(split, samples)| samples.notes(split))).collect()
+    }
+}
+
+#[derive(Debug)]
+struct TarImages {
+    shards: Vec<PathBuf>,
+    places: Vec<Place>,
+    labels: Vec<u32>,
+}
+
+impl Images for TarImages {
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
+        let place = self.places[index];
+        let path = &self.shards[place.shard as usize];
+        let invalid = |message: &str| Error::invalid(path, format!("image {index} of the split {message}"));
+        if place.size > LARGEST_IMAGE {
+            return Err(invalid("is larger than 256 MiB: replace it by a smaller copy"));
+        }
+        let encoded = samples::encoded(path, place)?;
+        // As WebDataset's own decoder, which does not turn images.
+        let decoded = pixels::decode(&encoded, pixels::Orientation::AsStored, frame, side, planes);
+        decoded.map(drop).map_err(|message| invalid(&message))
+    }
+}
