@@ -26,6 +26,8 @@ pub struct StoredShard {
 /// set, by split and number, and the files of the replaced ones, which are left to remove.
 pub async fn put(pool: &PgPool, name: &str, new: &StoredShard) -> sqlx::Result<(Vec<StoredShard>, Vec<FileDeletion>)> {
     let mut transaction = pool.begin().await?;
+    // Of two shards that come at the same time, the later one must see the other.
+    lock(&mut transaction, name).await?;
     let query = sqlx::query_scalar!(
         "delete from dataset_shards where name = $1 and split = $2 and (shard = $3 or shards <> $4) returning key",
         name,
@@ -55,6 +57,19 @@ pub async fn put(pool: &PgPool, name: &str, new: &StoredShard) -> sqlx::Result<(
     file_deletions::announce_again(&mut transaction, &keys).await?;
     transaction.commit().await?;
     Ok((waiting, files))
+}
+
+/// Keeps other transactions from changing the shards of a data set, or making a version of them, until this one ends.
+pub(super) async fn lock(connection: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+    let what = format!("shards of {name}");
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", what).execute(connection).await?;
+    Ok(())
+}
+
+/// The shards of a data set that wait for others, by split and number.
+pub async fn of_dataset(pool: &PgPool, name: &str) -> sqlx::Result<Vec<StoredShard>> {
+    let mut connection = pool.acquire().await?;
+    waiting(&mut connection, name).await
 }
 
 async fn waiting(connection: &mut PgConnection, name: &str) -> sqlx::Result<Vec<StoredShard>> {

@@ -4,8 +4,9 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
+use super::dataset_shards;
 use super::file_deletions::{self, FileDeletion};
 use super::jobs::{Refusal, Status};
 use super::storable_description;
@@ -127,6 +128,15 @@ fn parse<T: DeserializeOwned>(id: &str, stored: Value) -> Result<Json<T>, Unread
         .map_err(|error| Unreadable { id: id.to_owned(), reason: error.to_string() })
 }
 
+/// What must be the latest version of a name for another one to follow it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Predecessor {
+    /// Any version, or none.
+    Any,
+    /// The version with this id, or none: the new one has splits of it.
+    Exactly(Option<String>),
+}
+
 /// The outcome of an insertion.
 #[derive(Debug)]
 pub enum InsertedDataset {
@@ -139,18 +149,29 @@ pub enum InsertedDataset {
     },
     /// The new file is being deleted, because the upload took too long.
     TooLate,
-    /// Other files have the same version.
+    /// Other files have the same version. The new file is being deleted.
     OtherContent,
+    /// The latest version is not the [`Predecessor`]. The new file is being deleted.
+    Overtaken,
 }
 
 /// Inserts a data set. The key of its tar was announced ([`file_deletions::announce`]), and the tar is stored. If the
 /// version is in the table already, it becomes the latest of its name, and takes over the new tar if its own is the
 /// `damaged` one.
-pub async fn insert(pool: &PgPool, new: &UploadedDataset, damaged: Option<&str>) -> sqlx::Result<InsertedDataset> {
+pub async fn insert(
+    pool: &PgPool,
+    new: &UploadedDataset,
+    damaged: Option<&str>,
+    after: &Predecessor,
+) -> sqlx::Result<InsertedDataset> {
     let StoredDataset { key, sha256, fingerprint, .. } = &new.stored;
     let mut transaction = pool.begin().await?;
     if !file_deletions::take_over(&mut transaction, key).await? {
         return Ok(InsertedDataset::TooLate);
+    }
+    if !follows(&mut transaction, &new.name, after).await? {
+        give_up(transaction, key).await?;
+        return Ok(InsertedDataset::Overtaken);
     }
     let row = sqlx::query!(
         r#"
@@ -178,9 +199,7 @@ pub async fn insert(pool: &PgPool, new: &UploadedDataset, damaged: Option<&str>)
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(row) = row else {
-        let file = FileDeletion { key: key.clone(), is_directory: false };
-        file_deletions::decide(&mut transaction, &file).await?;
-        transaction.commit().await?;
+        give_up(transaction, key).await?;
         return Ok(InsertedDataset::OtherContent);
     };
     let superseded = if row.is_taken { damaged.filter(|_| !row.is_new) } else { Some(key.as_str()) };
@@ -192,16 +211,39 @@ pub async fn insert(pool: &PgPool, new: &UploadedDataset, damaged: Option<&str>)
     Ok(InsertedDataset::Done { is_new: row.is_new, superseded })
 }
 
+/// Gives up a new file, and ends the transaction.
+async fn give_up(mut transaction: Transaction<'_, Postgres>, key: &str) -> sqlx::Result<()> {
+    let file = FileDeletion { key: key.to_owned(), is_directory: false };
+    file_deletions::decide(&mut transaction, &file).await?;
+    transaction.commit().await
+}
+
+/// Whether the latest version of a name is the one that it must be. If so, it stays so until the transaction ends, but
+/// for uploads that may follow any.
+async fn follows(connection: &mut PgConnection, name: &str, after: &Predecessor) -> sqlx::Result<bool> {
+    let Predecessor::Exactly(wanted) = after else { return Ok(true) };
+    dataset_shards::lock(&mut *connection, name).await?;
+    let query =
+        sqlx::query_scalar!("select id from datasets where name = $1 order by uploaded_at desc, id limit 1", name);
+    Ok(query.fetch_optional(connection).await? == *wanted)
+}
+
 /// Makes a version the latest of its name, because its files were uploaded again and its tar is whole. Returns false if
-/// the version has been deleted.
-pub async fn uploaded_again(pool: &PgPool, stored: &StoredDataset) -> sqlx::Result<bool> {
+/// the version has been deleted, or the latest one is not the [`Predecessor`].
+pub async fn uploaded_again(pool: &PgPool, stored: &StoredDataset, after: &Predecessor) -> sqlx::Result<bool> {
+    let mut transaction = pool.begin().await?;
+    if !follows(&mut transaction, &stored.name, after).await? {
+        return Ok(false);
+    }
     let query = sqlx::query!(
         "update datasets set uploaded_at = now() where id = $1 and key = $2 and sha256 = $3",
         stored.id,
         stored.key,
         stored.sha256,
     );
-    Ok(query.execute(pool).await?.rows_affected() == 1)
+    let is_there = query.execute(&mut *transaction).await?.rows_affected() == 1;
+    transaction.commit().await?;
+    Ok(is_there)
 }
 
 /// Stores what decoding the images has shown.

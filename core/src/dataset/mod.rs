@@ -193,6 +193,16 @@ pub struct Dataset {
     search: Option<String>,
 }
 
+/// Checks that a file is a shard in parquet or, by its name, of WebDataset, and that its labels can be read. Which
+/// classes they make depends on the other shards of the `split`.
+///
+/// # Errors
+/// It is neither, or damaged.
+pub fn check_shard(path: &Path, split: &str) -> Result<(), Error> {
+    let is_tar = path.file_name().is_some_and(|name| webdataset::may_read(&name.to_string_lossy()));
+    if is_tar { webdataset::check_shard(path, split) } else { parquet::check_shard(path) }
+}
+
 impl Dataset {
     /// Detects the format of a data set and opens it.
     ///

@@ -75,6 +75,11 @@ pub(super) fn detect(
     Ok(Ok(Box::new(parquet)))
 }
 
+/// Checks that a shard can be read.
+pub(super) fn check_shard(path: &Path) -> Result<(), Error> {
+    classes::check(&ShardFile::open(path.to_owned(), &DatasetOptions::default())?)
+}
+
 impl ShardFile {
     fn open(path: PathBuf, options: &DatasetOptions) -> Result<Self, Error> {
         source::refuse_lfs_pointer(&path, &source::open(&path)?)?;

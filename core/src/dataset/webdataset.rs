@@ -48,6 +48,11 @@ pub(super) fn detect(root: &Path, links: &Links) -> Result<Option<Box<dyn Format
     found.faults.pop_first().map_or(Ok(None), |(_, fault)| Err(fault))
 }
 
+/// Checks that a shard can be read.
+pub(super) fn check_shard(path: &Path, split: &str) -> Result<(), Error> {
+    Samples::read(split, vec![path.to_owned()]).map(drop)
+}
+
 /// The shards of each split, in order of their names: those in the directory itself, or else those in subdirectories
 /// that are named like splits.
 fn by_split(root: &Path, links: &Links) -> Result<BTreeMap<String, Vec<PathBuf>>, Error> {

@@ -1,9 +1,14 @@
-//! Parquet shards that are uploaded one by one.
+//! Shards that are uploaded one by one.
 
+use chrono::Utc;
+use distillery::db::dataset_shards::{self, StoredShard};
+use distillery::db::datasets::{self, InsertedDataset, Predecessor};
+use distillery::db::file_deletions;
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, plain_job};
 use crate::support::archives::{parquet, pets, ppm, tar, zip};
+use crate::support::db::TestDb;
 use crate::support::worker::files_below;
 
 /// A shard with images of two classes.
@@ -90,4 +95,101 @@ async fn shards_of_other_things_are_refused() {
         api.upload_dataset(&format!("pets?{query}"), shard(2, 1)).await.says(400, &[said]);
     }
     assert_eq!(files_below(&api.dir.path().join("storage/datasets")).len(), 1);
+}
+
+#[tokio::test]
+async fn a_shard_need_not_have_the_classes_of_the_others() {
+    let api = Api::start().await;
+    let sorted = |labels: [i64; 2]| parquet(&labels.map(|label| (ppm([label as u8, 0, 0]), label)));
+    api.upload_dataset("pets?split=train&shard=1&shards=2", sorted([2, 3])).await.expect(202);
+    let whole = api.upload_dataset("pets?split=train&shard=0&shards=2", sorted([0, 1])).await.expect(201);
+    assert_eq!((&whole["class_count"], images(&whole)), (&json!(4), vec![("train", 4)]));
+}
+
+/// A tar of WebDataset with two classes.
+fn webdataset(red: u8) -> Vec<u8> {
+    tar(&[
+        ("0.ppm", ppm([red, 0, 0])),
+        ("0.cls", b"cat".to_vec()),
+        ("1.ppm", ppm([red, 1, 0])),
+        ("1.cls", b"dog".to_vec()),
+    ])
+}
+
+#[tokio::test]
+async fn tars_of_webdataset_are_uploaded_one_by_one_or_in_an_archive_and_read_in_place() {
+    let api = Api::start().await;
+    api.upload_dataset("pets?split=test", webdataset(1)).await.expect(201);
+    api.upload_dataset("pets?split=train&shard=1&shards=2", webdataset(2)).await.expect(202);
+    let whole = api.upload_dataset("pets?split=train&shard=0&shards=2", webdataset(3)).await.expect(201);
+    assert_eq!((images(&whole), &whole["format"]), (vec![("test", 2), ("train", 4)], &json!("webdataset")));
+    assert_eq!(whole["classes"]["listed"][1], json!({"label": 1, "name": "dog", "images": {"test": 1, "train": 2}}));
+    let shards = [
+        ("test-00000-of-00001.tar", webdataset(1)),
+        ("train-00000-of-00002.tar", webdataset(3)),
+        ("train-00001-of-00002.tar", webdataset(2)),
+    ];
+    assert_eq!(api.upload_dataset("pets", zip(&shards)).await.expect(200)["id"], whole["id"]);
+    let page = api.get("/v1/datasets/pets/images?class=dog").await.expect(200);
+    let thumbnails = page["data"].as_array().unwrap().iter().filter(|image| image["thumbnail"].is_string());
+    assert_eq!(thumbnails.count(), 2);
+    api.upload_dataset("pets?split=train", shard(2, 1)).await.says(409, &["consists of shards of another format"]);
+    api.upload_dataset("zoo?split=train", tar(&pets())).await.says(422, &["has no image with a label", "000.cls"]);
+}
+
+#[tokio::test]
+async fn of_shards_that_come_at_the_same_time_the_last_sees_all() {
+    let db = TestDb::new().await;
+    for round in 0..20 {
+        let name = format!("pets{round}");
+        let put = |shard: i32| {
+            let (pool, name) = (&db.pool, &name);
+            async move {
+                let key = format!("datasets/{name}-{shard}");
+                file_deletions::announce(pool, &key).await.unwrap();
+                let (split, sha256) = ("train".to_owned(), "0".repeat(64));
+                let new = StoredShard { split, shard, shards: 8, key, sha256, size_bytes: 1, expires_at: Utc::now() };
+                dataset_shards::put(pool, name, &new).await.unwrap().0.len()
+            }
+        };
+        let seen = futures::future::join_all((0..8).map(put)).await;
+        assert_eq!(seen.iter().max(), Some(&8), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_with_splits_of_another_follows_only_that_one() {
+    let api = Api::start().await;
+    let first = api.upload_dataset("pets?split=train", shard(4, 1)).await.expect(201);
+    let found = datasets::versions(&api.db.pool, "pets").await.unwrap().remove(0);
+    let mut new = found.read.unwrap();
+    let sha256 = "1".repeat(64);
+    new.id = datasets::id_of("pets", &sha256);
+    (new.stored.id, new.stored.key, new.stored.sha256) = (new.id.clone(), format!("datasets/{sha256}-1"), sha256);
+    for (after, follows) in [(None, false), (first["id"].as_str(), true)] {
+        file_deletions::announce(&api.db.pool, &new.stored.key).await.unwrap();
+        let after = Predecessor::Exactly(after.map(str::to_owned));
+        let inserted = datasets::insert(&api.db.pool, &new, None, &after).await.unwrap();
+        match inserted {
+            InsertedDataset::Done { is_new, .. } => assert!(is_new && follows),
+            InsertedDataset::Overtaken => assert!(!follows),
+            other => panic!("{other:?}"),
+        }
+        new.stored.key.push('x');
+    }
+}
+
+#[tokio::test]
+async fn two_splits_that_come_at_the_same_time_are_both_in_the_latest_version() {
+    let api = Api::start().await;
+    for round in 0..5 {
+        let name = format!("pets{round}");
+        let put = async |split: &str, start: u8| {
+            let answer = api.upload_dataset(&format!("{name}?split={split}"), shard(4, start)).await;
+            assert!(answer.status.is_success(), "{}", answer.text());
+        };
+        tokio::join!(put("train", 1), put("test", 2));
+        let details = api.get(&format!("/v1/datasets/{name}")).await.expect(200);
+        assert_eq!(images(&details), [("test", 4), ("train", 4)]);
+    }
 }

@@ -65,6 +65,14 @@ pub(super) fn of(split: &str, shards: &[ShardFile]) -> Result<Classes, Error> {
     Ok(classes)
 }
 
+/// Checks that the labels of a shard can be read.
+pub(super) fn check(shard: &ShardFile) -> Result<(), Error> {
+    each_group(std::slice::from_ref(shard), |shard, found| match found {
+        RawLabels::Texts(found) => found.iter().try_for_each(|label| text(shard, label).map(drop)),
+        RawLabels::Numbers(_) => Ok(()),
+    })
+}
+
 /// The class of each image of a split, whose classes are those of the split `decides` with the shards `deciding`.
 pub(super) fn labels(
     (split, shards): (&str, &[ShardFile]),

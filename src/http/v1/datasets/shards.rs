@@ -1,7 +1,7 @@
-//! `PUT /v1/datasets/{name}?split=`: parquet shards one by one.
+//! `PUT /v1/datasets/{name}?split=`: shards one by one, in parquet or as WebDataset's tars.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +13,7 @@ use crate::archive::Format;
 use crate::artifacts::keys;
 use crate::dataset::{self, Dataset, DatasetFormat, DatasetOptions};
 use crate::db::dataset_shards::{self, Shards, StoredShard};
-use crate::db::datasets::{self, UploadedDataset};
+use crate::db::datasets::{self, Predecessor, UploadedDataset};
 use crate::db::file_deletions;
 use crate::http::AppState;
 use crate::http::datasets::Located;
@@ -25,13 +25,15 @@ use crate::removals;
 
 /// Most shards of a split.
 const MOST_SHARDS: i64 = 100_000;
+/// Most times that a version is made anew because others came in between.
+const TRIES: u32 = 8;
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DatasetUploadParameters {
-    /// The body is a parquet shard of this split. Its shards replace the split of the latest version. Without `split`,
-    /// the body is an archive of the whole data set.
+    /// The body is a shard of this split, in parquet or as a tar of WebDataset. The shards replace the split of the
+    /// latest version. Without `split`, the body is an archive of the whole data set.
     split: Option<String>,
     /// Number of the shard, from 0.
     #[serde(default, deserialize_with = "whole::<0, 99_999, _>")]
@@ -118,22 +120,66 @@ pub enum UploadOutcome {
 /// Refuses shards for a data set that does not consist of shards.
 pub async fn check(state: &AppState, name: &str) -> Result<(), ApiError> {
     match latest(state, name).await? {
-        Some(latest) if latest.summary.format != DatasetFormat::Parquet => Err(ApiError::conflict(format!(
-            "{} does not consist of parquet shards, so none can be added: upload a whole archive, or use another name",
-            latest.id
-        ))),
-        _ => Ok(()),
+        Some(latest) => ShardFormat::of(&latest).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// A format of shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ShardFormat {
+    Parquet,
+    WebDataset,
+}
+
+impl ShardFormat {
+    /// That of a version's shards.
+    fn of(version: &UploadedDataset) -> Result<Self, ApiError> {
+        match version.summary.format {
+            DatasetFormat::Parquet => Ok(Self::Parquet),
+            DatasetFormat::WebDataset => Ok(Self::WebDataset),
+            _ => Err(ApiError::conflict(format!(
+                "{} does not consist of parquet shards or of WebDataset's, so none can be added: upload a whole \
+                 archive, or use another name",
+                version.id
+            ))),
+        }
+    }
+
+    fn of_file(file: &File) -> Result<Self, ApiError> {
+        match Format::of_file(file).map_err(version::refused)? {
+            Format::Parquet => Ok(Self::Parquet),
+            Format::Tar => Ok(Self::WebDataset),
+            _ => Err(ApiError::invalid(
+                "the file is not a parquet shard, nor a tar of WebDataset: leave out split to upload an archive of the \
+                 whole data set",
+            )),
+        }
+    }
+
+    /// The name of a shard's file, as Hugging Face names them.
+    fn file_name(self, split: &str, shard: usize, shards: usize) -> String {
+        let extension = match self {
+            Self::Parquet => "parquet",
+            Self::WebDataset => "tar",
+        };
+        format!("{split}-{shard:05}-of-{shards:05}.{extension}")
     }
 }
 
 /// Stores a shard. Once all shards of its split are there, they become a version.
 pub async fn store(state: &AppState, upload: Upload, name: &str, place: ShardPlace) -> Result<UploadOutcome, ApiError> {
-    if Format::of_file(upload.file()).map_err(version::refused)? != Format::Parquet {
-        return Err(ApiError::invalid(
-            "the file is not a parquet shard: leave out split to upload an archive of the whole data set",
-        ));
+    let format = ShardFormat::of_file(upload.file())?;
+    if let Some(latest) = latest(state, name).await?
+        && ShardFormat::of(&latest)? != format
+    {
+        return Err(ApiError::conflict(format!(
+            "{} consists of shards of another format: upload all in parquet, or all as tars of WebDataset, or use \
+             another name",
+            latest.id
+        )));
     }
-    let upload = check_shard(state, upload, name, &place).await?;
+    let upload = check_shard(state, upload, name, (&place, format)).await?;
     let waiting = dataset_shards::size(&state.pool).await?;
     version::check_space(state, "", upload.size.saturating_add(waiting)).await?;
     let sha256 = upload.sha256.clone();
@@ -154,41 +200,91 @@ pub async fn store(state: &AppState, upload: Upload, name: &str, place: ShardPla
     for file in replaced {
         removals::start(&state.pool, &state.artifacts, file).await;
     }
-    let splits = splits(&waiting);
-    let is_whole = |name: &str| splits.iter().any(|split| split.split == name && split.missing.is_empty());
-    if !is_whole(&new.split) {
-        let expires_at = waiting.iter().map(|shard| shard.expires_at).min().unwrap_or_else(Utc::now);
-        return Ok(UploadOutcome::Waiting(PendingShards { name: name.to_owned(), splits, expires_at }));
+    combine(state, name, &new, waiting).await
+}
+
+/// Makes a version of the splits whose shards are all there, if the new shard's is one. Other requests may do the same
+/// at the same time, with other splits: who comes second begins again, on top of the first.
+async fn combine(
+    state: &AppState,
+    name: &str,
+    new: &StoredShard,
+    mut waiting: Vec<StoredShard>,
+) -> Result<UploadOutcome, ApiError> {
+    for _ in 0..TRIES {
+        let has = |waiting: &[StoredShard], key: &str| waiting.iter().any(|shard| shard.key == key);
+        if !has(&waiting, &new.key) {
+            return taken(state, name, new, &waiting).await;
+        }
+        let splits = splits(&waiting);
+        let is_whole = |name: &str| splits.iter().any(|split| split.split == name && split.missing.is_empty());
+        if !is_whole(&new.split) {
+            let expires_at = waiting.iter().map(|shard| shard.expires_at).min().unwrap_or_else(Utc::now);
+            return Ok(UploadOutcome::Waiting(PendingShards { name: name.to_owned(), splits, expires_at }));
+        }
+        let whole: Vec<_> = waiting.into_iter().filter(|shard| is_whole(&shard.split)).collect();
+        let published = publish(state, name, &whole).await;
+        if let Ok(Some(version)) = published {
+            let keys: Vec<String> = whole.into_iter().map(|shard| shard.key).collect();
+            for file in dataset_shards::forget(&state.pool, name, Shards::Under(&keys)).await? {
+                removals::start(&state.pool, &state.artifacts, file).await;
+            }
+            return Ok(UploadOutcome::Version(version));
+        }
+        waiting = dataset_shards::of_dataset(&state.pool, name).await?;
+        // Another request may have removed the files of shards that it made a version of.
+        if let Err(error) = published
+            && whole.iter().all(|shard| has(&waiting, &shard.key))
+        {
+            return Err(error);
+        }
     }
-    let waiting: Vec<_> = waiting.into_iter().filter(|shard| is_whole(&shard.split)).collect();
-    let version = version::admit(state, assemble(state, name, &waiting).await?).await?;
-    let keys: Vec<String> = waiting.into_iter().map(|shard| shard.key).collect();
-    for file in dataset_shards::forget(&state.pool, name, Shards::Under(&keys)).await? {
-        removals::start(&state.pool, &state.artifacts, file).await;
+    Err(version::overtaken())
+}
+
+/// The answer for a shard that no longer waits.
+async fn taken(
+    state: &AppState,
+    name: &str,
+    new: &StoredShard,
+    waiting: &[StoredShard],
+) -> Result<UploadOutcome, ApiError> {
+    let is_replaced = waiting.iter().any(|shard| shard.split == new.split);
+    match latest(state, name).await?.filter(|_| !is_replaced) {
+        // Another request has made a version with it.
+        Some(latest) => Ok(UploadOutcome::Version(UploadedVersion { id: latest.id, is_new: false })),
+        None => Err(ApiError::conflict("another request has replaced or deleted this shard: upload it again")),
     }
-    Ok(UploadOutcome::Version(version))
+}
+
+/// Makes a version of shards. `None` if another version came in between.
+async fn publish(state: &AppState, name: &str, shards: &[StoredShard]) -> Result<Option<UploadedVersion>, ApiError> {
+    let before = latest(state, name).await?;
+    let after = Predecessor::Exactly(before.as_ref().map(|before| before.id.clone()));
+    let inspected = assemble(state, name, shards, before).await?;
+    version::admit(state, inspected, &after).await
 }
 
 /// Refuses a shard that cannot be read as one of a data set.
-async fn check_shard(state: &AppState, upload: Upload, name: &str, place: &ShardPlace) -> Result<Upload, ApiError> {
+async fn check_shard(
+    state: &AppState,
+    upload: Upload,
+    name: &str,
+    (place, format): (&ShardPlace, ShardFormat),
+) -> Result<Upload, ApiError> {
     let turn = state.uploads.unpacking().await;
     let (spool, name, split) = (state.settings.spool_dir.clone(), name.to_owned(), place.split.clone());
     let checked = tokio::task::spawn_blocking(move || -> Result<Upload, ApiError> {
         let workspace = new_workspace(&spool, &name)?;
-        let (base, path) = (workspace.files(), workspace.files().join(&name));
+        let path = workspace.files().join(&name).join(format.file_name(&split, 0, 1));
         // A copy, since the file has no name by which it could be opened again.
-        fs::copy(upload.path(), path.join(file_name(&split, 0, 1))).map_err(full)?;
-        let wrong = |error: dataset::Error| version::wrong(&error, &base);
-        Dataset::open(&path, &DatasetOptions::default()).map_err(wrong)?.labels(&split).map_err(wrong)?;
+        fs::copy(upload.path(), &path).map_err(full)?;
+        // Its labels alone may lack classes that other shards have.
+        dataset::check_shard(&path, &split).map_err(|error| version::wrong(&error, &workspace.files()))?;
         drop(turn);
         Ok(upload)
     });
     checked.await.map_err(anyhow::Error::from)?
-}
-
-/// The name of a shard's file, as Hugging Face names them.
-fn file_name(split: &str, shard: usize, shards: usize) -> String {
-    format!("{split}-{shard:05}-of-{shards:05}.parquet")
 }
 
 fn new_workspace(spool: &Path, name: &str) -> Result<Workspace, ApiError> {
@@ -212,20 +308,32 @@ fn splits(waiting: &[StoredShard]) -> Vec<PendingSplit> {
     splits.into_iter().map(split).collect()
 }
 
-/// Puts the shards together with the other splits of the latest version.
-async fn assemble(state: &AppState, name: &str, waiting: &[StoredShard]) -> Result<Inspected, ApiError> {
+/// Puts the shards together with the other splits of the version before.
+async fn assemble(
+    state: &AppState,
+    name: &str,
+    waiting: &[StoredShard],
+    before: Option<UploadedDataset>,
+) -> Result<Inspected, ApiError> {
     let turn = state.uploads.unpacking().await;
     let (spool, own) = (state.settings.spool_dir.clone(), name.to_owned());
     let workspace = tokio::task::spawn_blocking(move || new_workspace(&spool, &own));
     let workspace = workspace.await.map_err(anyhow::Error::from)??;
     let path = workspace.files().join(name);
-    for StoredShard { split, shard, shards, key, sha256, .. } in waiting {
-        let number = |number: i32| usize::try_from(number).unwrap_or_default();
-        let file = path.join(file_name(split, number(*shard), number(*shards)));
-        state.artifacts.fetch_verified(key, &file, sha256).await?;
+    let mut format = before.as_ref().map(ShardFormat::of).transpose()?;
+    for shard in waiting {
+        let found = fetch(state, shard, &path).await?;
+        if *format.get_or_insert(found) != found {
+            let StoredShard { split, shard, .. } = shard;
+            return Err(ApiError::conflict(format!(
+                "shard {shard} of the {split} split is of another format than the others of {name}: upload all in \
+                 parquet, or all as tars of WebDataset"
+            )));
+        }
     }
-    let files = match latest(state, name).await? {
-        Some(latest) => Some(Located::Uploaded(Box::new(latest)).files(state).await?),
+    let format = format.unwrap_or(ShardFormat::Parquet);
+    let files = match before {
+        Some(before) => Some(Located::Uploaded(Box::new(before)).files(state).await?),
         None => None,
     };
     let replaced: Vec<String> = waiting.iter().map(|shard| shard.split.clone()).collect();
@@ -238,7 +346,7 @@ async fn assemble(state: &AppState, name: &str, waiting: &[StoredShard]) -> Resu
             for split in before.splits().into_iter().filter(|split| !replaced.contains(split)) {
                 let shards = before.files(&split);
                 for (number, shard) in shards.iter().enumerate() {
-                    let file = path.join(file_name(&split, number, shards.len()));
+                    let file = path.join(format.file_name(&split, number, shards.len()));
                     // Versions never change, so they can share a file.
                     fs::hard_link(shard, &file).or_else(|_| fs::copy(shard, &file).map(drop)).map_err(full)?;
                 }
@@ -249,4 +357,19 @@ async fn assemble(state: &AppState, name: &str, waiting: &[StoredShard]) -> Resu
         inspected
     });
     inspected.await.map_err(anyhow::Error::from)?
+}
+
+/// Fetches a shard into a directory, and names it as its format and place say.
+async fn fetch(state: &AppState, stored: &StoredShard, path: &Path) -> Result<ShardFormat, ApiError> {
+    let StoredShard { split, shard, shards, key, sha256, .. } = stored;
+    let fetched = path.join("fetched");
+    state.artifacts.fetch_verified(key, &fetched, sha256).await?;
+    let number = |number: i32| usize::try_from(number).unwrap_or_default();
+    let (split, shard, shards, path) = (split.clone(), number(*shard), number(*shards), path.to_owned());
+    let named = tokio::task::spawn_blocking(move || -> Result<ShardFormat, ApiError> {
+        let format = ShardFormat::of_file(&File::open(&fetched)?)?;
+        fs::rename(&fetched, path.join(format.file_name(&split, shard, shards)))?;
+        Ok(format)
+    });
+    named.await.map_err(anyhow::Error::from)?
 }

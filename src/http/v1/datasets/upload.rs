@@ -27,18 +27,19 @@ const NAME_RULE: &str =
 /// Upload a data set
 ///
 /// The body is the file itself: `curl -T pets.zip '…/v1/datasets/pets'`. It is a zip, or a tar that may be
-/// compressed by gzip or zstd, of any layout that `--datasets-dir` may have: image folders, parquet shards, the files
-/// of CIFAR and MNIST. The archive is unpacked and checked as a whole before the data set is visible; all faults are in
-/// `errors`.
+/// compressed by gzip or zstd, of any layout that `--datasets-dir` may have: image folders, shards in parquet or of
+/// WebDataset, the files of CIFAR and MNIST. The archive is unpacked and checked as a whole before the data set is
+/// visible; all faults are in `errors`.
 ///
 /// Different files make a new version, and a version never changes. The name means the version that was uploaded last.
 /// A job that names the data set is pinned to that version, `name@version`, when it is posted; jobs can also name a
 /// version. Uploading the same files again returns the same version, and repairs its file if that was damaged in
 /// storage.
 ///
-/// With `split`, the body is a parquet shard: `curl -T train.parquet '…/v1/datasets/pets?split=train'`, or with
-/// `&shard=0&shards=3` one of several. Once all shards of a split are there, they and the other splits of the latest
-/// version become a version; until then the answer is 202, and the shards are kept for a day after the last one.
+/// With `split`, the body is a shard, in parquet or as a tar of WebDataset: `curl -T train.parquet
+/// '…/v1/datasets/pets?split=train'`, or with `&shard=0&shards=3` one of several. Once all shards of a split are there,
+/// they and the other splits of the latest version become a version; until then the answer is 202, and the shards are
+/// kept for a day after the last one.
 ///
 /// A large file can be sent in pieces, so that a broken connection costs only one of them. Each piece is a `PUT` with
 /// the same `upload`, a name of your choice, and a `Content-Range` such as `bytes 0-67108863/500000000`. Send the

@@ -14,7 +14,7 @@ use crate::archive::{self, ChannelWriter, Format, Limits};
 use crate::artifacts::{self, keys};
 use crate::dataset::{self, Dataset, DatasetClasses, DatasetOptions, DatasetSummary};
 use crate::dataset_cache;
-use crate::db::datasets::{self, InsertedDataset, StoredDataset, UploadedDataset};
+use crate::db::datasets::{self, InsertedDataset, Predecessor, StoredDataset, UploadedDataset};
 use crate::db::{checkpoints, file_deletions};
 use crate::http::AppState;
 use crate::http::error::ApiError;
@@ -51,11 +51,21 @@ pub async fn store(state: &AppState, upload: Upload, name: &str) -> Result<Uploa
         drop((upload, turn));
         inspected
     });
-    admit(state, inspected.await.map_err(anyhow::Error::from)??).await
+    let inspected = inspected.await.map_err(anyhow::Error::from)??;
+    admit(state, inspected, &Predecessor::Any).await?.ok_or_else(overtaken)
 }
 
-/// Stores a data set if there is space.
-pub async fn admit(state: &AppState, inspected: Inspected) -> Result<UploadedVersion, ApiError> {
+/// The error for a version that others came before again and again.
+pub fn overtaken() -> ApiError {
+    ApiError::conflict("other uploads of this data set came in between: try again")
+}
+
+/// Stores a data set if there is space. `None` if it does not follow the version that it has splits of.
+pub async fn admit(
+    state: &AppState,
+    inspected: Inspected,
+    after: &Predecessor,
+) -> Result<Option<UploadedVersion>, ApiError> {
     let _turn = state.uploads.storing().await;
     let StoredDataset { id, size_bytes, unpacked_bytes, .. } = &inspected.stored;
     let limit = limit(state);
@@ -66,8 +76,8 @@ pub async fn admit(state: &AppState, inspected: Inspected) -> Result<UploadedVer
     }
     check_space(state, id, size_bytes.unsigned_abs()).await?;
     let id = id.clone();
-    let is_new = keep(state, inspected).await?;
-    Ok(UploadedVersion { id, is_new })
+    let is_new = keep(state, inspected, after).await?;
+    Ok(is_new.map(|is_new| UploadedVersion { id, is_new }))
 }
 
 /// Most bytes of a data set's files. If this machine had no room for a copy, the server could not show the data set.
@@ -160,16 +170,16 @@ pub fn refused(error: archive::Error) -> ApiError {
 }
 
 /// Stores the files, unless they are stored already, and inserts the row that names them. Returns whether the version
-/// is new.
-async fn keep(state: &AppState, inspected: Inspected) -> Result<bool, ApiError> {
+/// is new; `None` if it does not follow the version that it must.
+async fn keep(state: &AppState, inspected: Inspected, after: &Predecessor) -> Result<Option<bool>, ApiError> {
     let AppState { pool, artifacts, .. } = state;
     let Inspected { workspace, stored, summary, classes } = inspected;
     let mut damaged = None;
     if let Some(known) = datasets::stored(pool, &stored.id).await?.filter(|known| known.sha256 == stored.sha256) {
         // All bytes are compared, so that an upload mends what storage has damaged or lost.
         if artifacts.is_whole(&known.key, &known.sha256).await {
-            if datasets::uploaded_again(pool, &known).await? {
-                return Ok(false);
+            if datasets::uploaded_again(pool, &known, after).await? {
+                return Ok(Some(false));
             }
         } else {
             tracing::warn!(dataset = stored.id, known.key, "the stored bytes are damaged or missing");
@@ -193,8 +203,9 @@ async fn keep(state: &AppState, inspected: Inspected) -> Result<bool, ApiError> 
         statistics: None,
         uploaded_at: Utc::now(),
     };
-    let (is_new, superseded) = match datasets::insert(pool, &new, damaged.as_deref()).await? {
+    let (is_new, superseded) = match datasets::insert(pool, &new, damaged.as_deref(), after).await? {
         InsertedDataset::Done { is_new, superseded } => (is_new, superseded),
+        InsertedDataset::Overtaken => return Ok(None),
         InsertedDataset::TooLate => {
             return Err(ApiError::Unavailable("storing the upload took more than a day: try again".into()));
         }
@@ -218,7 +229,7 @@ async fn keep(state: &AppState, inspected: Inspected) -> Result<bool, ApiError> 
     if let Err(error) = adopted.await.map_err(anyhow::Error::from)? {
         tracing::warn!(%error, "cannot keep a copy of an uploaded data set; it is fetched when needed");
     }
-    Ok(is_new)
+    Ok(Some(is_new))
 }
 
 /// Packs a directory into storage.
