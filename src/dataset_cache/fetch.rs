@@ -19,7 +19,7 @@ use crate::db::datasets::StoredDataset;
 /// Extension of a directory into which a data set is being unpacked.
 pub(super) const PARTIAL: &str = "partial";
 
-/// Makes the copy in `entry`. `lock` is its exclusive lock.
+/// Makes the copy in `entry`, for which room was set aside. `lock` is its exclusive lock.
 pub(super) async fn fetch(
     store: &Store,
     dataset: &StoredDataset,
@@ -64,11 +64,16 @@ async fn send(
     Ok(())
 }
 
-fn unpack(dataset: &StoredDataset, entry: &Path, reader: ChannelReader) -> Result<(), Error> {
+/// Where a copy is unpacked.
+pub(super) fn partial(entry: &Path) -> PathBuf {
     let mut partial = entry.as_os_str().to_owned();
     partial.push(".");
     partial.push(PARTIAL);
-    let partial = PathBuf::from(partial);
+    partial.into()
+}
+
+fn unpack(dataset: &StoredDataset, entry: &Path, reader: ChannelReader) -> Result<(), Error> {
+    let partial = partial(entry);
     let outcome = unpack_into(dataset, &partial, reader)
         .and_then(|()| fs::rename(&partial, entry).map_err(|error| disk(entry, error)));
     if outcome.is_err()
@@ -81,8 +86,7 @@ fn unpack(dataset: &StoredDataset, entry: &Path, reader: ChannelReader) -> Resul
 
 fn unpack_into(dataset: &StoredDataset, partial: &Path, reader: ChannelReader) -> Result<(), Error> {
     let files = partial.join(&dataset.name);
-    // A killed process may have left something.
-    remove(partial).and_then(|()| fs::create_dir_all(&files)).map_err(|error| disk(partial, error))?;
+    fs::create_dir_all(&files).map_err(|error| disk(partial, error))?;
     let mut reader = HashingReader { reader, hash: Sha256::new() };
     let unpacked = archive::unpack_packed(&mut reader, &files, dataset.unpacked_bytes.unsigned_abs());
     match unpacked {

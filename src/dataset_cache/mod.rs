@@ -4,7 +4,9 @@
 //! <cache>/<name>-<SHA-256>/<name>/…      the files, whole: the directory appears by rename, once its tar was verified
 //! <cache>/<name>-<SHA-256>/facts.json    their bytes and their fingerprint, by which a change is noticed
 //! <cache>/<name>-<SHA-256>.lock          locked by whoever uses the copy (shared), makes or removes it (exclusive)
-//! <cache>/<name>-<SHA-256>.partial/      what is being fetched by whoever holds the lock
+//! <cache>/<name>-<SHA-256>.partial/      what is being fetched by whoever holds the lock; its facts.json says how many
+//!                                        bytes it will have
+//! <cache>/.room                          locked while room is looked for and set aside
 //! ```
 //!
 //! The kernel releases a lock when its process ends, however that happens. The time of a lock's file is that of the
@@ -13,7 +15,7 @@
 mod fetch;
 mod lock;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -29,6 +31,7 @@ use lock::{LockMode, Locked};
 /// Time between two looks for a copy that another process makes, or for room.
 const PAUSE: Duration = Duration::from_millis(200);
 const LOCK: &str = "lock";
+const ROOM: &str = ".room";
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -192,8 +195,34 @@ impl DatasetCache {
         let entry = self.entry(dataset);
         let lock = lock::try_lock(&Self::lock_file(&entry), LockMode::Exclusive).map_err(|error| self.failed(error))?;
         let Some(lock) = lock.filter(|_| !entry.is_dir()) else { return Ok(NextStep::Wait(CopyProgress::Shared)) };
-        let has_room = self.make_room(dataset.unpacked_bytes.unsigned_abs()).map_err(|error| self.failed(error))?;
-        Ok(if has_room { NextStep::Fetch(lock) } else { NextStep::Wait(CopyProgress::NoRoom) })
+        let has_room = self.reserve(&entry, dataset.unpacked_bytes.unsigned_abs());
+        Ok(if has_room.map_err(|error| self.failed(error))? {
+            NextStep::Fetch(lock)
+        } else {
+            NextStep::Wait(CopyProgress::NoRoom)
+        })
+    }
+
+    /// Waits until nobody else looks for room.
+    fn room(&self) -> io::Result<File> {
+        let lock = File::options().create(true).truncate(false).write(true).open(self.directory.join(ROOM))?;
+        lock.lock()?;
+        Ok(lock)
+    }
+
+    /// Makes room for a copy and sets it aside, so that nothing else that is fetched at the same time counts on it.
+    /// Returns whether there is room. The caller has the copy's lock.
+    fn reserve(&self, entry: &Path, bytes: u64) -> io::Result<bool> {
+        let _room = self.room()?;
+        let partial = fetch::partial(entry);
+        // A killed process may have left something.
+        remove(&partial)?;
+        if !self.make_room(bytes)? {
+            return Ok(false);
+        }
+        fs::create_dir(&partial)?;
+        CopyFacts { bytes, fingerprint: String::new() }.write(&partial)?;
+        Ok(true)
     }
 
     /// Moves a directory into the cache that has the files of a data set in a directory with its name. Returns whether
@@ -211,6 +240,7 @@ impl DatasetCache {
         let entry = self.entry(dataset);
         let locked = lock::try_lock(&Self::lock_file(&entry), LockMode::Exclusive).map_err(failed)?;
         let Some(_lock) = locked.filter(|_| !entry.is_dir()) else { return Ok(false) };
+        let _room = self.room().map_err(failed)?;
         if !self.make_room(needed).map_err(failed)? {
             return Ok(false);
         }
@@ -223,14 +253,17 @@ impl DatasetCache {
         }
     }
 
-    /// Removes copies that nobody uses until there is room for `needed` bytes. Returns whether there is.
+    /// Removes copies that nobody uses until there is room for `needed` bytes. Returns whether there is. The caller has
+    /// the lock of [`ROOM`].
     fn make_room(&self, needed: u64) -> io::Result<bool> {
         let mut copies = Vec::new();
         let mut total = 0_u64;
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?.path();
             if entry.extension().is_some_and(|extension| extension == fetch::PARTIAL) {
-                remove_abandoned(&entry)?;
+                if !remove_abandoned(&entry)? {
+                    total = total.saturating_add(size(&entry));
+                }
                 continue;
             }
             if !entry.is_dir() {
@@ -256,12 +289,12 @@ impl DatasetCache {
     }
 }
 
-/// Removes an incomplete copy that a killed process has left.
-fn remove_abandoned(partial: &Path) -> io::Result<()> {
+/// Removes an incomplete copy that a killed process has left. Returns whether it was one.
+fn remove_abandoned(partial: &Path) -> io::Result<bool> {
     let entry = partial.with_extension("");
     match lock::try_lock(&DatasetCache::lock_file(&entry), LockMode::Exclusive)? {
-        Some(_lock) => remove(partial),
-        None => Ok(()),
+        Some(_lock) => remove(partial).map(|()| true),
+        None => Ok(false),
     }
 }
 

@@ -189,3 +189,33 @@ async fn a_fetch_that_is_given_up_leaves_nothing_in_the_way() {
     let left = files_below(Path::new(&place.directory()));
     assert!(left.iter().all(|file| !file.contains(".partial")), "{left:?}");
 }
+
+#[tokio::test]
+async fn what_another_process_is_fetching_takes_room_too() {
+    let place = Place::new();
+    let (cache, one, two) = (place.cache(1500), place.store("one..").await, place.store("two..").await);
+    let beside = |ending: &str| place.directory().join(format!("{}-{}.{ending}", one.name, one.sha256));
+    std::fs::create_dir_all(beside("partial")).unwrap();
+    std::fs::write(beside("partial").join("facts.json"), r#"{"bytes": 1000, "fingerprint": ""}"#).unwrap();
+    let other = std::fs::File::create(beside("lock")).unwrap();
+    other.lock().unwrap();
+
+    let waits = Cell::new(0);
+    let count = |progress: CopyProgress| waits.set(waits.get() + u32::from(progress == CopyProgress::NoRoom));
+    let free = async {
+        while waits.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(other);
+        std::future::pending::<()>().await;
+    };
+    let got = async {
+        tokio::select! {
+            got = cache.get(&place.store, &two, count) => got.unwrap(),
+            () = free => unreachable!(),
+        }
+    };
+    let _got = tokio::time::timeout(PATIENCE, got).await.expect("room is made");
+    assert!(waits.get() > 0);
+    assert_eq!(place.names(), ["two.."]);
+}
