@@ -1,5 +1,7 @@
 //! `/v1/datasets/{name}/images`
 
+use std::time::{Duration, Instant};
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -22,6 +24,8 @@ const DEFAULT_SIDE: i64 = 96;
 const DEFAULT_LIMIT: i64 = 48;
 /// Bytes of a page after which it ends, since clients that read slowly keep their pages in memory.
 const MOST_BYTES: usize = 1 << 20;
+/// How long a page is made before it ends, since images may be large and decoding takes a turn that others wait for.
+const LONGEST: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -35,7 +39,7 @@ pub struct ImagesParameters {
     #[serde(default, deserialize_with = "whole::<0, 9_007_199_254_740_991, _>")]
     #[param(minimum = 0)]
     after: Option<i64>,
-    /// Most images to return. A page that has a mebibyte ends earlier.
+    /// Most images to return. A page that has a mebibyte, or took five seconds to make, ends earlier.
     #[serde(default, deserialize_with = "whole::<1, 100, _>")]
     #[param(minimum = 1, maximum = 100, default = 48)]
     limit: Option<i64>,
@@ -104,7 +108,7 @@ pub async fn list(
     let look = move || {
         let options = DatasetOptions { follow_links, ..DatasetOptions::default() };
         let dataset = Dataset::open(&files.path, &options).map_err(WrongImages::Dataset)?;
-        page(&dataset, &parameters)
+        page(&dataset, &parameters, LONGEST)
     };
     match &*state.pictures.find(asked, look).await? {
         Ok(page) => Ok(Json(page).into_response()),
@@ -117,7 +121,9 @@ pub async fn list(
     }
 }
 
-fn page(dataset: &Dataset, parameters: &ImagesParameters) -> Result<ImagePage, WrongImages> {
+/// Makes a page, for no longer than that unless it has no image yet.
+fn page(dataset: &Dataset, parameters: &ImagesParameters, longest: Duration) -> Result<ImagePage, WrongImages> {
+    let start = Instant::now();
     let split = match &parameters.split {
         Some(split) => split.clone(),
         None => dataset.train_split(None).map_err(WrongImages::Dataset)?,
@@ -140,7 +146,7 @@ fn page(dataset: &Dataset, parameters: &ImagesParameters) -> Result<ImagePage, W
     wanted.truncate(limit);
     let (mut data, mut bytes) = (Vec::new(), 0);
     for (index, label) in wanted {
-        if bytes >= MOST_BYTES {
+        if bytes >= MOST_BYTES || (!data.is_empty() && start.elapsed() >= longest) {
             has_more = true;
             break;
         }
@@ -167,4 +173,33 @@ fn class_of(class: &str, names: Option<&[String]>, count: u32) -> Result<u32, Wr
             "there is no class {shown:?}: it is a name of the data set's classes, or a number below {count}"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_page_that_takes_too_long_ends_early_and_the_next_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["cat/1", "cat/2", "dog/3"] {
+            let path = dir.path().join("train").join(format!("{name}.ppm"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"P6 1 1 255\nabc").unwrap();
+        }
+        let dataset = Dataset::open(dir.path(), &DatasetOptions::default()).unwrap();
+        let (mut after, mut positions) = (None, Vec::new());
+        loop {
+            let parameters = ImagesParameters { split: None, class: None, after, limit: None, side: None };
+            let ImagePage { data, has_more, next, .. } = page(&dataset, &parameters, Duration::ZERO).unwrap();
+            positions.push(data.iter().map(|image| image.position).collect::<Vec<_>>());
+            if !has_more {
+                break;
+            }
+            after = next.and_then(|next| i64::try_from(next).ok());
+        }
+        assert_eq!(positions, [[0], [1], [2]]);
+    }
 }
