@@ -147,6 +147,31 @@ test('every fault of an archive is shown', async () => {
   page.assertQuiet();
 });
 
+test('a job on the data set is one click away', async () => {
+  await go('/data/pets');
+  await page.getByRole('link', { name: 'New job on it' }).click();
+  await page.getByRole('heading', { name: 'New job', exact: true }).waitFor();
+  assert.equal(await page.locator('[data-pointer="/dataset/name"] select').inputValue(), '"pets"');
+  assert.equal(await page.locator('#preset option:checked').textContent(), 'the selected data set');
+  page.assertQuiet();
+});
+
+test('dropped files that are not uploaded are named', async () => {
+  await go('/data');
+  await page.getByRole('link', { name: 'digits' }).waitFor();
+  const content = readFileSync(archive('two', PETS)).toString('base64');
+  const transfer = await page.evaluateHandle((base64) => {
+    const transfer = new DataTransfer();
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    for (const name of ['pets.tar.gz', 'more.tar.gz']) transfer.items.add(new File([bytes], name));
+    return transfer;
+  }, content);
+  await page.locator('main').dispatchEvent('drop', { dataTransfer: transfer });
+  await page.getByText('Only pets.tar.gz is uploaded, and not more.tar.gz: pack all files as one archive.').waitFor();
+  await page.getByText('has 6 images of 2 classes').waitFor();
+  page.assertQuiet();
+});
+
 test('a version is deleted on its page', async () => {
   await go('/data/pets');
   await page.getByRole('button', { name: 'Delete' }).click();

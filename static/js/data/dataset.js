@@ -28,7 +28,9 @@ export async function datasetPage({ root, id = '', signal, setTitle }) {
   setTitle(details.id);
   const findings = h('div', {});
   const pictures = new Pictures(details, signal);
-  fill(root, h('h1', {}, details.name), h('div', { class: 'data-grid' },
+  const isLatest = !details.version || details.versions[0]?.id === details.id;
+  const start = h('a', { class: 'button primary', href: `#/new?dataset=${encodeURIComponent(isLatest ? details.name : details.id)}` }, 'New job on it');
+  fill(root, h('h1', {}, details.name), h('div', { class: 'actions' }, start), h('div', { class: 'data-grid' },
     facts(details), section('Findings', {}, findings), classes(details), pictures.element, versions(details)));
   pictures.show();
   follow(details, findings, signal);

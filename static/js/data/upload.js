@@ -37,12 +37,13 @@ export class DatasetUpload {
     this.bar = progressBar('Upload');
     this.bar.element.hidden = true;
     this.message = h('div', { class: 'upload-message', role: 'status' });
+    this.notTaken = h('p', { class: 'note', role: 'status' });
     const form = h('form', { class: 'data-upload', onsubmit: (/** @type {SubmitEvent} */ event) => this.#submit(event) },
       h('p', { class: 'drop-hint' }, 'Drop a zip or tar of images anywhere on this page, or choose one. A directory per class is enough.'),
       h('div', { class: 'fields' },
         h('label', { for: 'data-file' }, 'Archive (.zip, .tar, .tar.gz, .tar.zst)', this.file),
         h('label', { for: 'data-name' }, 'Name', this.name)),
-      h('div', { class: 'actions' }, this.send, this.stop), this.bar.element, this.message);
+      h('div', { class: 'actions' }, this.send, this.stop), this.bar.element, this.message, this.notTaken);
     this.form = form;
     this.element = section('Upload a data set', {}, form);
     signal.addEventListener('abort', () => this.#request?.abort());
@@ -53,7 +54,12 @@ export class DatasetUpload {
    * @param {FileList} files
    */
   take(files) {
-    if (this.#request) return;
+    const [first, ...others] = files;
+    if (this.#request) {
+      setText(this.notTaken, `${first.name} was not taken, because another upload is running. Drop it again afterwards.`);
+      return;
+    }
+    setText(this.notTaken, others.length ? `Only ${first.name} is uploaded, and not ${others.map(({ name }) => name).join(', ')}: pack all files as one archive.` : '');
     this.file.files = files;
     this.#suggest();
     this.element.scrollIntoView({ block: 'nearest' });
@@ -80,7 +86,8 @@ export class DatasetUpload {
       this.#request = file.size > PIECE ? putInPieces(name, file, onProgress) : putFile(paths.dataset(name), file, onProgress);
       const details = await this.#request.done;
       fill(this.message, h('p', {}, h('a', { href: `#/data/${encodeURIComponent(details.id)}` }, h('code', {}, details.id)),
-        ` has ${count(details.images)} images of ${count(details.class_count)} classes.`));
+        ` has ${count(details.images)} images of ${count(details.class_count)} classes. `,
+        h('a', { href: `#/new?dataset=${encodeURIComponent(details.name)}` }, 'New job on it')));
       this.#onUploaded(details);
     } catch (error) {
       const faults = (error.errors ?? []).map((/** @type {Fault} */ fault) => h('li', {}, fault.detail));

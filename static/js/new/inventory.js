@@ -36,16 +36,19 @@ export async function inventory(signal) {
 
 /**
  * `origin` names the draft; without `spec` the form starts from a preset.
- * @typedef {{ origin: string, spec: any, problem?: string }} Start
+ * @typedef {{ origin: string, spec: any, label?: string, problem?: string }} Start
  */
 
 /**
- * The specification that the address asks for: a job's as it was sent, or a new one taught by a job's student.
+ * The specification that the address asks for: a job's as it was sent, or a new one taught by a job's student, or on a
+ * data set.
  * @param {URLSearchParams} query
  * @param {AbortSignal} signal
  * @returns {Promise<Start>}
  */
 export async function startingPoint(query, signal) {
+  const name = query.get('dataset');
+  if (name) return { origin: `dataset=${name}`, spec: { ...preset('sdd_kd'), dataset: { name } }, label: 'the selected data set' };
   const from = query.get('from');
   const id = from ?? query.get('teacher_job');
   if (!id) return { origin: '', spec: null };

@@ -74,7 +74,7 @@ class NewJob {
     this.verdict = new Verdict({ actions: [this.submit], onFault: (fault) => this.#goTo(fault) });
     this.editor = new Editor({ label: 'Specification (JSON)', onInput: () => this.typed(), signal });
     this.form = document ? new JobForm(document, have, (spec) => this.change(spec), signal) : null;
-    const asked = this.start ? h('option', { value: '' }, 'the selected job') : null;
+    const asked = this.start ? h('option', { value: '' }, start.label ?? 'the selected job') : null;
     this.preset = h('select', { id: 'preset', onchange: () => this.choosePreset() }, asked, presetGroups().map(({ label, presets }) =>
       h('optgroup', { label }, presets.map((one) => h('option', { value: one.id }, one.label)))));
     this.sent = h('div', { class: 'sent' });
