@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::AppState;
 use super::datasets::Located;
+use super::error::ApiError;
 use crate::dataset::{Dataset, DatasetOptions, DatasetStatistics};
 use crate::db::datasets;
 
@@ -27,13 +28,20 @@ type DecodeOutcome = Result<Arc<DatasetStatistics>, String>;
 pub struct StatisticsTasks {
     /// By version of the data; `None` while its images are being decoded.
     known: Mutex<HashMap<String, Option<DecodeOutcome>>>,
+    /// By version of the data, why its files could not be fetched the last time. Every request tries again.
+    unfetched: Mutex<HashMap<String, String>>,
     turn: Arc<Semaphore>,
     stop: Arc<AtomicBool>,
 }
 
 impl Default for StatisticsTasks {
     fn default() -> Self {
-        Self { known: Mutex::default(), turn: Arc::new(Semaphore::new(1)), stop: Arc::default() }
+        Self {
+            known: Mutex::default(),
+            unfetched: Mutex::default(),
+            turn: Arc::new(Semaphore::new(1)),
+            stop: Arc::default(),
+        }
     }
 }
 
@@ -49,6 +57,22 @@ impl StatisticsTasks {
         }
         known.insert(version.to_owned(), None);
         (None, true)
+    }
+
+    /// Notes why the files could not be fetched, or that they could.
+    fn fetched(&self, version: &str, fault: Option<String>) {
+        let mut unfetched = self.unfetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if unfetched.len() >= KEPT {
+            unfetched.clear();
+        }
+        match fault {
+            Some(fault) => drop(unfetched.insert(version.to_owned(), fault)),
+            None => drop(unfetched.remove(version)),
+        }
+    }
+
+    fn fetch_fault(&self, version: &str) -> Option<String> {
+        self.unfetched.lock().unwrap_or_else(PoisonError::into_inner).get(version).cloned()
     }
 
     fn keep(&self, version: &str, outcome: Option<DecodeOutcome>) {
@@ -74,6 +98,7 @@ pub fn of(state: &AppState, located: &Located, version: &str) -> Option<Result<D
     if is_mine {
         tokio::spawn(decode(state.clone(), located.clone(), version.to_owned()));
     }
+    let known = known.or_else(|| state.statistics.fetch_fault(version).map(Err));
     known.map(|outcome| outcome.map(|statistics| (*statistics).clone()))
 }
 
@@ -83,10 +108,17 @@ async fn decode(state: AppState, located: Located, version: String) {
         Ok(files) => files,
         Err(error) => {
             tracing::warn!(version, ?error, "cannot get the files of a data set to decode its images");
+            // Whoever waits for the statistics should know what does not pass by itself.
+            let fault = match error {
+                ApiError::Conflict(reason) | ApiError::Gone(reason) => Some(reason.into_owned()),
+                _ => None,
+            };
+            state.statistics.fetched(&version, fault);
             state.statistics.keep(&version, None);
             return;
         }
     };
+    state.statistics.fetched(&version, None);
     let id = located.uploaded().map(|upload| upload.id.clone());
     let (stop, follow_links) = (state.statistics.stop.clone(), state.settings.follow_links && id.is_none());
     let base = files.base().to_owned();

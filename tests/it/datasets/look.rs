@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::PATIENCE;
 use crate::support::api::Api;
 use crate::support::archives::{pets, ppm, zip};
+use crate::support::db::TestDb;
 
 /// The details of a data set once its images were decoded.
 async fn decoded(api: &Api, name: &str) -> Value {
@@ -113,6 +114,27 @@ async fn images_that_are_in_two_splits_are_a_warning() {
         .await
         .unwrap();
     assert_eq!(stored, 1);
+}
+
+#[tokio::test]
+async fn why_the_images_cannot_be_decoded_is_said() {
+    let api = Api::start().await;
+    api.upload_dataset("pets", zip(&pets())).await.expect(201);
+    decoded(&api, "pets").await;
+    sqlx::query("update datasets set statistics = null").execute(&api.db.pool).await.unwrap();
+    // A server without a copy, whose storage has lost the file.
+    let other = Api::start_on(TestDb::new().await, api.db.pool.clone(), |_| ()).await;
+    let ask = async {
+        loop {
+            let details = other.get("/v1/datasets/pets").await.expect(200);
+            if let Some(fault) = details["statistics_fault"].as_str() {
+                return fault.to_owned();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let fault = tokio::time::timeout(PATIENCE, ask).await.expect("the fault is said");
+    assert!(fault.contains("missing in storage or damaged there: upload them again"), "{fault}");
 }
 
 #[tokio::test]
