@@ -352,9 +352,7 @@ async fn assemble(
                 }
             }
         }
-        let inspected = version::describe(workspace, &own, Vec::new());
-        drop(turn);
-        inspected
+        version::describe(workspace, &own, Vec::new(), turn)
     });
     inspected.await.map_err(anyhow::Error::from)?
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use chrono::Utc;
 use sha2::{Digest, Sha256};
 use sqlx::types::Json as Jsonb;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::archive::{self, ChannelWriter, Format, Limits};
@@ -39,6 +40,8 @@ pub struct Inspected {
     stored: StoredDataset,
     summary: DatasetSummary,
     classes: DatasetClasses,
+    /// The turn of unpacking it. Held until it is being stored: what waits for that takes much of the disk.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Stores the data set in an archive, if it is one.
@@ -47,8 +50,8 @@ pub async fn store(state: &AppState, upload: Upload, name: &str) -> Result<Uploa
     let (spool, own) = (state.settings.spool_dir.clone(), name.to_owned());
     let limit = limit(state);
     let inspected = tokio::task::spawn_blocking(move || {
-        let inspected = inspect(upload.file(), &spool, &own, limit);
-        drop((upload, turn));
+        let inspected = inspect(upload.file(), &spool, &own, limit, turn);
+        drop(upload);
         inspected
     });
     let inspected = inspected.await.map_err(anyhow::Error::from)??;
@@ -63,10 +66,11 @@ pub fn overtaken() -> ApiError {
 /// Stores a data set if there is space. `None` if it does not follow the version that it has splits of.
 pub async fn admit(
     state: &AppState,
-    inspected: Inspected,
+    mut inspected: Inspected,
     after: &Predecessor,
 ) -> Result<Option<UploadedVersion>, ApiError> {
     let _turn = state.uploads.storing().await;
+    drop(inspected.turn.take());
     let StoredDataset { id, size_bytes, unpacked_bytes, .. } = &inspected.stored;
     let limit = limit(state);
     if unpacked_bytes.unsigned_abs() > limit {
@@ -101,7 +105,13 @@ pub async fn check_space(state: &AppState, id: &str, bytes: u64) -> Result<(), A
 }
 
 /// Unpacks an upload, and finds out what it is.
-fn inspect(file: &File, spool: &Path, name: &str, limit: u64) -> Result<Inspected, ApiError> {
+fn inspect(
+    file: &File,
+    spool: &Path,
+    name: &str,
+    limit: u64,
+    turn: OwnedSemaphorePermit,
+) -> Result<Inspected, ApiError> {
     let format = Format::of_file(file).map_err(refused)?;
     if format == Format::Parquet {
         return Err(ApiError::invalid(
@@ -113,7 +123,7 @@ fn inspect(file: &File, spool: &Path, name: &str, limit: u64) -> Result<Inspecte
     let path = workspace.files().join(name);
     fs::create_dir(&path).map_err(full)?;
     let unpacked = archive::unpack(format, file, &path, Limits::new(limit)).map_err(refused)?;
-    describe(workspace, name, unpacked.notes)
+    describe(workspace, name, unpacked.notes, turn)
 }
 
 /// The error for files that are no data set.
@@ -126,8 +136,14 @@ pub fn wrong(error: &dataset::Error, base: &Path) -> ApiError {
     ApiError::Invalid { detail: format!("the upload is no data set: {detail}").into(), faults }
 }
 
-/// Finds out what data set the files of a workspace are. They are in a directory with the data set's name.
-pub fn describe(workspace: Workspace, name: &str, notes: Vec<String>) -> Result<Inspected, ApiError> {
+/// Finds out what data set the files of a workspace are. They are in a directory with the data set's name. `turn` is the
+/// turn of unpacking them.
+pub fn describe(
+    workspace: Workspace,
+    name: &str,
+    notes: Vec<String>,
+    turn: OwnedSemaphorePermit,
+) -> Result<Inspected, ApiError> {
     let base = workspace.files();
     let path = base.join(name);
     let wrong = |error: dataset::Error| wrong(&error, &base);
@@ -151,7 +167,7 @@ pub fn describe(workspace: Workspace, name: &str, notes: Vec<String>) -> Result<
         unpacked_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
         fingerprint,
     };
-    Ok(Inspected { workspace, stored, summary, classes })
+    Ok(Inspected { workspace, stored, summary, classes, turn: Some(turn) })
 }
 
 /// The error for an archive that was not unpacked, with all its faults.
@@ -173,7 +189,7 @@ pub fn refused(error: archive::Error) -> ApiError {
 /// is new; `None` if it does not follow the version that it must.
 async fn keep(state: &AppState, inspected: Inspected, after: &Predecessor) -> Result<Option<bool>, ApiError> {
     let AppState { pool, artifacts, .. } = state;
-    let Inspected { workspace, stored, summary, classes } = inspected;
+    let Inspected { workspace, stored, summary, classes, .. } = inspected;
     let mut damaged = None;
     if let Some(known) = datasets::stored(pool, &stored.id).await?.filter(|known| known.sha256 == stored.sha256) {
         // All bytes are compared, so that an upload mends what storage has damaged or lost.
