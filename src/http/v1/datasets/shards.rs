@@ -315,6 +315,9 @@ async fn assemble(
     waiting: &[StoredShard],
     before: Option<UploadedDataset>,
 ) -> Result<Inspected, ApiError> {
+    // Before they take the disk.
+    let bytes = waiting.iter().map(|shard| shard.size_bytes.unsigned_abs()).fold(0, u64::saturating_add);
+    version::check_size(state, bytes)?;
     let turn = state.uploads.unpacking().await;
     let (spool, own) = (state.settings.spool_dir.clone(), name.to_owned());
     let workspace = tokio::task::spawn_blocking(move || new_workspace(&spool, &own));

@@ -72,16 +72,20 @@ pub async fn admit(
     let _turn = state.uploads.storing().await;
     drop(inspected.turn.take());
     let StoredDataset { id, size_bytes, unpacked_bytes, .. } = &inspected.stored;
-    let limit = limit(state);
-    if unpacked_bytes.unsigned_abs() > limit {
-        return Err(ApiError::invalid(format!(
-            "the data set has {unpacked_bytes} bytes, and {limit} are the limit for one"
-        )));
-    }
+    check_size(state, unpacked_bytes.unsigned_abs())?;
     check_space(state, id, size_bytes.unsigned_abs()).await?;
     let id = id.clone();
     let is_new = keep(state, inspected, after).await?;
     Ok(is_new.map(|is_new| UploadedVersion { id, is_new }))
+}
+
+/// Refuses a data set whose files have too many bytes.
+pub fn check_size(state: &AppState, bytes: u64) -> Result<(), ApiError> {
+    let limit = limit(state);
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!("the data set has {bytes} bytes, and {limit} are the limit for one")))
 }
 
 /// Most bytes of a data set's files. If this machine had no room for a copy, the server could not show the data set.
