@@ -80,6 +80,10 @@ pub const EXPORT_MEMORY_MIB: u64 = 2048;
 /// Default of the largest accepted data set, in bytes.
 pub const DATASET_LIMIT: u64 = 64 << 30;
 
+/// Most memory in bytes that decoding images takes, for statistics and thumbnails together. The largest image takes 704
+/// million bytes.
+const DECODING_MEMORY: u64 = 768 << 20;
+
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// The listener's address, which decides which `Host` headers are accepted.
@@ -221,6 +225,7 @@ impl AppState {
     /// Also starts to listen for changes of jobs.
     #[must_use]
     pub fn new(pool: PgPool, artifacts: Store, settings: ServerSettings) -> Self {
+        crate::dataset::limit_decoding(DECODING_MEMORY);
         Self {
             changes: Changes::listen(pool.clone()),
             feeds: feed::Feeds::default(),

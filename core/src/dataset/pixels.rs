@@ -11,7 +11,7 @@ use image::metadata::Orientation as ExifOrientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::frame::{Frame, Rectangle};
-use super::{jpeg, source};
+use super::{jpeg, memory, source};
 
 /// Most pixels of an encoded image. Larger images are refused before memory is allocated.
 const MOST_PIXELS: u64 = 64 << 20;
@@ -75,10 +75,16 @@ pub(super) fn decode(
         let unknown = "is not a PNG, JPEG, WebP, BMP, TIFF or PPM image: convert it";
         return Err(if is_pointer { source::IS_LFS_POINTER } else { unknown }.to_owned());
     };
+    let decoder = open(encoded, format);
+    let _memory = decoder.as_ref().ok().map(|decoder| {
+        let (width, height) = decoder.dimensions();
+        // As stored, and as RGB or turned.
+        memory::take(decoder.total_bytes() + 3 * u64::from(width) * u64::from(height))
+    });
     if format == ImageFormat::Jpeg && !jpeg::has_end(encoded) && !is_complete(encoded) {
         return Err("is truncated: replace it".to_owned());
     }
-    let mut decoder = open(encoded, format)?;
+    let mut decoder = decoder?;
     let turn = match orientation {
         Orientation::AsStored => ExifOrientation::NoTransforms,
         // Without valid EXIF data there is nothing to do.
