@@ -248,6 +248,7 @@ interface Schemas {
     examined: number;
     examples: Schemas['UndecodableImage'][];
     images: number;
+    sizes?: Schemas['ImageSizes'] | null;
     split: string;
     undecodable: number;
   };
@@ -321,6 +322,11 @@ interface Schemas {
     images: number;
     next?: number | null;
     split: string;
+  };
+  ImageSizes: {
+    is_uniform: boolean;
+    largest: number[];
+    smallest: number[];
   };
   Job: {
     attempt: number;

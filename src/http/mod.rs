@@ -81,7 +81,7 @@ pub const EXPORT_MEMORY_MIB: u64 = 2048;
 pub const DATASET_LIMIT: u64 = 64 << 30;
 
 /// Most memory in bytes that decoding images takes, for statistics and thumbnails together. The largest image takes 704
-/// million bytes.
+/// MiB.
 const DECODING_MEMORY: u64 = 768 << 20;
 
 #[derive(Debug, Clone)]

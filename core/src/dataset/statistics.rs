@@ -1,6 +1,7 @@
 //! What decoding the images of a data set shows: mean and standard deviation, duplicates, and images that cannot be
 //! decoded.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::{Dataset, Error, Frame, Images, plane_bytes};
+use super::{Dataset, Error, Frame, Images, Rectangle, plane_bytes};
 use crate::text::counted;
 
 /// Side to which images are resized before they are compared and averaged.
@@ -44,10 +45,39 @@ pub struct ExaminedSplit {
     pub examined: u64,
     /// Number of its images.
     pub images: u64,
+    /// Width and height of the images in pixels; null if none of them can be decoded.
+    pub sizes: Option<ImageSizes>,
     /// Number of images that cannot be decoded.
     pub undecodable: u64,
     /// The first of them.
     pub examples: Vec<UndecodableImage>,
+}
+
+/// Widths and heights of images in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageSizes {
+    /// Width and height of the image with the fewest pixels.
+    pub smallest: [u32; 2],
+    /// Width and height of the image with the most pixels.
+    pub largest: [u32; 2],
+    /// Whether all images have the same width and height.
+    pub is_uniform: bool,
+}
+
+impl ImageSizes {
+    fn of(size: [u32; 2]) -> Self {
+        Self { smallest: size, largest: size, is_uniform: true }
+    }
+
+    /// Those of this and of other images. They do not depend on the order.
+    fn with(self, other: Self) -> Self {
+        let pixels = |size: &[u32; 2]| (u64::from(size[0]) * u64::from(size[1]), *size);
+        Self {
+            smallest: [self.smallest, other.smallest].into_iter().min_by_key(pixels).unwrap_or(self.smallest),
+            largest: [self.largest, other.largest].into_iter().max_by_key(pixels).unwrap_or(self.largest),
+            is_uniform: self.is_uniform && other.is_uniform && self.smallest == other.smallest,
+        }
+    }
 }
 
 /// An image that cannot be decoded.
@@ -95,6 +125,7 @@ struct Examined {
     /// Position, hash and label of each image that can be decoded.
     hashes: Vec<(u64, [u8; 16], u32)>,
     undecodable: Vec<UndecodableImage>,
+    sizes: Option<ImageSizes>,
     sums: Sums,
 }
 
@@ -141,7 +172,7 @@ impl Dataset {
 
 impl DatasetStatistics {
     fn add(&mut self, split: &str, images: usize, examined: Examined, first: &mut HashMap<[u8; 16], First>) {
-        let Examined { mut hashes, mut undecodable, .. } = examined;
+        let Examined { mut hashes, mut undecodable, sizes, .. } = examined;
         hashes.sort_unstable();
         undecodable.sort_by_key(|image| image.position);
         let here = self.splits.len();
@@ -151,6 +182,7 @@ impl DatasetStatistics {
             split: split.to_owned(),
             examined: decoded + broken,
             images: images as u64,
+            sizes,
             undecodable: broken,
             examples: undecodable,
         });
@@ -251,6 +283,12 @@ fn examine(images: &dyn Images, most: usize, threads: usize, stop: &AtomicBool) 
     let work = || {
         let mut own = Examined::default();
         let mut planes = vec![0; plane_bytes(SIDE)];
+        let size = Cell::new([0; 2]);
+        let whole = |[width, height]: [u32; 2]| {
+            size.set([width, height]);
+            let (width, height) = (f64::from(width), f64::from(height));
+            Rectangle { left: 0.0, top: 0.0, width, height, mirrored: false }
+        };
         loop {
             let start = next.fetch_add(PORTION, Ordering::Relaxed);
             if start >= count || stop.load(Ordering::Relaxed) {
@@ -258,8 +296,8 @@ fn examine(images: &dyn Images, most: usize, threads: usize, stop: &AtomicBool) 
             }
             for place in start..count.min(start + PORTION) {
                 let index = place * images.len() / count;
-                match images.read(index, &Frame::Whole, SIDE, &mut planes) {
-                    Ok(()) => own.decoded(index, images.labels()[index], &planes),
+                match images.read(index, &Frame::Part(&whole), SIDE, &mut planes) {
+                    Ok(()) => own.decoded(index, images.labels()[index], size.get(), &planes),
                     Err(error) if error.is_users() => {
                         own.undecodable.push(UndecodableImage { position: index as u64, reason: error.detail() });
                     }
@@ -284,7 +322,8 @@ fn examine(images: &dyn Images, most: usize, threads: usize, stop: &AtomicBool) 
 }
 
 impl Examined {
-    fn decoded(&mut self, index: usize, label: u32, planes: &[u8]) {
+    fn decoded(&mut self, index: usize, label: u32, size: [u32; 2], planes: &[u8]) {
+        self.add_sizes(Some(ImageSizes::of(size)));
         let digest = Sha256::digest(planes);
         let mut hash = [0; 16];
         hash.copy_from_slice(&digest[..16]);
@@ -292,7 +331,15 @@ impl Examined {
         self.sums.add(planes);
     }
 
+    fn add_sizes(&mut self, other: Option<ImageSizes>) {
+        self.sizes = match (self.sizes, other) {
+            (Some(sizes), Some(other)) => Some(sizes.with(other)),
+            (sizes, other) => sizes.or(other),
+        };
+    }
+
     fn merge(&mut self, other: Self) {
+        self.add_sizes(other.sizes);
         self.hashes.extend(other.hashes);
         self.undecodable.extend(other.undecodable);
         self.sums.merge(&other.sums);

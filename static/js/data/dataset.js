@@ -80,10 +80,13 @@ function found({ notes, statistics, statistics_fault: fault }) {
   if (fault) return [list(notes), h('p', { class: 'error-text' }, fault)];
   if (!statistics) return [list(notes), h('p', { class: 'note', role: 'status' }, 'The server is decoding the images…')];
   const numbers = (/** @type {number[] | null | undefined} */ values) => values?.map(significant).join(', ') ?? '–';
+  const side = (/** @type {number[]} */ [width, height]) => `${whole(width)}×${whole(height)}`;
+  const sizes = statistics.splits.flatMap(({ split, sizes: found }) => (found ? [`${split} ${found.is_uniform ? '' : `${side(found.smallest)} to `}${side(found.largest)}`] : []));
   const broken = statistics.splits.flatMap(({ split, examples }) => examples.map(({ position, reason }) => `image ${position} of ${split} ${reason}`));
   return [
     list(notes), list(statistics.warnings),
     h('p', {}, `Mean ${numbers(statistics.mean)} · standard deviation ${numbers(statistics.std)} of the training images (red, green, blue).`),
+    h('p', {}, `Width×height in pixels: ${sizes.join(' · ') || '–'}.`),
     broken.length ? h('details', { class: 'more-fields' }, h('summary', {}, 'Images that cannot be decoded'), list(broken)) : null,
     statistics.warnings.length || notes.length ? null : h('p', { class: 'note' }, 'Nothing was passed over, every image can be decoded, and none is in two splits.'),
   ];

@@ -117,6 +117,22 @@ async fn images_that_are_in_two_splits_are_a_warning() {
 }
 
 #[tokio::test]
+async fn the_sizes_of_the_images_are_said() {
+    let api = Api::start().await;
+    let wide = [b"P6 4 2 255\n".as_slice(), &[9; 24]].concat();
+    api.upload_dataset("pets", zip(&[pets(), vec![("train/cat/4.ppm", wide)]].concat())).await.expect(201);
+    let details = decoded(&api, "pets").await;
+    let sizes: Vec<_> = details["statistics"]["splits"].as_array().unwrap().iter().map(|one| &one["sizes"]).collect();
+    assert_eq!(
+        sizes,
+        [
+            &json!({"smallest": [4, 2], "largest": [8, 8], "is_uniform": false}),
+            &json!({"smallest": [8, 8], "largest": [8, 8], "is_uniform": true}),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn why_the_images_cannot_be_decoded_is_said() {
     let api = Api::start().await;
     api.upload_dataset("pets", zip(&pets())).await.expect(201);
