@@ -1,6 +1,7 @@
 //! Checks of labels.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::{Classes, Error};
@@ -46,6 +47,26 @@ pub(super) fn to_classes(
         })?;
     }
     Ok(())
+}
+
+/// Which names of classes may be meant to be the same.
+pub(super) fn similar(classes: &Classes) -> Option<String> {
+    let mut known: HashMap<String, &str> = HashMap::new();
+    let mut pairs = Vec::new();
+    for name in classes.names.iter().flatten() {
+        match known.entry(name.trim().to_lowercase()) {
+            Entry::Occupied(earlier) => pairs.push((*earlier.get(), name)),
+            Entry::Vacant(place) => drop(place.insert(name)),
+        }
+    }
+    let (one, other) = pairs.first()?;
+    let more = match pairs.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {}", counted(more as u64, "more pair", "more pairs")),
+    };
+    Some(format!(
+        "classes whose names differ in case or blanks alone are different classes: {one:?} and {other:?}{more}"
+    ))
 }
 
 /// What is guessed about labels that count from 1.

@@ -233,7 +233,8 @@ impl Dataset {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let of_labels = labels::note(&self.classes);
-        self.search.clone().into_iter().chain(self.layout.notes(&self.classes)).chain(of_labels).collect()
+        let of_layout = self.search.clone().into_iter().chain(self.layout.notes(&self.classes));
+        of_layout.chain(of_labels).chain(labels::similar(&self.classes)).collect()
     }
 
     #[must_use]

@@ -10,7 +10,7 @@ use image::{ImageFormat, Rgb, RgbImage};
 use parquet::basic::Compression;
 
 use super::parquet::{Column, png, write};
-use super::support::{LFS_POINTER, encode, open, put, read, refusal};
+use super::support::{LFS_POINTER, encode, open, plain, put, read, refusal};
 
 const PLAIN: Compression = Compression::UNCOMPRESSED;
 
@@ -295,4 +295,17 @@ fn images_in_parquet_are_turned_upright_as_datasets_does_and_those_in_folders_ar
     let folder = tempfile::tempdir().unwrap();
     put(&folder.path().join("train/a/1.jpg"), &turned(6));
     assert_eq!(bright(read(&open(folder.path()).unwrap(), "train", 0, 4).unwrap()), right);
+}
+
+#[test]
+fn classes_whose_names_differ_in_case_alone_are_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    for class in ["Cat", "cat", "dog", "Dog", "cow"] {
+        put(&dir.path().join(format!("train/{class}/1.png")), &plain(1));
+    }
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!(dataset.classes().count, 5);
+    let note = "classes whose names differ in case or blanks alone are different classes: \"Cat\" and \"cat\", and 1 \
+                more pair";
+    assert_eq!(dataset.notes(), [note]);
 }
