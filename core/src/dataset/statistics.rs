@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::{Dataset, Error, Frame, Images, Rectangle, plane_bytes};
+use super::{Dataset, Error, Frame, Images, Rectangle, UNLABELLED, plane_bytes};
 use crate::text::counted;
 
 /// Side to which images are resized before they are compared and averaged.
@@ -165,7 +165,18 @@ impl Dataset {
             }
             result.add(&split, images.len(), examined, &mut first);
         }
-        result.warn(trained.as_deref());
+        // Last, so that an image that one of them shares with the split of an evaluation is reported for it.
+        let unlabelled = self.layout.unlabelled_splits();
+        for split in &unlabelled {
+            let images = match self.without_labels(split) {
+                Ok(images) => images,
+                Err(error) if error.is_users() => continue,
+                Err(error) => return Err(error),
+            };
+            let Some(examined) = examine(&*images, most, threads, stop)? else { return Ok(None) };
+            result.add(split, images.len(), examined, &mut first);
+        }
+        result.warn(trained.as_deref(), &unlabelled);
         Ok(Some(result))
     }
 }
@@ -199,7 +210,8 @@ impl DatasetStatistics {
                 examples: Vec::new(),
             });
             pair.images += 1;
-            pair.contradictory += u64::from(earlier.label != label);
+            let has_labels = ![earlier.label, label].contains(&UNLABELLED);
+            pair.contradictory += u64::from(has_labels && earlier.label != label);
             if pair.examples.len() < EXAMPLES {
                 pair.examples.push([position, earlier.position]);
             }
@@ -209,12 +221,18 @@ impl DatasetStatistics {
         self.duplicates.extend(found.into_iter().map(|(_, pair)| pair));
     }
 
-    fn warn(&mut self, trained: Option<&str>) {
+    fn warn(&mut self, trained: Option<&str>, unlabelled: &[String]) {
         let mut warnings = Vec::new();
         for Duplicates { splits: [split, other], images, contradictory, .. } in &self.duplicates {
             let count = counted(*images, "image", "images");
             if split != other {
-                let leak = if Some(other.as_str()) == trained {
+                let leak = if unlabelled.contains(split) {
+                    if Some(other.as_str()) == trained {
+                        ""
+                    } else {
+                        ": a job with this unlabelled_split trains on them"
+                    }
+                } else if Some(other.as_str()) == trained {
                     ": the accuracy on it will be better than on other images"
                 } else {
                     ""

@@ -117,6 +117,19 @@ async fn images_that_are_in_two_splits_are_a_warning() {
 }
 
 #[tokio::test]
+async fn images_without_labels_that_are_evaluated_on_are_a_warning() {
+    let api = Api::start().await;
+    let more = vec![("more/1.ppm", ppm([205, 10, 10])), ("more/2.ppm", ppm([1, 2, 3]))];
+    api.upload_dataset("pets", zip(&[pets(), more].concat())).await.expect(201);
+    let statistics = decoded(&api, "pets").await["statistics"].clone();
+    assert_eq!(
+        statistics["warnings"],
+        json!(["the more split shares 1 image with the test split: a job with this unlabelled_split trains on them"])
+    );
+    assert_eq!(statistics["splits"][2]["split"], "more");
+}
+
+#[tokio::test]
 async fn the_sizes_of_the_images_are_said() {
     let api = Api::start().await;
     let wide = [b"P6 4 2 255\n".as_slice(), &[9; 24]].concat();
