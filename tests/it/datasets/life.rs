@@ -119,6 +119,8 @@ async fn a_version_that_a_newer_server_described_is_not_offered_and_disturbs_no_
     for dataset in [text(&old["id"]), "animals", "ten"] {
         api.post("/v1/jobs", &on(dataset)).await.expect(201);
     }
+    api.delete(&format!("/v1/datasets/{}", text(&new["id"]))).await.expect(204);
+    assert_eq!(api.get("/v1/datasets/pets").await.expect(200)["id"], old["id"]);
 }
 
 #[tokio::test]

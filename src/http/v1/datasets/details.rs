@@ -190,15 +190,22 @@ pub async fn no_such(state: &AppState, name: &str) -> ApiError {
     responses((status = 204)))]
 pub async fn delete(State(state): State<AppState>, name: Name) -> Result<StatusCode, ApiError> {
     let name = name.0;
-    let ids: Vec<String> = match locate(&state, &name).await? {
-        Some(Located::Uploaded(upload)) if name.contains('@') => vec![upload.id],
-        Some(Located::Directory { hides: false, .. }) => {
+    let ids: Vec<String> = match locate(&state, &name).await {
+        // This server cannot read what another version of it described, and can delete it all the same.
+        Err(ApiError::Conflict(_)) => {
+            let own = name.split_once('@').map_or(name.as_str(), |(own, _)| own);
+            let found = datasets::versions(&state.pool, own).await?;
+            found.into_iter().map(|one| one.id).filter(|id| own == name || *id == name).collect()
+        }
+        Err(error) => return Err(error),
+        Ok(Some(Located::Uploaded(upload))) if name.contains('@') => vec![upload.id],
+        Ok(Some(Located::Directory { hides: false, .. })) => {
             return Err(ApiError::conflict(format!(
                 "{name} is a directory in the server's --datasets-dir, which only its operator can remove"
             )));
         }
-        Some(_) => datasets::versions(&state.pool, &name).await?.into_iter().map(|one| one.id).collect(),
-        None => Vec::new(),
+        Ok(Some(_)) => datasets::versions(&state.pool, &name).await?.into_iter().map(|one| one.id).collect(),
+        Ok(None) => Vec::new(),
     };
     let mut files = match datasets::delete(&state.pool, &ids).await? {
         Ok(files) => files,
