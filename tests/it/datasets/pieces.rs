@@ -111,6 +111,23 @@ async fn an_upload_in_pieces_that_would_have_no_room_is_refused_with_its_first()
 }
 
 #[tokio::test]
+async fn an_upload_has_a_bounded_number_of_pieces() {
+    let api = Api::start().await;
+    let rows = "insert into dataset_pieces (name, upload, start_at, size_bytes, total_bytes, key, sha256)
+        select 'pets', 'mine', at, 1, 20000, 'datasets/' || at, '' from generate_series(0, 9998) as at";
+    let announced = "insert into file_deletions (key, is_directory, is_decided, due_at)
+        select 'datasets/' || at, false, false, now() + interval '1 day' from generate_series(0, 9998) as at";
+    for query in [rows, announced] {
+        sqlx::query(query).execute(&api.db.pool).await.unwrap();
+    }
+    let bytes = vec![1; 20_000];
+    put(&api, "pets?upload=mine", &bytes, 9999..10_000).await.expect(202);
+    put(&api, "pets?upload=mine", &bytes, 10_000..10_001)
+        .await
+        .says(409, &["has 10000 pieces, which is the limit", "larger pieces"]);
+}
+
+#[tokio::test]
 async fn what_is_no_data_set_leaves_no_pieces_and_so_does_a_deletion() {
     let api = Api::start().await;
     let bytes = b"this is no archive at all".to_vec();

@@ -28,6 +28,8 @@ use crate::http::extract::{Name, UploadName};
 use crate::http::uploads::{Spooled, Upload, UploadKind};
 use crate::removals;
 
+/// Most pieces of an upload. Each request looks at all of them.
+const MOST_PIECES: usize = 10_000;
 /// Most characters of an upload's name.
 const LONGEST_NAME: usize = 64;
 
@@ -157,6 +159,12 @@ fn check_place(before: &[StoredPiece], piece: &UploadPiece) -> Result<(), ApiErr
         return Err(ApiError::conflict(format!(
             "upload {} has {} bytes by its earlier pieces, not {}: use another name for another file",
             piece.upload, first.total_bytes, piece.total
+        )));
+    }
+    if received == piece.start && before.len() >= MOST_PIECES {
+        return Err(ApiError::conflict(format!(
+            "upload {} has {MOST_PIECES} pieces, which is the limit: begin again under another name, with larger pieces",
+            piece.upload
         )));
     }
     if received == piece.start || repeated_last(before, piece).is_some() {
