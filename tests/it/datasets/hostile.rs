@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use distillery::archive::{self, Format, Limits};
+use distillery::dataset_cache::DatasetCache;
 
 use crate::support::api::{Answer, Api};
 use crate::support::archives::{announced, ended, entry, gzip, pets, ppm, tar, zip, zip_with, zstd};
@@ -167,6 +168,15 @@ async fn a_data_set_has_at_most_as_many_bytes_as_the_operator_allows() {
     fault(&api, gzip(&tar(&large)), "it unpacks to more than 2097152 bytes").await;
     api.upload_dataset("pets", tar(&large)).await.says(413, &["2097152 bytes"]);
     api.upload_dataset("pets", zip(&pets())).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_server_that_keeps_no_copies_says_that_it_takes_no_data_sets() {
+    let api = Api::start_with(|settings| {
+        settings.dataset_cache = DatasetCache::new(settings.spool_dir.with_file_name("dataset-cache"), 0);
+    })
+    .await;
+    api.upload_dataset("pets", zip(&pets())).await.says(409, &["takes no data sets", "--dataset-cache-mib is 0"]);
 }
 
 #[tokio::test]

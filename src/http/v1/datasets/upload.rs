@@ -63,6 +63,7 @@ pub async fn put(
     let piece = pieces::of_request(parameters.upload.clone(), &headers)?;
     let (name, place) = (name.0, parameters.place()?);
     check_name(&state, &name).await?;
+    version::check_takes_any(&state)?;
     if place.is_some() {
         shards::check(&state, &name).await?;
     }

@@ -79,6 +79,17 @@ pub async fn admit(
     Ok(is_new.map(|is_new| UploadedVersion { id, is_new }))
 }
 
+/// Refuses all data sets if this machine keeps no copies.
+pub fn check_takes_any(state: &AppState) -> Result<(), ApiError> {
+    if state.settings.dataset_cache.limit() > 0 {
+        return Ok(());
+    }
+    Err(ApiError::conflict(
+        "this server takes no data sets, because its --dataset-cache-mib is 0 and it could not show them: raise it, or \
+         put the data set into --datasets-dir",
+    ))
+}
+
 /// Refuses a data set whose files have too many bytes.
 pub fn check_size(state: &AppState, bytes: u64) -> Result<(), ApiError> {
     let limit = limit(state);
