@@ -112,6 +112,7 @@ interface Schemas {
     splits: Schemas['SplitSummary'][];
     statistics?: Schemas['DatasetStatistics'] | null;
     statistics_fault?: string | null;
+    unlabelled_splits: Schemas['SplitSummary'][];
     version?: string | null;
     versions: Schemas['DatasetVersion'][];
   };
@@ -119,7 +120,7 @@ interface Schemas {
   DatasetImage: {
     class?: string | null;
     fault?: string | null;
-    label: number;
+    label?: number | null;
     position: number;
     thumbnail?: string | null;
   };
@@ -818,6 +819,7 @@ interface Schemas {
     notes: string[];
     size_bytes: number;
     splits: Schemas['SplitSummary'][];
+    unlabelled_splits?: Schemas['SplitSummary'][];
     version?: string | null;
   };
   System: {

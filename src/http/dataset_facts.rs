@@ -195,6 +195,7 @@ mod tests {
                 version: None,
                 format: DatasetFormat::Idx,
                 splits: Vec::new(),
+                unlabelled_splits: Vec::new(),
                 images: 0,
                 classes: 1,
                 size_bytes: 0,

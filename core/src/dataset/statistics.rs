@@ -166,7 +166,7 @@ impl Dataset {
             result.add(&split, images.len(), examined, &mut first);
         }
         // Last, so that an image that one of them shares with the split of an evaluation is reported for it.
-        let unlabelled = self.layout.unlabelled_splits();
+        let unlabelled = self.unlabelled_splits();
         for split in &unlabelled {
             let images = match self.without_labels(split) {
                 Ok(images) => images,

@@ -20,7 +20,10 @@ pub struct DatasetSummary {
     pub format: DatasetFormat,
     /// Sorted by name.
     pub splits: Vec<SplitSummary>,
-    /// Number of images in all splits.
+    /// Splits whose images have no labels, which a job can name as its `unlabelled_split`. Sorted by name.
+    #[serde(default)]
+    pub unlabelled_splits: Vec<SplitSummary>,
+    /// Number of images in all splits with labels.
     pub images: u64,
     /// Number of classes.
     pub classes: u32,
@@ -70,10 +73,28 @@ impl Dataset {
             size_bytes += split_bytes;
             splits.push(SplitSummary { images: self.layout.images(&name)?, name, size_bytes: split_bytes });
         }
+        let mut unlabelled_splits = Vec::new();
+        for name in self.unlabelled_splits() {
+            let mut bytes = 0;
+            for file in self.layout.files(&name) {
+                bytes += fs::metadata(&file).map_err(Error::io(&file))?.len();
+            }
+            unlabelled_splits.push(SplitSummary { images: self.layout.images(&name)?, name, size_bytes: bytes });
+        }
         let name = self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let images = splits.iter().map(|split| split.images).sum();
         let (format, classes) = (self.format(), self.classes.count);
-        Ok(DatasetSummary { name, version: None, format, splits, images, classes, size_bytes, notes })
+        Ok(DatasetSummary {
+            name,
+            version: None,
+            format,
+            splits,
+            unlabelled_splits,
+            images,
+            classes,
+            size_bytes,
+            notes,
+        })
     }
 
     /// The summary of a data set that jobs can train on, with a note on every split that they cannot use. Reads all

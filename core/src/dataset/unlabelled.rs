@@ -6,6 +6,12 @@ use super::{BLOCK, Dataset, Error, Frame, Images, splits};
 pub const UNLABELLED: u32 = u32::MAX;
 
 impl Dataset {
+    /// The splits whose images have no labels, sorted by name.
+    #[must_use]
+    pub fn unlabelled_splits(&self) -> Vec<String> {
+        self.layout.unlabelled_splits()
+    }
+
     /// The split of that name, with labels or without.
     ///
     /// # Errors

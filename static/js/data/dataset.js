@@ -57,7 +57,8 @@ function follow(details, findings, signal) {
 }
 
 /** @param {Details} details */
-function facts({ id, version, format, images, class_count: count, size_bytes: size, splits }) {
+function facts({ id, version, format, images, class_count: count, size_bytes: size, splits, unlabelled_splits: unlabelled }) {
+  const list = (/** @type {typeof splits} */ some) => some.map((split) => `${split.name}: ${whole(split.images)} images, ${bytes(split.size_bytes)}`).join(' · ');
   /** @type {[string, Child][]} */
   const rows = [
     ['Name in a job', [h('code', {}, id), ' ', copyButton(() => id)]],
@@ -66,7 +67,8 @@ function facts({ id, version, format, images, class_count: count, size_bytes: si
     ['Images', whole(images)],
     ['Classes', whole(count)],
     ['Size', bytes(size)],
-    ['Splits', splits.map((split) => `${split.name}: ${whole(split.images)} images, ${bytes(split.size_bytes)}`).join(' · ')],
+    ['Splits', list(splits)],
+    ...(unlabelled.length ? [/** @type {[string, Child]} */ (['Without labels', list(unlabelled)])] : []),
   ];
   return section('How the server reads it', {}, h('dl', { class: 'figures dataset-facts' }, rows.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value)))));
 }

@@ -19,12 +19,12 @@ export class Pictures {
    * @param {Schemas['DatasetDetails']} details
    * @param {AbortSignal} signal
    */
-  constructor({ id, splits, classes }, signal) {
+  constructor({ id, splits, unlabelled_splits: unlabelled, classes }, signal) {
     this.#id = id;
     this.#signal = signal;
     const again = () => this.show();
     this.split = h('select', { id: 'picture-split', onchange: again }, h('option', { value: '' }, 'the training split'),
-      splits.map(({ name }) => h('option', { value: name }, name)));
+      [...splits, ...unlabelled].map(({ name }) => h('option', { value: name }, name)));
     this.class = h('select', { id: 'picture-class', onchange: again }, h('option', { value: '' }, 'all classes'),
       classes.listed.map(({ label, name }) => h('option', { value: name ?? label }, name ?? label)));
     this.status = h('p', { class: 'note', role: 'status' });
@@ -65,8 +65,9 @@ export class Pictures {
 
 /** @param {Schemas['DatasetImage']} image */
 function picture({ position, label, class: name, thumbnail, fault }) {
-  const text = `${name ?? label}, image ${position}`;
+  const of = name ?? label ?? 'no label';
+  const text = `${of}, image ${position}`;
   return h('li', {}, h('figure', {},
     thumbnail ? h('img', { src: thumbnail, alt: text, width: 96, height: 96 }) : h('div', { class: 'no-picture' }, fault ?? 'cannot be decoded'),
-    h('figcaption', {}, name ?? label)));
+    h('figcaption', {}, of)));
 }

@@ -121,7 +121,14 @@ async fn images_without_labels_that_are_evaluated_on_are_a_warning() {
     let api = Api::start().await;
     let more = vec![("more/1.ppm", ppm([205, 10, 10])), ("more/2.ppm", ppm([1, 2, 3]))];
     api.upload_dataset("pets", zip(&[pets(), more].concat())).await.expect(201);
-    let statistics = decoded(&api, "pets").await["statistics"].clone();
+    let details = decoded(&api, "pets").await;
+    let size = ppm([0; 3]).len() as u64;
+    assert_eq!(details["unlabelled_splits"], json!([{"name": "more", "images": 2, "size_bytes": 2 * size}]));
+    let page = api.get("/v1/datasets/pets/images?split=more").await.expect(200);
+    let labels: Vec<_> = page["data"].as_array().unwrap().iter().map(|image| &image["label"]).collect();
+    assert_eq!((labels, &page["images"]), (vec![&Value::Null; 2], &json!(2)));
+    assert!(page["data"][0]["thumbnail"].is_string());
+    let statistics = &details["statistics"];
     assert_eq!(
         statistics["warnings"],
         json!(["the more split shares 1 image with the test split: a job with this unlabelled_split trains on them"])

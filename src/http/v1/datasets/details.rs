@@ -37,7 +37,9 @@ pub struct DatasetDetails {
     pub format: DatasetFormat,
     /// Sorted by name.
     pub splits: Vec<SplitSummary>,
-    /// Number of images in all splits.
+    /// Splits whose images have no labels, which a job can name as its `unlabelled_split`. Sorted by name.
+    pub unlabelled_splits: Vec<SplitSummary>,
+    /// Number of images in all splits with labels.
     pub images: u64,
     /// Number of classes.
     pub class_count: u32,
@@ -111,7 +113,9 @@ pub async fn of_name(state: &AppState, name: &str) -> Result<DatasetDetails, Api
     };
     let own = located.uploaded().map_or(name, |upload| upload.name.as_str());
     let found = datasets::versions(&state.pool, own).await?;
-    let DatasetSummary { format, splits, images, classes: class_count, size_bytes, mut notes, .. } = summary;
+    let DatasetSummary {
+        format, splits, unlabelled_splits, images, classes: class_count, size_bytes, mut notes, ..
+    } = summary;
     notes.extend(located.note());
     let mut versions = Vec::new();
     for version in found {
@@ -127,6 +131,7 @@ pub async fn of_name(state: &AppState, name: &str) -> Result<DatasetDetails, Api
         versions,
         format,
         splits,
+        unlabelled_splits,
         images,
         class_count,
         classes,

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::dataset::{self, Dataset, DatasetOptions};
+use crate::dataset::{self, Dataset, DatasetOptions, UNLABELLED};
 use crate::http::AppState;
 use crate::http::datasets::locate;
 use crate::http::error::ApiError;
@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ImagesParameters {
-    /// The split. Default: the one that jobs train on.
+    /// The split, with labels or without. Default: the one that jobs train on.
     split: Option<String>,
     /// Only images of the class with this name or, if no class has it, with this number.
     class: Option<String>,
@@ -69,9 +69,9 @@ pub struct ImagePage {
 pub struct DatasetImage {
     /// Position in the split.
     pub position: u64,
-    /// Number of its class, from 0.
-    pub label: u32,
-    /// Name of its class; null if the data set has none.
+    /// Number of its class, from 0; null in a split without labels.
+    pub label: Option<u32>,
+    /// Name of its class; null if it has none.
     pub class: Option<String>,
     /// The central square of the image as a JPEG, in a `data:` URL; null if it cannot be decoded.
     pub thumbnail: Option<String>,
@@ -128,7 +128,9 @@ fn page(dataset: &Dataset, parameters: &ImagesParameters, longest: Duration) -> 
         Some(split) => split.clone(),
         None => dataset.train_split(None).map_err(WrongImages::Dataset)?,
     };
-    let images = dataset.split(&split).map_err(WrongImages::Dataset)?;
+    let is_unlabelled = dataset.unlabelled_splits().contains(&split);
+    let images = if is_unlabelled { dataset.without_labels(&split) } else { dataset.split(&split) };
+    let images = images.map_err(WrongImages::Dataset)?;
     let names = dataset.classes().names.as_deref();
     let class = match &parameters.class {
         Some(class) => Some(class_of(class, names, dataset.classes().count)?),
@@ -157,6 +159,7 @@ fn page(dataset: &Dataset, parameters: &ImagesParameters, longest: Duration) -> 
         };
         let class = names.and_then(|names| names.get(label as usize).cloned());
         bytes += [&thumbnail, &fault, &class].into_iter().flatten().map(String::len).sum::<usize>();
+        let label = (label != UNLABELLED).then_some(label);
         data.push(DatasetImage { position: index as u64, label, class, thumbnail, fault });
     }
     let next = data.last().filter(|_| has_more).map(|image| image.position);
