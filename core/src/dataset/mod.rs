@@ -195,6 +195,14 @@ pub struct Dataset {
     search: Option<String>,
 }
 
+/// Whether a tar is a shard of WebDataset: its first samples are images with labels.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_webdataset(path: &Path) -> Result<bool, Error> {
+    webdataset::is_shard(path)
+}
+
 /// Checks that a file is a shard in parquet or, by its name, of WebDataset, and that its labels can be read. Which
 /// classes they make depends on the other shards of the `split`.
 ///

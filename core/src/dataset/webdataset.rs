@@ -7,6 +7,7 @@ mod samples;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub(super) use self::samples::is_shard;
 use self::samples::{Place, Samples};
 use super::links::{self, Links};
 use super::{Classes, DatasetFormat, Error, FormatReader, Frame, Images, is_name, labels, parquet, pixels, splits};
@@ -32,7 +33,7 @@ pub(super) fn detect(root: &Path, links: &Links) -> Result<Option<Box<dyn Format
     let mut found = WebDataset { splits: BTreeMap::new(), faults: BTreeMap::new() };
     for (split, paths) in by_split(root, links)? {
         let Some(first) = paths.first() else { continue };
-        if !samples::is_shard(first)? {
+        if !is_shard(first)? {
             continue;
         }
         let read = parquet::check_numbers(root, &split, &paths).and_then(|()| Samples::read(&split, paths));

@@ -133,6 +133,10 @@ async fn tars_of_webdataset_are_uploaded_one_by_one_or_in_an_archive_and_read_in
     let page = api.get("/v1/datasets/pets/images?class=dog").await.expect(200);
     let thumbnails = page["data"].as_array().unwrap().iter().filter(|image| image["thumbnail"].is_string());
     assert_eq!(thumbnails.count(), 2);
+    let one = api.upload_dataset("one", webdataset(1)).await.expect(201);
+    assert_eq!((images(&one), &one["format"]), (vec![("train", 2)], &json!("webdataset")));
+    assert!(one["notes"][0].as_str().unwrap().starts_with("the tar is a shard of WebDataset"), "{one}");
+    assert_eq!(api.upload_dataset("one?split=train", webdataset(1)).await.expect(200)["id"], one["id"]);
     api.upload_dataset("pets?split=train", shard(2, 1)).await.says(409, &["consists of shards of another format"]);
     api.upload_dataset("zoo?split=train", tar(&pets())).await.says(422, &["has no image with a label", "000.cls"]);
 }

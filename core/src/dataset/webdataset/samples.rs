@@ -63,7 +63,7 @@ struct Reader {
 }
 
 /// Whether the first two samples of a tar have an image with a label: other tars are just archives.
-pub(super) fn is_shard(path: &Path) -> Result<bool, Error> {
+pub(in super::super) fn is_shard(path: &Path) -> Result<bool, Error> {
     let mut reader = Reader::default();
     let mut keys = 0;
     let file = File::open(path).map_err(Error::io(path))?;

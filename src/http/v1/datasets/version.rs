@@ -1,7 +1,7 @@
 //! Makes a version of a data set out of the files of an upload: unpacks and checks them, stores them as one tar, and
 //! inserts the row that names it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,7 @@ pub async fn store(state: &AppState, upload: Upload, name: &str) -> Result<Uploa
     let (spool, own) = (state.settings.spool_dir.clone(), name.to_owned());
     let limit = limit(state);
     let inspected = tokio::task::spawn_blocking(move || {
-        let inspected = inspect(upload.file(), &spool, &own, limit, turn);
+        let inspected = inspect(&upload, &spool, &own, limit, turn);
         drop(upload);
         inspected
     });
@@ -121,13 +121,13 @@ pub async fn check_space(state: &AppState, id: &str, bytes: u64) -> Result<(), A
 
 /// Unpacks an upload, and finds out what it is.
 fn inspect(
-    file: &File,
+    upload: &Upload,
     spool: &Path,
     name: &str,
     limit: u64,
     turn: OwnedSemaphorePermit,
 ) -> Result<Inspected, ApiError> {
-    let format = Format::of_file(file).map_err(refused)?;
+    let format = Format::of_file(upload.file()).map_err(refused)?;
     if format == Format::Parquet {
         return Err(ApiError::invalid(
             "the file is a parquet shard: say of which split with ?split=train, or pack all shards as a tar or zip, with \
@@ -137,7 +137,14 @@ fn inspect(
     let workspace = Workspace::new(spool).map_err(full)?;
     let path = workspace.files().join(name);
     fs::create_dir(&path).map_err(full)?;
-    let unpacked = archive::unpack(format, file, &path, Limits::new(limit)).map_err(refused)?;
+    let of_shard = |error: dataset::Error| wrong(&error, &workspace.files());
+    if format == Format::Tar && dataset::is_webdataset(&upload.path()).map_err(of_shard)? {
+        fs::copy(upload.path(), path.join("train-00000-of-00001.tar")).map_err(full)?;
+        let note = "the tar is a shard of WebDataset and kept as it is: its images are the train split. Shards of other \
+                    splits can be added with ?split=";
+        return describe(workspace, name, vec![note.to_owned()], turn);
+    }
+    let unpacked = archive::unpack(format, upload.file(), &path, Limits::new(limit)).map_err(refused)?;
     describe(workspace, name, unpacked.notes, turn)
 }
 
