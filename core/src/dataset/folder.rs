@@ -52,7 +52,7 @@ struct Folder {
 
 /// Whether this layout may read a file of that name.
 pub(super) fn may_read(name: &str) -> bool {
-    walk::is_image(name) || metadata::NAMES.contains(&name)
+    is_image(name) || metadata::NAMES.contains(&name)
 }
 
 /// Recognises directories of splits, with a directory per class or a table of labels in each; or one such directory
@@ -174,7 +174,7 @@ impl Folder {
             (self.splits, is_whole) = (splits, elsewhere > 0);
         } else {
             let holding = holding_images(&links.directories(entries)?)?;
-            let has_images = !holding.is_empty() || entries.iter().any(|entry| walk::is_image(&entry.name));
+            let has_images = !holding.is_empty() || entries.iter().any(|entry| is_image(&entry.name));
             let are_classes = holding.len() >= 2 && !holding.iter().all(|name| splits::is_usual(name));
             match table {
                 TableOfLabels::Unlabelled(path, lack) if are_classes => self.notes.push(passed_over(&path, &lack)),
@@ -210,7 +210,7 @@ fn holding_images(directories: &[&DirectoryEntry]) -> Result<Vec<String>, Error>
     let mut found: Vec<String> = Vec::new();
     for directory in directories {
         let entries = links::entries(&directory.path)?;
-        if entries.iter().any(|entry| walk::is_image(&entry.name) && entry.path.is_file()) {
+        if entries.iter().any(|entry| is_image(&entry.name) && entry.path.is_file()) {
             found.push(directory.name.clone());
         }
         if found.len() >= 2 && !found.iter().all(|name| splits::is_usual(name)) {
@@ -225,7 +225,7 @@ impl SplitFiles {
     fn of_directories(directory: &Path, links: &Links) -> Result<Self, Error> {
         let mut split = Self::default();
         let entries = links::entries(directory)?;
-        let loose = entries.iter().filter(|entry| walk::is_image(&entry.name)).count();
+        let loose = entries.iter().filter(|entry| is_image(&entry.name)).count();
         split.has_loose = loose > 0;
         if split.has_loose {
             let name = directory.file_name().unwrap_or_default().display();

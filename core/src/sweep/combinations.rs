@@ -110,8 +110,7 @@ impl SweepSpec {
 
     fn job_name(&self, combination: &Combination, seed: u32) -> String {
         let of_seed = if self.seeds > 1 { format!(", run {}", seed + 1) } else { String::new() };
-        let name: String =
-            [&self.name, ": ", &self.summary(combination), &of_seed].into_iter().map(String::as_str).collect();
+        let name = format!("{}: {}{of_seed}", self.name, self.summary(combination));
         if name.chars().count() <= LONGEST_JOB_NAME && !name.chars().any(char::is_control) {
             return name;
         }
