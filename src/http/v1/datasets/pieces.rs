@@ -178,7 +178,7 @@ fn check_place(before: &[StoredPiece], piece: &UploadPiece) -> Result<(), ApiErr
 
 /// The stored piece that this one repeats, if it completes the upload: a server may have ended after it stored the last
 /// piece, and before it put them together.
-fn is_last<'a>(before: &'a [StoredPiece], piece: &UploadPiece) -> Option<&'a StoredPiece> {
+fn repeated_last<'a>(before: &'a [StoredPiece], piece: &UploadPiece) -> Option<&'a StoredPiece> {
     let last = before.last().filter(|_| received(before) == piece.total)?;
     (last.start_at == signed(piece.start) && last.size_bytes == signed(piece.size)).then_some(last)
 }
