@@ -16,6 +16,7 @@ mod byte_source;
 pub mod checkpoint;
 pub mod class_order;
 pub mod dataset;
+pub mod device_fault;
 pub mod exit_status;
 pub mod export;
 pub mod exported;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use distillery_core::dataset;
+use distillery_core::device_fault::DeviceFault;
 use distillery_core::protocol::{ErrorClass, Failure};
 
 /// Why training failed.
@@ -34,6 +35,11 @@ impl Error {
         Self { class: ErrorClass::Internal, message: message.into() }
     }
 
+    /// This machine or its device cannot run the job. Another one can.
+    pub fn machine(message: impl Into<String>) -> Self {
+        Self { class: ErrorClass::Machine, message: message.into() }
+    }
+
     /// A file cannot be read or written.
     pub fn storage(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |error| {
@@ -60,16 +66,30 @@ impl Error {
     /// Converts the message of an exception of libtorch's.
     #[must_use]
     pub fn from_torch(message: &str) -> Self {
-        let out_of_memory = ["not enough memory", "can't allocate memory", "out of memory"];
-        if out_of_memory.iter().any(|part| message.contains(part)) {
-            // A panic of tch wraps libtorch's message.
-            let message = message.split_once("Torch(\"").map_or(message, |(_, message)| message);
-            let first = message.split("\\n").next().unwrap_or(message).lines().next().unwrap_or(message);
-            let advice = "lower training.batch_size, use precision \"bfloat16\", or train on a device with more memory";
-            return Self { class: ErrorClass::Oom, message: format!("out of memory: {first}; {advice}") };
+        match DeviceFault::of(message) {
+            Some(DeviceFault::OutOfMemory) => {
+                let advice =
+                    "lower training.batch_size, use precision \"bfloat16\", or train on a device with more memory";
+                Self { class: ErrorClass::Oom, message: format!("out of memory: {}; {advice}", first_line(message)) }
+            }
+            Some(DeviceFault::Unusable) => {
+                let advice = "run `distillery-trainer doctor` on this machine";
+                Self::machine(format!("the GPU cannot be used: {}; {advice}", first_line(message)))
+            }
+            Some(DeviceFault::Broken) => {
+                let advice =
+                    "look for its Xid in the kernel's log, reset it with nvidia-smi --gpu-reset, or replace it";
+                Self::machine(format!("the GPU is broken: {}; {advice}", first_line(message)))
+            }
+            None => Self::internal(message),
         }
-        Self::internal(message)
     }
+}
+
+/// The first line of libtorch's message. A panic of tch wraps it.
+fn first_line(message: &str) -> &str {
+    let message = message.split_once("Torch(\"").map_or(message, |(_, message)| message);
+    message.split("\\n").next().unwrap_or(message).lines().next().unwrap_or(message)
 }
 
 impl From<tch::TchError> for Error {
@@ -94,5 +114,32 @@ impl From<dataset::Error> for Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self { class: error.class, message: error.message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtorchs_messages_about_the_gpu_decide_whether_another_attempt_is_made_and_where() {
+        let panic =
+            |message: &str| format!("called `Result::unwrap()` on an `Err` value: Torch(\"{message}\\nat f.cpp\")");
+        let cases = [
+            ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", ErrorClass::Oom),
+            ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", ErrorClass::Oom),
+            ("CUDA error: uncorrectable ECC error encountered", ErrorClass::Machine),
+            ("CUDA error: no kernel image is available for execution on the device", ErrorClass::Machine),
+            ("CUDA error: an illegal memory access was encountered", ErrorClass::Internal),
+        ];
+        for (message, class) in cases {
+            for said in [message.to_owned(), format!("{message}\nat f.cpp"), panic(message)] {
+                let error = Error::from_torch(&said);
+                assert_eq!(error.class, class, "{said}");
+                assert!(error.message.contains(message), "{}", error.message);
+                let has_developers_lines = error.message.contains("f.cpp");
+                assert_eq!(has_developers_lines, class == ErrorClass::Internal && said != message, "{}", error.message);
+            }
+        }
     }
 }

@@ -25,6 +25,7 @@ use crate::run;
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Report, Silent, warning};
+use distillery_core::device_fault;
 use distillery_core::exit_status::{self, out_of_memory_kills};
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, Failure, StopRequest, files};
 use distillery_core::removed_if_empty::RemovedIfEmpty;
@@ -319,7 +320,7 @@ fn unexpected_end(
         }
     };
     let Failure { class, message } = reported.unwrap_or(ended);
-    Some(Failure { class, message: format!("rank {rank}: {message}") })
+    Some(Failure { class, message: device_fault::of_rank(rank, &message) })
 }
 
 /// The failure that caused the others: a rank that loses another one fails with class internal.
