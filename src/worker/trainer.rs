@@ -48,7 +48,8 @@ const ENVIRONMENT: [&str; 12] = [
 ];
 
 /// Libraries with many settings of their own, by the prefix of their names.
-const LIBRARIES: [&str; 4] = ["CUDA_", "NCCL_", "OMP_", "MKL_"];
+const LIBRARIES: [&str; 9] =
+    ["CUBLAS_", "CUDA_", "CUDNN_", "MKL_", "NCCL_", "OMP_", "PYTORCH_", "TORCH_CUDNN_", "TORCH_NCCL_"];
 
 /// What no setting of a library has in its name, and many a secret has.
 const SECRET: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH"];
@@ -79,8 +80,15 @@ pub fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
+/// What decides how CUDA numbers GPUs. Without it the fastest is `cuda:0`, where the driver, and with it the usage that
+/// [`monitor`](super::monitor) reads, counts by their places on the bus.
+const DEVICE_ORDER: (&str, &str) = ("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
+
 fn clean_environment(command: &mut std::process::Command) {
-    command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_passed)));
+    let (name, order) = DEVICE_ORDER;
+    // One that is set replaces it.
+    command.env_clear().env(name, order);
+    command.envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_passed)));
 }
 
 /// Starts the trainer to see whether it can open and use these devices, with commas between them.

@@ -97,6 +97,8 @@ async fn no_secret_of_the_environment_reaches_the_trainer() {
         "PATH_TO_SECRET",
         "CUDA_REGISTRY_PASSWORD",
         "NCCL_AUTH_TOKEN",
+        "PYTORCH_HUB_TOKEN",
+        "CUDNN_DOWNLOAD_KEY",
         "AWS_SECRET_ACCESS_KEY",
         "DISTILLERY_ADMIN_TOKEN",
         "DISTILLERY_THREADS_TOKEN",
@@ -105,6 +107,10 @@ async fn no_secret_of_the_environment_reaches_the_trainer() {
         "CUDA_VISIBLE_DEVICES",
         "NVIDIA_VISIBLE_DEVICES",
         "NCCL_DEBUG",
+        "PYTORCH_CUDA_ALLOC_CONF",
+        "CUDNN_LOGLEVEL_DBG",
+        "CUBLAS_WORKSPACE_CONFIG",
+        "TORCH_NCCL_TRACE_BUFFER_SIZE",
         "OMP_WAIT_POLICY",
         "LD_LIBRARY_PATH",
         "DISTILLERY_NO_SAMPLES",
@@ -112,7 +118,8 @@ async fn no_secret_of_the_environment_reaches_the_trainer() {
     let mut command = it.worker_command("cpu");
     command
         .envs(secrets.map(|name| (name, "do-not-tell-0123456789-0123456789-0123")))
-        .envs(settings.map(|name| (name, "")));
+        .envs(settings.map(|name| (name, "")))
+        .env_remove("CUDA_DEVICE_ORDER");
     let worker = Process::start(command);
     let job = it.db.add_job(json!({})).await;
     it.db.until_training(job).await;
@@ -121,5 +128,7 @@ async fn no_secret_of_the_environment_reaches_the_trainer() {
     for name in settings.into_iter().chain(["PATH", "HOME", "DISTILLERY_THREADS"]) {
         assert!(environment.lines().any(|line| line.starts_with(&format!("{name}="))), "{name}: {environment}");
     }
+    // As the driver, which is asked how busy a GPU is, counts them.
+    assert!(environment.lines().any(|line| line == "CUDA_DEVICE_ORDER=PCI_BUS_ID"), "{environment}");
     worker.terminate().await;
 }
