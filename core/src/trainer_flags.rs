@@ -187,8 +187,9 @@ pub struct InspectArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct ComputeArgs {
-    /// The device: `auto` (the first GPU, or else the CPU), `cpu`, `cuda` or `cuda:1`. If training.devices asks for
-    /// several, `auto`, `cpu` and `cuda` stand for that many; alternatively, list them separated by commas.
+    /// The device: `auto` (the first GPU, or the CPU of a machine without one), `cpu`, `cuda` or `cuda:1`. If
+    /// training.devices asks for several, `auto`, `cpu` and `cuda` stand for that many; alternatively, list them
+    /// separated by commas.
     #[arg(long, env = "DISTILLERY_DEVICE", default_value = "auto")]
     pub device: String,
     /// Threads for computation on the CPU. Default: all cores.

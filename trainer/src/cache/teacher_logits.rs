@@ -13,7 +13,7 @@ use tch::{Device, Tensor};
 
 use super::Cache;
 use super::rows::{RowIndices, Rows};
-use crate::device::cuda;
+use crate::device::card;
 use crate::error::Error;
 use distillery_core::spec::TeacherCache;
 
@@ -177,8 +177,8 @@ impl TeacherLogitCache {
                 let (rows, was_replaced) =
                     Rows::in_file(cache, &path, &key, self.images as u64, width).map_err(|error| error.to_string())?;
                 // Half of the free memory is left for training.
-                let fits = |free| Rows::bytes(self.images as u64, width) < free / 2;
-                let has_room = cuda::free_bytes(*device).is_some_and(fits);
+                let fits = |free: u64| Rows::bytes(self.images as u64, width) < free / 2;
+                let has_room = card::memory(*device).is_some_and(|memory| fits(memory.free));
                 let rows = if has_room { rows.on_device(self.images, *device) } else { Ok(rows) };
                 Ok(Opened { rows: rows.map_err(|error| error.message)?, path: Some(path), was_replaced })
             }

@@ -10,7 +10,6 @@ use std::ptr;
 use std::rc::Rc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use tch::Device;
 
 use super::ffi::{message, unwrap};
 use crate::error::Error;
@@ -29,11 +28,19 @@ pub(crate) fn open() -> Result<(), String> {
     if !std::path::Path::new("/dev/nvidiactl").exists() && !std::path::Path::new("/dev/dxg").exists() {
         return Err("this machine has no NVIDIA driver".to_owned());
     }
+    load()
+}
+
+/// Loads libtorch's CUDA half, with a driver or without.
+///
+/// # Errors
+/// A library is missing.
+pub(crate) fn load() -> Result<(), String> {
     library(c"libtorch_cuda.so", libc::RTLD_GLOBAL).map(drop)
 }
 
 /// Opens a library and never closes it.
-fn library(name: &CStr, scope: c_int) -> Result<*mut c_void, String> {
+pub(super) fn library(name: &CStr, scope: c_int) -> Result<*mut c_void, String> {
     // SAFETY: the name is NUL-terminated, and the libraries have PyTorch's initialisers or none. dlerror's text is
     // copied before another call can replace it.
     unsafe {
@@ -49,40 +56,8 @@ fn library(name: &CStr, scope: c_int) -> Result<*mut c_void, String> {
     }
 }
 
-/// A function of CUDA's runtime, if it is loaded.
-fn runtime(name: &CStr) -> Option<ptr::NonNull<c_void>> {
-    // SAFETY: the name is NUL-terminated.
-    ptr::NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
-}
-
-/// The compute capability of a GPU, such as (9, 0) for Hopper. `None` for the CPU.
-#[must_use]
-pub fn capability(device: Device) -> Option<(i32, i32)> {
-    let Device::Cuda(index) = device else { return None };
-    let ask = runtime(c"cudaDeviceGetAttribute")?;
-    // SAFETY: the function's parameters are a pointer to the result, an attribute and a device.
-    let ask: extern "C" fn(*mut c_int, c_int, c_int) -> c_int = unsafe { std::mem::transmute(ask.as_ptr()) };
-    // cudaDevAttrComputeCapabilityMajor and cudaDevAttrComputeCapabilityMinor.
-    let [major, minor] = [75, 76].map(|attribute| {
-        let mut value = 0;
-        (ask(&raw mut value, attribute, c_int::try_from(index).unwrap_or(c_int::MAX)) == 0).then_some(value)
-    });
-    major.zip(minor)
-}
-
-/// Free bytes in the current GPU's memory. `None` for the CPU.
-#[must_use]
-pub fn free_bytes(device: Device) -> Option<u64> {
-    let Device::Cuda(_) = device else { return None };
-    let ask = runtime(c"cudaMemGetInfo")?;
-    // SAFETY: the function's parameters are pointers to the free and the total bytes.
-    let ask: extern "C" fn(*mut usize, *mut usize) -> c_int = unsafe { std::mem::transmute(ask.as_ptr()) };
-    let (mut free, mut total) = (0, 0);
-    (ask(&raw mut free, &raw mut total) == 0).then_some(free as u64)
-}
-
 /// Restricts cuDNN to deterministic algorithms.
-pub(crate) fn compute_deterministically() {
+pub fn compute_deterministically() {
     // SAFETY: it sets a flag of libtorch's.
     unwrap(unsafe { distillery_deterministic() });
 }

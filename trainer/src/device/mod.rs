@@ -1,5 +1,6 @@
 //! The device that computes, and what this process asks of the operating system.
 
+pub mod card;
 pub mod cuda;
 pub(crate) mod ffi;
 pub(crate) mod kernels;
@@ -26,7 +27,7 @@ pub fn several(names: &str, count: u32) -> Result<Vec<String>> {
         "cpu" => Ok(vec![names.to_owned(); count]),
         "auto" | "cuda" => match open(names)? {
             Device::Cuda(_) => {
-                gpu(count - 1)?;
+                check_exists(count - 1)?;
                 Ok((0..count).map(|index| format!("cuda:{index}")).collect())
             }
             _ => Ok(vec!["cpu".to_owned(); count]),
@@ -39,14 +40,14 @@ pub fn several(names: &str, count: u32) -> Result<Vec<String>> {
     }
 }
 
-/// The device named `auto`, `cpu`, `cuda` or `cuda:N`.
+/// The device named `auto`, `cpu`, `cuda` or `cuda:N`. A GPU becomes the current one of this thread.
 ///
 /// # Errors
-/// The name is none of these, or the machine has no such device.
+/// The name is none of these, or this machine's GPU cannot be used: class `machine`, since another machine's can.
 pub fn open(name: &str) -> Result<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        "auto" => Ok(if cuda::open().is_ok() && Cuda::is_available() { Device::Cuda(0) } else { Device::Cpu }),
+        "auto" => automatic(),
         "cuda" => gpu(0),
         _ => match name.strip_prefix("cuda:").map(str::parse) {
             Some(Ok(index)) => gpu(index),
@@ -55,12 +56,55 @@ pub fn open(name: &str) -> Result<Device> {
     }
 }
 
+/// The first GPU, or the CPU of a machine without one. A GPU that cannot be used is an error: training on the CPU
+/// instead would take a hundred times as long.
+fn automatic() -> Result<Device> {
+    match cuda::open() {
+        Ok(()) if Cuda::device_count() > 0 => gpu(0),
+        opened => {
+            let names = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+            let names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+            let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+            if !has_gpu(&names, visible.as_deref()) {
+                return Ok(Device::Cpu);
+            }
+            let reason = opened.err().unwrap_or_else(|| "CUDA finds no GPU".to_owned());
+            Err(Error::machine(format!(
+                "this machine has an NVIDIA GPU, but CUDA cannot use it: {reason}. Run `distillery-trainer doctor`, or \
+                 train on the CPU with --device cpu"
+            )))
+        }
+    }
+}
+
+/// Whether the driver shows a GPU to this process. `names` are the files in `/dev`, and `visible` is
+/// `CUDA_VISIBLE_DEVICES`.
+fn has_gpu(names: &[String], visible: Option<&str>) -> bool {
+    let is_gpu = |name: &String| name.strip_prefix("nvidia").is_some_and(|index| index.parse::<u32>().is_ok());
+    let is_hidden = visible.is_some_and(|list| matches!(list.split(',').next().map(str::trim), Some("" | "-1")));
+    !is_hidden && names.iter().any(is_gpu)
+}
+
 fn gpu(index: usize) -> Result<Device> {
-    cuda::open().map_err(|reason| Error::user(format!("CUDA cannot be used: {reason}")))?;
+    check_exists(index)?;
+    // Everything that asks about "the" GPU, such as its free memory, and what has no device of its own, is then about
+    // this one.
+    card::make_current(index).map_err(|reason| {
+        Error::machine(format!("cuda:{index} cannot be opened: {reason}; run `distillery-trainer doctor`"))
+    })?;
+    Ok(Device::Cuda(index))
+}
+
+fn check_exists(index: usize) -> Result<()> {
+    cuda::open().map_err(|reason| {
+        Error::machine(format!("CUDA cannot be used: {reason}. Run `distillery-trainer doctor`, or use --device cpu"))
+    })?;
     match usize::try_from(Cuda::device_count()).unwrap_or(0) {
-        0 => Err(Error::user("CUDA finds no GPU: check nvidia-smi, or use --device cpu")),
-        count if index >= count => Err(Error::user(format!("there is no cuda:{index}: the machine has {count} GPUs"))),
-        _ => Ok(Device::Cuda(index)),
+        0 => Err(Error::machine("CUDA finds no GPU: run `distillery-trainer doctor`, or use --device cpu")),
+        count if index >= count => {
+            Err(Error::machine(format!("there is no cuda:{index}: the machine has {count} GPUs")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -118,7 +162,7 @@ pub fn idle_threads_sleep() {
 #[must_use]
 pub fn multiplies_bfloat16(device: Device) -> bool {
     if device != Device::Cpu {
-        return cuda::capability(device).is_some_and(|capability| capability >= (8, 0));
+        return card::capability(device).is_some_and(|capability| capability >= (8, 0));
     }
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("avx512bf16");
@@ -147,4 +191,28 @@ pub fn resident_bytes() -> Option<u64> {
 pub fn exit_now(status: u8) -> ! {
     // SAFETY: _exit does not return and touches no memory of ours.
     unsafe { libc::_exit(i32::from(status)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use distillery_core::protocol::ErrorClass;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_has_a_gpu_if_the_driver_shows_one_that_is_not_hidden() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let with = names(&["null", "nvidiactl", "nvidia0", "nvidia-uvm"]);
+        assert!(has_gpu(&with, None) && has_gpu(&with, Some("0")) && has_gpu(&with, Some("GPU-8a1f")));
+        assert!(!has_gpu(&with, Some("")) && !has_gpu(&with, Some("-1")));
+        assert!(!has_gpu(&names(&["null", "nvidiactl", "nvidia-uvm"]), None));
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_the_machines_fault_and_a_name_that_is_no_device_the_users() {
+        // More than any machine has.
+        assert_eq!(open("cuda:1000").unwrap_err().class, ErrorClass::Machine);
+        assert_eq!(open("tpu").unwrap_err().class, ErrorClass::User);
+        assert_eq!(several("cpu,cpu,cpu", 2).unwrap_err().class, ErrorClass::User);
+    }
 }

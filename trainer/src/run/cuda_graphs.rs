@@ -11,6 +11,7 @@ use tch::{Device, Tensor};
 use super::metrics::Meter;
 use super::optim::Optimizer;
 use super::step::{Inputs, Objective, step};
+use crate::device::card;
 use crate::device::cuda::{self, Graph, Plugin};
 use crate::models::Network;
 use crate::ranks::Ranks;
@@ -61,8 +62,8 @@ struct FixedMemory {
 }
 
 impl StepExecutor {
-    /// Chooses graphs on a GPU if `graphs` allows them. Comes before any other use of the device: from now on this
-    /// thread issues work to a CUDA stream of its own.
+    /// Chooses graphs on a GPU if `graphs` allows them. Comes before any other use of the device: with graphs, this
+    /// thread issues work to a CUDA stream of its own from now on.
     #[must_use]
     pub fn new(device: Device, graphs: bool) -> Self {
         let (mode, event) = choose(device, graphs);
@@ -142,7 +143,7 @@ impl StepExecutor {
 fn choose(device: Device, graphs: bool) -> (Mode, Option<Event>) {
     let Device::Cuda(index) = device else { return (Mode::Eager, None) };
     cuda::compute_deterministically();
-    let gpu = cuda::capability(device)
+    let gpu = card::capability(device)
         .map_or_else(String::new, |(major, minor)| format!("GPU of compute capability {major}.{minor}; "));
     let event = |level, message: &str| Some(Event::Log { level, message: format!("{gpu}{message}") });
     if !graphs {
