@@ -22,7 +22,7 @@ use crate::output_file::{self, Inputs};
 use crate::preprocessing::Preprocessing;
 use crate::ranks::Ranks;
 use crate::run::classes::{ClassCounts, ClassTally, balanced_accuracy, macro_f1};
-use crate::run::evaluate::{self, Seen};
+use crate::run::evaluate::{self, EvaluationSize, Seen};
 use crate::settings::{Ending, Settings};
 use crate::subject::Subject;
 use crate::verify;
@@ -243,8 +243,12 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
             logits.push(seen.logits.to_device(Device::Cpu));
         }
     };
-    let evaluation = evaluate::evaluate(network, &loader, &normalisation, &Ranks::single(), || true, keep)?
+    let size = EvaluationSize::default();
+    let evaluation = evaluate::evaluate(network, &loader, &normalisation, &Ranks::single(), &size, || true, keep)?
         .ok_or_else(|| Error::internal("the evaluation stopped without a request"))?;
+    for warning in size.warnings() {
+        tracing::warn!("{warning}");
+    }
     if !evaluation.loss.is_finite() {
         return Err(Error::user(format!(
             "the outputs of checkpoint {} are not finite: use another one",

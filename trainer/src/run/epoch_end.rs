@@ -122,13 +122,14 @@ impl Run<'_> {
         let goes_on = || self.control.stop_request().is_none();
         self.ranks.broadcast_statistics(network)?;
         let (loader, normalisation) = (&self.setup.data.eval, &self.setup.objective.normalisation);
+        let size = &self.setup.evaluation_size;
         let tally = ClassTally::new(network.classes(), self.setup.device);
         let log = PredictionLog::new(loader.len(), self.setup.device);
         let see = |seen: Seen<'_>| {
             tally.add(&seen);
             log.iter().for_each(|log| log.add(&seen));
         };
-        let Some(evaluation) = evaluate(network, loader, normalisation, &self.ranks, goes_on, see)? else {
+        let Some(evaluation) = evaluate(network, loader, normalisation, &self.ranks, size, goes_on, see)? else {
             return Ok(None);
         };
         Ok(Some(EvaluatedNetwork { evaluation, classes: tally.read(&self.ranks)?, log }))

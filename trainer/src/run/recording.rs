@@ -38,10 +38,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Reports the events of the executor and the warnings of the cache.
+    /// Reports the events of the executor and the warnings of the cache and of evaluations.
     pub(super) fn forward_events(&mut self) {
         for event in self.setup.executor.events() {
             self.report.event(&event);
+        }
+        for message in self.setup.evaluation_size.warnings() {
+            self.report.event(&warning(message));
         }
         for message in self.teacher_cache.iter_mut().flat_map(TeacherLogitCache::warnings) {
             self.report.event(&warning(message));

@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::average::WeightAverage;
 use super::cuda_graphs::StepExecutor;
+use super::evaluate::EvaluationSize;
 use super::networks::{NetworkHashes, Networks, Teacher, TeacherPlacement};
 use super::optim::Optimizer;
 use super::precision::Arithmetic;
@@ -55,6 +56,7 @@ pub struct Setup {
     /// The teacher's accuracy in percent, if its file names it.
     pub recorded_accuracy: Option<f64>,
     pub startup: StartupTimer,
+    pub evaluation_size: EvaluationSize,
 }
 
 impl Setup {
@@ -117,6 +119,7 @@ impl Setup {
             hashes,
             recorded_accuracy,
             startup,
+            evaluation_size: EvaluationSize::default(),
         })
     }
 

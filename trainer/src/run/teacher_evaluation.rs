@@ -134,7 +134,8 @@ fn evaluate_teacher(setup: &Setup, goes_on: impl Fn() -> bool) -> Result<Option<
             tally.add(distillation, &teacher.regions(seen.features, &distillation.scales, false), seen.labels);
         }
     };
-    let evaluation = evaluate(teacher, &setup.data.eval, normalisation, &Ranks::single(), goes_on, count)?;
+    let evaluation =
+        evaluate(teacher, &setup.data.eval, normalisation, &Ranks::single(), &setup.evaluation_size, goes_on, count)?;
     let Some(evaluation) = evaluation else { return Ok(None) };
     let names = setup.data.classes.names.as_deref();
     let report = |distillation: &Distillation| tally.report(&distillation.scales, names);
