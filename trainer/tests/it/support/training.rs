@@ -134,15 +134,19 @@ impl Training {
         executor.run(student, objective, optimizer, meter, &mut Ranks::single(), inputs).map(|logits| logits.copy())
     }
 
-    /// Everything that steps change, on the CPU: weights, running statistics, the optimiser's state and the mean
-    /// metrics.
-    pub fn outcome(&mut self) -> Vec<(String, Tensor)> {
+    /// Weights, running statistics and the optimiser's state, on the CPU.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
         let cpu = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).contiguous();
         let weights = self.student.weights().iter().map(|weight| (weight.name.clone(), cpu(&weight.tensor)));
         let state = self.optimizer.state().into_iter().map(|(name, tensor)| (name, cpu(&tensor)));
+        weights.chain(state).collect()
+    }
+
+    /// Everything that steps change: the [`state`](Self::state) and the mean metrics.
+    pub fn outcome(&mut self) -> Vec<(String, Tensor)> {
         let means = self.meter.read(&Ranks::single()).unwrap();
         let metrics = means.into_iter().flat_map(|means| means.metrics);
         let metrics = metrics.map(|(metric, mean)| (metric.to_string(), Tensor::from(mean)));
-        weights.chain(state).chain(metrics).collect()
+        self.state().into_iter().chain(metrics).collect()
     }
 }
