@@ -32,6 +32,7 @@ use crate::loss::sdd::{Regions, classify_regions};
 use distillery_core::architecture::{Architecture, Entry, Role};
 use forward::forward;
 use frozen::Frozen;
+pub use frozen::FusedCount;
 use fusion::{Plan, Purpose, fuse};
 use head::Head;
 use layers::channels_last;
@@ -328,9 +329,10 @@ impl Network {
     }
 
     /// Makes the network [`constant`](Self::constant), in the kind that it computes in. On a GPU it also tries out
-    /// which nodes cuDNN can fuse, which takes a moment.
-    pub fn freeze(&mut self, batch_size: u32, side: u32) {
+    /// which nodes cuDNN can fuse, which takes a moment, and returns how many.
+    pub fn freeze(&mut self, batch_size: u32, side: u32) -> Option<FusedCount> {
         *self = self.compiled(self.compute, batch_size, side, true);
+        self.frozen.as_ref().and_then(Frozen::fused)
     }
 
     /// A constant copy of the network: without gradients, for evaluation only, with feature maps in `kind`. It is

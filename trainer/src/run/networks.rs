@@ -6,7 +6,7 @@ use tch::{Device, Kind};
 
 use crate::data::open::Data;
 use crate::error::{Error, Result};
-use crate::models::{self, Network, state_dict};
+use crate::models::{self, FusedCount, Network, state_dict};
 use crate::worker_link::report::{Report, warning};
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::class_order::{self, ClassOrder};
@@ -127,7 +127,12 @@ fn load_teacher(
     }
     network.place(placement.device, Kind::Float);
     network.compute_in(placement.kind);
-    network.freeze(placement.batch_size, spec.dataset.image_size);
+    if let Some(FusedCount { fused, of }) = network.freeze(placement.batch_size, spec.dataset.image_size) {
+        let message = format!(
+            "cuDNN runs {fused} of the teacher's {of} convolutions that end in a ReLU with bias, sum and ReLU as one kernel"
+        );
+        report.event(&Event::Log { level: Level::Info, message });
+    }
     // Numbers that went through JSON may differ in the last bit, and two normalisations cost time.
     let stored = loaded.normalisation().filter(|&stored| !is_near(stored, data.mean_std, 1e-9));
     let is_given = MeanStd::of_both(teacher.mean, teacher.std);

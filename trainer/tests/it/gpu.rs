@@ -5,8 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use distillery_core::architecture;
 use distillery_trainer::device;
 use distillery_trainer::device::cuda::{Plugin, Tf32, compute_deterministically};
+use distillery_trainer::models;
 use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -123,6 +125,29 @@ fn a_gpu_trains_like_the_cpu() {
     // Weights start at the same values, so they stay close if the steps are about the same.
     let difference = largest_difference(&on(device, Kind::BFloat16), &on(Device::Cpu, Kind::BFloat16));
     assert!(difference < 0.1, "bfloat16: {difference}");
+}
+
+#[test]
+fn a_teacher_whose_convolutions_cudnn_fuses_gives_the_logits_of_separate_operations() {
+    let Some((device, _alone)) = gpu("cuDNN's fused convolutions") else { return };
+    let _in_full = Tf32::set(false);
+    for (kind, bound) in [(Kind::Float, 1e-4), (Kind::BFloat16, 5e-2)] {
+        let mut network = models::build(architecture::find("resnet8x4").unwrap(), 10, 1);
+        network.place(device, Kind::Float);
+        network.compute_in(kind);
+        let images = Tensor::randn([64, 3, 32, 32], (Kind::Float, device));
+        let apart = network.constant(kind, 64, 32).logits(&images, false).to_kind(Kind::Double);
+        let count = network.freeze(64, 32).expect("a count on a GPU");
+        eprintln!("{kind:?}: {count:?}");
+        assert!(count.of > 0 && count.fused <= count.of, "{count:?}");
+        for _ in 0..3 {
+            // What was freed holds NaN.
+            drop(Tensor::full([64, 128, 32, 32], f64::NAN, (Kind::Float, device)));
+            let fused = network.logits(&images, false).to_kind(Kind::Double);
+            let difference = ((&fused - &apart).norm() / apart.norm()).double_value(&[]);
+            assert!(difference < bound, "{kind:?}: {difference}");
+        }
+    }
 }
 
 #[test]
