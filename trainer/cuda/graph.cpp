@@ -13,8 +13,6 @@
 
 #include "../cpp/shim.h"
 
-using at::cuda::CUDAGraph;
-
 namespace {
 
 namespace allocator = c10::cuda::CUDACachingAllocator;
@@ -26,16 +24,21 @@ void attempt(const std::function<void()> &work) {
     }
 }
 
-// Ends a recording that failed. The device forgets it, but libtorch's allocator must be told.
-void abandon(CUDAGraph &graph, c10::cuda::MempoolId_t pool) {
-    try {
-        graph.capture_end();
-    } catch (const std::exception &) {
+// A graph that can be given up at any point of its recording.
+class Recording : public at::cuda::CUDAGraph {
+  public:
+    // Ends a recording that failed. The device forgets it, but libtorch's allocator must be told, once: until then it
+    // serves every allocation of this thread from the graph's pool.
+    void abandon(c10::cuda::MempoolId_t pool) {
+        attempt([&] { capture_end(); });
+        // Then the destructor releases the pool, even if the graph could not be instantiated.
+        if (capture_ended_) return;
         const auto device = c10::cuda::current_device();
+        // Fails if the recording ended with an invalid graph, or did not begin.
         attempt([&] { allocator::endAllocateToPool(device, pool); });
         attempt([&] { allocator::releasePool(device, pool); });
     }
-}
+};
 
 }  // namespace
 
@@ -49,32 +52,29 @@ extern "C" char *distillery_cuda_begin(int8_t device) {
 
 // Records the kernels that `work` issues to the thread's stream, without running them. `work` returns whether it
 // succeeded, and must not throw. The graph owns the memory that `work` allocates.
-extern "C" char *distillery_graph_record(CUDAGraph **made, bool (*work)(void *), void *context) {
+extern "C" char *distillery_graph_record(Recording **made, bool (*work)(void *), void *context) {
     return guarded([&] {
-        auto graph = std::make_unique<CUDAGraph>();
+        auto graph = std::make_unique<Recording>();
         c10::cuda::device_synchronize();
         // The graph has a memory pool of its own and cannot use memory that the allocator has cached.
         allocator::emptyCache();
         const auto pool = at::cuda::graph_pool_handle();
-        graph->capture_begin(pool);
-        if (!work(context)) {
-            abandon(*graph, pool);
-            throw std::runtime_error("an operation cannot be recorded");
-        }
         try {
+            graph->capture_begin(pool);
+            if (!work(context)) throw std::runtime_error("an operation cannot be recorded");
             graph->capture_end();
         } catch (const std::exception &) {
-            abandon(*graph, pool);
+            graph->abandon(pool);
             throw;
         }
         *made = graph.release();
     });
 }
 
-extern "C" char *distillery_graph_replay(CUDAGraph *graph) {
+extern "C" char *distillery_graph_replay(Recording *graph) {
     return guarded([&] { graph->replay(); });
 }
 
-extern "C" void distillery_graph_free(CUDAGraph *graph) {
+extern "C" void distillery_graph_free(Recording *graph) {
     attempt([&] { delete graph; });
 }
