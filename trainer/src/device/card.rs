@@ -23,6 +23,13 @@ pub struct Card {
     pub driver: String,
 }
 
+impl std::fmt::Display for Card {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, capability, cudnn, driver } = self;
+        write!(f, "{name} (compute capability {capability}, cuDNN {cudnn}, driver {driver})")
+    }
+}
+
 /// What cannot be found out.
 const UNKNOWN: &str = "unknown";
 

@@ -6,6 +6,7 @@ use super::manifest::Versions;
 use super::setup::Setup;
 use crate::data::normalisation::Normalisation;
 use crate::data::open::DECODER;
+use crate::device::card::Card;
 use crate::error::Result;
 use crate::models::Network;
 use crate::settings::Settings;
@@ -48,6 +49,7 @@ pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut 
     let files = setup.data.split_hashes.get()?.get(split).cloned();
     let normalisation = setup.objective.teacher_normalisation();
     let (teacher, data) = (&spec.teacher, &spec.dataset);
+    let device = computes_on(setup.card.as_ref(), &setup.started.device, settings.shard.world_size);
     let mut key = json!({
         "teacher": teacher_files(setup, teacher.as_ref().and_then(|teacher| teacher.architecture)),
         "data": [files.as_ref(), data.image_column.as_ref(), data.label_column.as_ref()],
@@ -57,8 +59,8 @@ pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut 
         "normalisation": [normalisation.mean, normalisation.std],
         "scales": setup.objective.scales(),
         "arithmetic": [
-            json!(setup.started.precision), json!(setup.started.device), json!(settings.threads),
-            json!(std::env::consts::ARCH), json!(Versions::current()),
+            json!(setup.started.precision), device, json!(settings.threads), json!(std::env::consts::ARCH),
+            json!(Versions::current()),
         ],
     });
     // Without it, the key is that of earlier versions.
@@ -68,9 +70,43 @@ pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut 
     Ok(key)
 }
 
+/// What decides, beside the batch, how sums are rounded: a card is `cuda:0` on one machine and `cuda:1` on the next, and
+/// another card is `cuda:0` there. The number of devices divides the batch. The CPU's key is that of earlier versions.
+fn computes_on(card: Option<&Card>, device: &str, devices: u32) -> Value {
+    card.map_or_else(|| json!(device), |card| json!([card, devices]))
+}
+
 /// The teacher's files, and its architecture; of an exported network the file with its graph, if that is another.
 fn teacher_files(setup: &Setup, architecture: Option<&'static Architecture>) -> Value {
     let hashes = setup.hashes.teacher.as_ref();
     let network = hashes.and_then(|hashes| hashes.network.as_ref());
     json!([hashes.map(|hashes| &hashes.checkpoint), architecture.map_or_else(|| json!(network), |known| json!(known))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logits_are_reused_on_the_same_card_under_any_number_and_on_no_other() {
+        let card = Card {
+            name: "NVIDIA H100".to_owned(),
+            capability: "9.0".to_owned(),
+            cudnn: "9.19.0".to_owned(),
+            driver: "580.65.06".to_owned(),
+        };
+        let key = |card: &Card, device, devices| computes_on(Some(card), device, devices);
+        assert_eq!(key(&card, "cuda:0", 1), key(&card, "cuda:1", 1));
+        let others = [
+            Card { name: "NVIDIA L4".to_owned(), ..card.clone() },
+            Card { capability: "8.9".to_owned(), ..card.clone() },
+            Card { cudnn: "9.10.0".to_owned(), ..card.clone() },
+            Card { driver: "590.1".to_owned(), ..card.clone() },
+        ];
+        for other in &others {
+            assert_ne!(key(&card, "cuda:0", 1), key(other, "cuda:0", 1));
+        }
+        assert_ne!(key(&card, "cuda:0", 1), key(&card, "cuda:0,cuda:1", 2));
+        assert_eq!(computes_on(None, "cpu", 1), json!("cpu"));
+    }
 }

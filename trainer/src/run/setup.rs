@@ -20,6 +20,7 @@ use super::step::Objective;
 use crate::data::normalisation::Normalisation;
 use crate::data::open::Data;
 use crate::device;
+use crate::device::card::Card;
 use crate::device::cuda::Tf32;
 use crate::error::{Error, Result};
 use crate::loss::sdd::Distillation;
@@ -56,6 +57,8 @@ pub struct Setup {
     /// The teacher's accuracy in percent, if its file names it.
     pub recorded_accuracy: Option<f64>,
     pub startup: StartupTimer,
+    /// The GPU; `None` on the CPU.
+    pub card: Option<Card>,
     pub evaluation_size: EvaluationSize,
 }
 
@@ -99,6 +102,7 @@ impl Setup {
             None => (Counters::new(identity, size), None, RunPredictions::default()),
         };
         let attempt = attempt(settings, device, arithmetic, counters.step);
+        warn_of(counters.attempts.last().and_then(|earlier| attempt.other_card(earlier)), report);
         let started = started(spec, &attempt, &data, &counters);
         counters.attempts.extend((!counters.is_over(spec.training.epochs)).then_some(attempt));
         let recorded_accuracy = teacher.as_ref().and_then(|teacher| teacher.recorded_accuracy);
@@ -119,6 +123,7 @@ impl Setup {
             hashes,
             recorded_accuracy,
             startup,
+            card: Card::of(device),
             evaluation_size: EvaluationSize::default(),
         })
     }
@@ -149,6 +154,7 @@ fn attempt(settings: &Settings, device: Device, arithmetic: Arithmetic, from_ste
         started_at: Utc::now(),
         from_step,
         device: settings.all_devices.clone().unwrap_or_else(|| device::name(device)),
+        card: Card::of(device),
         precision: arithmetic.name().to_owned(),
         threads: u32::try_from(settings.threads).unwrap_or(u32::MAX),
         data_memory: settings.data_memory,
