@@ -1,4 +1,5 @@
-// Settings of libtorch for GPUs that its bindings do not expose.
+// Settings and operations of libtorch for GPUs that its bindings do not expose.
+#include <ATen/ATen.h>
 #include <ATen/Context.h>
 
 #include "shim.h"
@@ -15,5 +16,14 @@ extern "C" char *distillery_tf32(bool *allowed) {
         const bool before = context.allowTF32CuDNN();
         context.setAllowTF32CuDNN(*allowed);
         *allowed = before;
+    });
+}
+
+// Copies `source`, on a GPU, to `destination`, in pinned memory of the host, once the GPU gets there: the host does not
+// wait. Both must live until then.
+extern "C" char *distillery_copy_later(const at::Tensor *destination, const at::Tensor *source) {
+    return guarded([&] {
+        at::NoGradGuard guard;
+        destination->copy_(*source, /*non_blocking=*/true);
     });
 }

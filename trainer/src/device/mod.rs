@@ -4,6 +4,7 @@ pub mod card;
 pub mod cuda;
 pub(crate) mod ffi;
 pub(crate) mod kernels;
+pub(crate) mod later;
 pub(crate) mod optimizers;
 
 use std::os::unix::process::CommandExt;

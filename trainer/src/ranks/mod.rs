@@ -15,6 +15,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::data::{Portion, Shard};
 use crate::device::cuda::Plugin;
+use crate::device::later::LaterNumber;
 use crate::error::Result;
 use crate::models::Network;
 use distillery_core::protocol::StopRequest;
@@ -58,8 +59,8 @@ struct DecisionChannel {
     /// What rank 0 decides about the next step.
     next: Decision,
     /// Gradients of the steps whose decisions have not been read yet.
-    sent: VecDeque<Tensor>,
-    /// Steps between sending and reading. Reading a number waits for the device, which reaches it meanwhile.
+    sent: VecDeque<LaterNumber>,
+    /// Steps between sending and reading: meanwhile the device computes the number.
     lag: usize,
 }
 
@@ -189,7 +190,7 @@ impl Ranks {
             return Decision::CONTINUE;
         }
         let gradient = sent.pop_front().expect("there are more than the lag");
-        Decision::from_number(gradient.double_value(&[0]) * f64::from(self.shard.world_size))
+        Decision::from_number(gradient.read() * f64::from(self.shard.world_size))
     }
 
     /// Weights the next step's loss, a mean over this rank's `portion` of a batch, so that the average over ranks is
@@ -222,7 +223,7 @@ impl Ranks {
         loss.backward();
         let mut gradient = decisions.parameter.grad();
         // One decision per step.
-        decisions.sent.extend(is_first.then(|| gradient.copy()));
+        decisions.sent.extend(is_first.then(|| LaterNumber::send(&gradient)));
         let _ = gradient.zero_();
     }
 
