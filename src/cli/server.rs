@@ -138,6 +138,10 @@ pub struct WorkerArgs {
     /// Seconds without a heartbeat after which a worker's job is given to another worker.
     #[arg(long, env = "DISTILLERY_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub lease_seconds: u64,
+    /// Minutes without a report after which a trainer on a GPU is killed, because the GPU is taken to hang, and its job
+    /// goes to another worker. 0 never does that. A trainer reports every second or so, but not while it evaluates.
+    #[arg(long, env = "DISTILLERY_STALLED_MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=10080))]
+    pub stalled_minutes: u64,
     /// Size limit, in MiB, of `cache` in the data directory. It holds teachers' logits and decoded images for later
     /// jobs with the same teacher and data. The least recently used entries are evicted; 0 disables the cache.
     #[arg(long, env = "DISTILLERY_CACHE_MIB", default_value_t = 16384)]

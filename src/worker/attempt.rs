@@ -18,6 +18,7 @@ use super::lease::{Lease, LeaseState};
 use super::monitor::Gpus;
 use super::names::FileNames;
 use super::record::{Recorder, held};
+use super::silence::{Silence, Silent};
 use super::trainer::{Trainer, TrainerRun};
 use super::{WorkerContext, explain, inputs, outputs};
 use crate::dataset;
@@ -237,8 +238,7 @@ impl RunningAttempt<'_> {
     ) -> Result<Option<ReportedEnd>, AttemptError> {
         let mut batch = ReportBatch::default();
         let mut write_at: Option<Instant> = None;
-        let silence = self.context.settings.silence;
-        let mut silent_at = Some(Instant::now() + silence);
+        let mut silence = Silence::new(&self.context.settings, self.devices);
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
@@ -247,18 +247,20 @@ impl RunningAttempt<'_> {
                     write_at = None;
                     continue;
                 }
-                () = sleep_until(silent_at) => {
-                    silent_at = None;
-                    let seconds = silence.as_secs_f64();
-                    self.warn(format!(
-                        "the trainer has said nothing for {seconds} seconds: it may read much data, or hang; pause and \
-                         resume the job to start it again from its checkpoint"
-                    ))
-                    .await?;
+                grown = silence.grown() => {
+                    match grown {
+                        Silent::Long(warning) => {
+                            silence.told();
+                            self.warn(warning).await?;
+                        }
+                        // The caller kills the trainer.
+                        Silent::Stalled(failure) if events.is_empty() => return Err(AttemptError::Failed(failure)),
+                        Silent::Stalled(_) => {}
+                    }
                     continue;
                 }
             };
-            silent_at = Some(Instant::now() + silence);
+            silence.heard(self.has_started.get() || matches!(event, Some(Event::Started(_))));
             self.has_reported.set(self.has_reported.get() || event.is_some());
             match event {
                 Some(Event::Progress(progress)) => batch.progress = Some(progress),

@@ -16,6 +16,7 @@ mod names;
 mod outputs;
 mod record;
 mod rescuer;
+mod silence;
 pub mod supervise;
 mod trainer;
 mod uploads;
@@ -87,6 +88,8 @@ pub struct WorkerSettings {
     pub stop_patience: Duration,
     /// How long a trainer may say nothing before the job's history says so.
     pub silence: Duration,
+    /// How long a trainer that trains on a GPU may say nothing before the GPU is taken to hang; `None` for ever.
+    pub stalled: Option<Duration>,
     /// How long the worker takes no jobs after a fault of its machine, at first; it doubles while the fault lasts.
     pub recheck: Duration,
 }
@@ -108,6 +111,7 @@ impl WorkerSettings {
             poll: POLL,
             stop_patience: STOP_PATIENCE,
             silence: SILENCE,
+            stalled: Some(Duration::from_secs(60 * args.stalled_minutes)).filter(|stalled| !stalled.is_zero()),
             recheck: RECHECK,
             devices,
         })

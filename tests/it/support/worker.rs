@@ -114,6 +114,7 @@ impl Surroundings {
             poll: never,
             stop_patience: Duration::from_secs(30),
             silence: never,
+            stalled: None,
             recheck: Duration::from_millis(50),
         };
         Self { db, dir, settings }

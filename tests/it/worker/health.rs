@@ -1,6 +1,8 @@
 //! A worker whose machine is at fault.
 
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -154,6 +156,47 @@ async fn a_device_that_another_job_uses_is_not_checked() {
     assert_eq!(probes[..3], ["cuda:0,cuda:1", "cuda:1", "cuda:1"], "at the start, after the failure, and again");
     assert!(probes[3..].iter().all(|devices| *devices == "cuda:1"), "{probes:?}");
     worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_trainer_on_a_gpu_that_reports_nothing_for_long_is_killed_and_its_job_goes_elsewhere() {
+    let mut it = Surroundings::new("echo $$ > \"$here/pid\"; started 0 0; point 1; exec sleep infinity").await;
+    it.settings.devices = vec!["cuda:0".into()];
+    it.settings.stalled = Some(Duration::from_secs(2));
+    let id = it.db.add_job(json!({"max_attempts": 1})).await;
+    let worker = it.start();
+    let job = until_given_back(&it, id).await;
+    let message = job["error"]["message"].as_str().unwrap();
+    assert!(message.contains("reported nothing for 2 seconds"), "{message}");
+    let pid = it.read("pid");
+    assert!(!Path::new("/proc").join(pid.trim()).exists(), "the trainer {pid} goes on");
+    it.set_trainer("started 0 0; finish");
+    it.db.until_status(id, "succeeded").await;
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_trainer_that_reads_its_data_or_has_no_gpu_may_be_silent_for_long() {
+    // The history says that it is silent later than a GPU would be taken to hang.
+    const FAILED: &str = r#"say '{"type":"failed","class":"numeric","message":"the loss is NaN"}'; exit 1"#;
+    for (device, said_before) in [("cuda:0", ""), ("cpu", "started 0 0")] {
+        let mut it = Surroundings::new(&format!("{said_before}\nread -r _ < \"$here/go\"\n{FAILED}")).await;
+        it.make_pipe("go");
+        it.settings.devices = vec![device.into()];
+        it.settings.stalled = Some(Duration::from_millis(100));
+        it.settings.silence = Duration::from_millis(500);
+        let id = it.db.add_job(json!({"max_attempts": 1})).await;
+        let worker = it.start();
+        let said = async || {
+            let messages = it.db.messages(id).await;
+            messages.into_iter().find(|message| message.starts_with("the trainer has said nothing for 0.5 seconds"))
+        };
+        assert!(it.db.until(said).await.is_some(), "{device}: {:?}", it.db.messages(id).await);
+        it.let_go("go").await;
+        let job = it.db.until_status(id, "failed").await;
+        assert_eq!(job["error"]["class"], "numeric", "{job}");
+        worker.drain().await;
+    }
 }
 
 #[tokio::test]

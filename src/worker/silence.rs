@@ -1,0 +1,71 @@
+//! What it means that a trainer says nothing.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::WorkerSettings;
+use crate::protocol::{ErrorClass, Failure};
+
+/// Watches how long a trainer has said nothing.
+#[derive(Debug)]
+pub(super) struct Silence {
+    /// When the job's history is to say so.
+    silence: Duration,
+    /// When the trainer's GPU is taken to hang; `None` where it is not.
+    stalled: Option<Duration>,
+    since: Instant,
+    is_told: bool,
+    trains: bool,
+}
+
+/// What a silence has become.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Silent {
+    /// Long enough to be told: a warning.
+    Long(String),
+    /// As long as only a hanging GPU's: a failure.
+    Stalled(Failure),
+}
+
+impl Silence {
+    /// Of a trainer on these devices, from now on.
+    pub(super) fn new(settings: &WorkerSettings, devices: &[String]) -> Self {
+        let has_gpu = devices.iter().any(|device| device != "cpu");
+        let stalled = settings.stalled.filter(|_| has_gpu);
+        Self { silence: settings.silence, stalled, since: Instant::now(), is_told: false, trains: false }
+    }
+
+    /// It said something. `trains` is whether it has said that its data is loaded, which takes as long as it takes.
+    pub(super) fn heard(&mut self, trains: bool) {
+        (self.since, self.is_told, self.trains) = (Instant::now(), false, trains);
+    }
+
+    /// Waits until the silence has lasted so long that something must be done, and returns what.
+    pub(super) async fn grown(&self) -> Silent {
+        let long = (!self.is_told).then_some(self.silence);
+        let stalled = self.stalled.filter(|_| self.trains);
+        let Some(wait) = long.into_iter().chain(stalled).min() else { return std::future::pending().await };
+        sleep_until(self.since + wait).await;
+        match stalled {
+            Some(stalled) if stalled == wait => Silent::Stalled(Failure {
+                class: ErrorClass::Machine,
+                message: format!(
+                    "the trainer has reported nothing for {} seconds while it trained on a GPU, which is taken to hang, so \
+                     the worker killed it; --stalled-minutes sets this time",
+                    stalled.as_secs_f64()
+                ),
+            }),
+            _ => Silent::Long(format!(
+                "the trainer has said nothing for {} seconds: it may read much data, or hang; pause and resume the job to \
+                 start it again from its checkpoint",
+                self.silence.as_secs_f64()
+            )),
+        }
+    }
+
+    /// The warning was given, once until the next word.
+    pub(super) fn told(&mut self) {
+        self.is_told = true;
+    }
+}
