@@ -40,9 +40,12 @@ fn main() -> ExitCode {
             }
         },
         Command::Prune(args) => run(prune::run(args)),
-        Command::Train(_) | Command::Verify(_) | Command::Evaluate(_) | Command::Convert(_) | Command::Inspect(_) => {
-            become_trainer()
-        }
+        Command::Train(_)
+        | Command::Verify(_)
+        | Command::Evaluate(_)
+        | Command::Convert(_)
+        | Command::Inspect(_)
+        | Command::Doctor(_) => become_trainer(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
-//! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate`, `convert` and `inspect`; and the format
-//! of log lines, which all commands have.
+//! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate`, `convert`, `inspect` and `doctor`; and
+//! the format of log lines, which all commands have.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -183,6 +183,29 @@ pub struct InspectArgs {
     /// Of a checkpoint with several state dicts, the key or prefix of the one to describe, such as state_dict_ema.
     #[arg(long, env = "DISTILLERY_STATE_DICT")]
     pub state_dict: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// The devices that have to work: `auto` (all GPUs, or the CPU of a machine without one), `cpu`, `cuda`, `cuda:1`, or
+    /// several separated by commas.
+    #[arg(long, env = "DISTILLERY_DEVICE", default_value = "auto")]
+    pub device: String,
+    /// Check what jobs on GPUs need, but no GPU and no driver, as when an image is built on a machine without them.
+    #[arg(long, env = "DISTILLERY_WITHOUT_GPU")]
+    pub without_gpu: bool,
+    /// Print JSON instead of lines for people.
+    #[arg(long, env = "DISTILLERY_JSON")]
+    pub json: bool,
+    /// The architecture of a teacher: each GPU counts how many of its convolutions cuDNN fuses.
+    #[arg(long, env = "DISTILLERY_ARCHITECTURE", default_value = "resnet32x4")]
+    pub architecture: String,
+    /// Side in pixels of the teacher's images.
+    #[arg(long, env = "DISTILLERY_IMAGE_SIZE", default_value_t = 32, value_parser = clap::value_parser!(u32).range(8..=1024))]
+    pub image_size: u32,
+    /// Images of a training batch.
+    #[arg(long, env = "DISTILLERY_BATCH_SIZE", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch_size: u32,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 _PROGRAMS = Path(__file__).resolve().parent / "bin"
 # The commands that start the trainer, or are it.
-_COMPUTING = {"serve", "worker", "train", "verify", "evaluate", "convert", "inspect"}
+_COMPUTING = {"serve", "worker", "train", "verify", "evaluate", "convert", "inspect", "doctor"}
 
 
 def server() -> None:

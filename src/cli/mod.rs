@@ -20,7 +20,7 @@ pub use client::{
 };
 pub use connection::ConnectionArgs;
 pub use distillery_core::trainer_flags::LogFormat;
-use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
+use distillery_core::trainer_flags::{ConvertArgs, DoctorArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 pub use export::ExportArgs;
 pub use measure::MeasureArgs;
 pub use server::{ServeArgs, WorkerArgs, WorkerCount};
@@ -60,6 +60,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Describe an exported network or a checkpoint as JSON.
     Inspect(InspectArgs),
+    /// Check that jobs can run on this machine's GPUs, and say what is missing.
+    Doctor(DoctorArgs),
     /// Write a student in another format: `.pt2`, ONNX, int8, or a bundle of several.
     Export(ExportArgs),
     /// Measure how long a student, or an untrained network, takes on this CPU.

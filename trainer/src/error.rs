@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use distillery_core::dataset;
@@ -90,6 +91,14 @@ impl Error {
 fn first_line(message: &str) -> &str {
     let message = message.split_once("Torch(\"").map_or(message, |(_, message)| message);
     message.split("\\n").next().unwrap_or(message).lines().next().unwrap_or(message)
+}
+
+/// Turns libtorch's panics into errors.
+///
+/// # Errors
+/// `work` failed or panicked.
+pub fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(Error::from_panic(&*payload)))
 }
 
 impl From<tch::TchError> for Error {

@@ -4,8 +4,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, LogFormat, TrainArgs, VerifyArgs};
-use distillery_trainer::{commands, device};
+use distillery_core::trainer_flags::{
+    ConvertArgs, DoctorArgs, EvaluateArgs, InspectArgs, LogFormat, TrainArgs, VerifyArgs,
+};
+use distillery_trainer::{commands, device, doctor};
 use tracing_subscriber::EnvFilter;
 
 /// Trains, evaluates, converts and describes image classifiers. `distillery` starts this program.
@@ -31,6 +33,8 @@ enum TrainerCommand {
     Convert(ConvertArgs),
     /// Describe an exported network or a checkpoint as JSON.
     Inspect(InspectArgs),
+    /// Check that jobs can run on this machine's GPUs, and say what is missing.
+    Doctor(DoctorArgs),
     /// Train as one of several processes. `train` starts them.
     #[command(hide = true)]
     Rank,
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         TrainerCommand::Evaluate(args) => commands::evaluate(&args),
         TrainerCommand::Convert(args) => commands::convert(&args),
         TrainerCommand::Inspect(args) => commands::inspect(&args),
+        TrainerCommand::Doctor(args) => doctor::run(&args),
         TrainerCommand::Rank => commands::rank(),
         TrainerCommand::Probe { device } => commands::probe(&device),
     }

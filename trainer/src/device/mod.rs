@@ -63,10 +63,7 @@ fn automatic() -> Result<Device> {
     match cuda::open() {
         Ok(()) if Cuda::device_count() > 0 => gpu(0),
         opened => {
-            let names = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-            let names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-            let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-            if !has_gpu(&names, visible.as_deref()) {
+            if !shows_gpu() {
                 return Ok(Device::Cpu);
             }
             let reason = opened.err().unwrap_or_else(|| "CUDA finds no GPU".to_owned());
@@ -78,8 +75,14 @@ fn automatic() -> Result<Device> {
     }
 }
 
-/// Whether the driver shows a GPU to this process. `names` are the files in `/dev`, and `visible` is
-/// `CUDA_VISIBLE_DEVICES`.
+/// Whether the driver shows a GPU to this process.
+pub(crate) fn shows_gpu() -> bool {
+    let files = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let names: Vec<String> = files.filter_map(|file| file.file_name().into_string().ok()).collect();
+    has_gpu(&names, std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref())
+}
+
+/// Whether one of the files in `/dev` is a GPU that is not hidden. `visible` is `CUDA_VISIBLE_DEVICES`.
 fn has_gpu(names: &[String], visible: Option<&str>) -> bool {
     let is_gpu = |name: &String| name.strip_prefix("nvidia").is_some_and(|index| index.parse::<u32>().is_ok());
     let is_hidden = visible.is_some_and(|list| matches!(list.split(',').next().map(str::trim), Some("" | "-1")));

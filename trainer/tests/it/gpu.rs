@@ -13,6 +13,7 @@ use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
+use crate::support::process::program;
 use crate::support::training::{Training, specification};
 use crate::support::{Workspace, merged, text};
 
@@ -148,6 +149,21 @@ fn a_teacher_whose_convolutions_cudnn_fuses_gives_the_logits_of_separate_operati
             assert!(difference < bound, "{kind:?}: {difference}");
         }
     }
+}
+
+#[test]
+fn the_doctor_finds_nothing_wrong_with_a_gpu_and_describes_it() {
+    let Some(_gpu) = gpu("the doctor") else { return };
+    let run = program("doctor").args(["--device", "cuda:0", "--json"]).output().unwrap();
+    eprintln!("{}{}", text(&run.stdout), text(&run.stderr));
+    assert!(run.status.success());
+    let said: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    let gpu = &said["gpus"][0];
+    for fact in ["name", "capability", "cudnn", "driver"] {
+        assert!(gpu[fact].as_str().is_some_and(|fact| !fact.is_empty() && fact != "unknown"), "{fact}: {said}");
+    }
+    assert!(gpu["memory_free_bytes"].as_u64() <= gpu["memory_total_bytes"].as_u64(), "{said}");
+    assert!(gpu["fused"].as_array().is_some_and(|fused| !fused.is_empty()), "{said}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod checkpoints;
 mod classifiers;
 mod command_line;
 mod data_cache;
+mod doctor;
 mod doubts;
 mod exported;
 mod gpu;
