@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::failure::{AttemptError, storage_failure};
+use super::failure::{AttemptError, broken_gpu, storage_failure};
 use super::health::{self, MachineVerdict};
 use super::inputs::Prepared;
 use super::lease::{Lease, LeaseState};
@@ -108,6 +108,10 @@ impl RunningAttempt<'_> {
     async fn blame(&self, failure: Failure, claim: &Claim) -> (Failure, Option<MachineVerdict>) {
         if matches!(failure.class, ErrorClass::Oom | ErrorClass::Numeric) {
             return (failure, None);
+        }
+        if let Some(device) = broken_gpu(&failure, self.devices) {
+            let (device, because) = (device.to_owned(), format!("{device}: {}", failure.message));
+            return (failure, Some(MachineVerdict::BrokenGpu { device, because }));
         }
         let settings = &self.context.settings;
         let of_machine = |message| Failure { class: ErrorClass::Machine, message };

@@ -1,5 +1,7 @@
 //! Why an attempt has no results, and whose fault that is.
 
+use distillery_core::device_fault::{DeviceFault, rank_of};
+
 use crate::artifacts;
 use crate::protocol::{ErrorClass, Failure};
 
@@ -29,4 +31,32 @@ pub(super) fn storage_failure(error: &artifacts::Error) -> Failure {
         _ => ErrorClass::Storage,
     };
     Failure { class, message: error.to_string() }
+}
+
+/// The GPU whose hardware a failure of an attempt on these devices is about, if it is about one.
+pub(super) fn broken_gpu<'a>(failure: &Failure, devices: &'a [String]) -> Option<&'a str> {
+    let is_broken =
+        failure.class == ErrorClass::Machine && DeviceFault::of(&failure.message) == Some(DeviceFault::Broken);
+    let device = devices.get(rank_of(&failure.message)).filter(|_| is_broken)?;
+    (device != "cpu").then_some(device.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hardware_error_is_the_fault_of_the_gpu_of_the_rank_that_met_it() {
+        let devices = ["cuda:2".to_owned(), "cuda:0".to_owned()];
+        let of = |class, message: &str| broken_gpu(&Failure { class, message: message.to_owned() }, &devices);
+        let ecc = "the GPU is broken: CUDA error: uncorrectable ECC error encountered";
+        assert_eq!(of(ErrorClass::Machine, ecc), Some("cuda:2"));
+        assert_eq!(of(ErrorClass::Machine, &format!("rank 1: {ecc}")), Some("cuda:0"));
+        assert_eq!(of(ErrorClass::Machine, &format!("rank 7: {ecc}")), None);
+        assert_eq!(of(ErrorClass::Machine, "no space left on device"), None);
+        // A user's text that quotes it.
+        assert_eq!(of(ErrorClass::User, ecc), None);
+        let cpu = ["cpu".to_owned()];
+        assert_eq!(broken_gpu(&Failure { class: ErrorClass::Machine, message: ecc.to_owned() }, &cpu), None);
+    }
 }

@@ -31,6 +31,8 @@ pub(super) enum MachineVerdict {
     Fault(String),
     /// It failed, and a check of the machine failed then.
     Broken(String),
+    /// A GPU reported an error of its hardware, after which it is not used again, whatever a check says.
+    BrokenGpu { device: String, because: String },
 }
 
 /// Whether the worker takes jobs.
@@ -46,13 +48,14 @@ pub(super) struct WorkerHealth {
 #[derive(Debug)]
 struct Stopped {
     because: String,
-    until: Instant,
+    /// `None` until the worker is started again.
+    until: Option<Instant>,
 }
 
 impl WorkerHealth {
     /// Of a machine that has not been checked yet, which is to be done at once.
     pub(super) fn unknown(first_pause: Duration) -> Self {
-        let stopped = Stopped { because: BEING_CHECKED.to_owned(), until: Instant::now() };
+        let stopped = Stopped { because: BEING_CHECKED.to_owned(), until: Some(Instant::now()) };
         Self { first_pause, pause: first_pause, faults: 0, stopped: Some(stopped) }
     }
 
@@ -61,9 +64,9 @@ impl WorkerHealth {
         self.stopped.as_ref().map(|stopped| stopped.because.as_str())
     }
 
-    /// When the machine is to be checked again; `None` while the worker takes jobs.
+    /// When the machine is to be checked again; `None` while the worker takes jobs, and if it takes none for good.
     pub(super) fn check_at(&self) -> Option<Instant> {
-        self.stopped.as_ref().map(|stopped| stopped.until)
+        self.stopped.as_ref().and_then(|stopped| stopped.until)
     }
 
     /// Whether the next job has to show that the machine works again, so that there should be only one.
@@ -82,7 +85,8 @@ impl WorkerHealth {
     /// Takes the end of an attempt into account.
     pub(super) fn ended(&mut self, verdict: MachineVerdict) {
         match verdict {
-            MachineVerdict::Unknown => {}
+            // The GPU's fault says nothing about the others.
+            MachineVerdict::Unknown | MachineVerdict::BrokenGpu { .. } => {}
             MachineVerdict::Fine => {
                 self.faults = 0;
                 self.pause = self.first_pause;
@@ -101,9 +105,15 @@ impl WorkerHealth {
         }
     }
 
+    /// Takes no jobs until the worker is started again.
+    pub(super) fn stop_for_good(&mut self, because: String) {
+        tracing::error!(because, "this worker takes no jobs until it is started again");
+        self.stopped = Some(Stopped { because, until: None });
+    }
+
     fn stop(&mut self, because: String) {
         tracing::error!(because, pause = ?self.pause, "this worker stops taking jobs for a while");
-        self.stopped = Some(Stopped { because, until: Instant::now() + self.pause });
+        self.stopped = Some(Stopped { because, until: Some(Instant::now() + self.pause) });
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -21,8 +21,9 @@ pub mod supervise;
 mod trainer;
 mod uploads;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -135,9 +136,24 @@ struct WorkerContext {
     abilities: Arc<watch::Sender<Abilities>>,
     /// Notified when an attempt has stored a checkpoint, which shows that the machine works.
     proven: Arc<Notify>,
+    /// GPUs that are not used again, because their hardware reported an error.
+    broken: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl WorkerContext {
+    /// The devices that can be used.
+    fn devices(&self) -> Vec<String> {
+        // The set is consistent between any two statements, so a panic elsewhere does not spoil it.
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settings.devices.iter().filter(|&device| !broken.contains(device)).cloned().collect()
+    }
+
+    /// Uses a GPU no more.
+    fn give_up(&self, device: String, because: &str) {
+        tracing::error!(device, because, "this worker uses a GPU no more until it is started again");
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(device);
+    }
+
     /// Tells others what the worker can run, if that has changed.
     async fn tell(&self, abilities: Abilities) {
         if *self.abilities.borrow() == abilities {
@@ -175,8 +191,16 @@ pub async fn run(pool: PgPool, store: Store, settings: WorkerSettings, drain: Ca
     let id = format!("wrk_{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
     let monitor = Monitor::new(settings.devices.first().map_or("cpu", String::as_str));
     let datasets = Arc::new(Datasets::below(settings.datasets_dir.clone()));
-    let context =
-        WorkerContext { id, pool, store, settings, datasets, abilities: Arc::default(), proven: Arc::default() };
+    let context = WorkerContext {
+        id,
+        pool,
+        store,
+        settings,
+        datasets,
+        abilities: Arc::default(),
+        proven: Arc::default(),
+        broken: Arc::default(),
+    };
     let health = WorkerHealth::unknown(context.settings.recheck);
     context.abilities.send_replace(abilities(&context, &health).await);
     let Some((wakeups, monitor)) = announce(&context, monitor, &drain).await? else { return Ok(()) };
@@ -229,8 +253,9 @@ impl Free {
         self.0.iter().map(|(_, name)| name.clone()).collect()
     }
 
-    fn give_back(&mut self, devices: Vec<(usize, String)>) {
-        self.0.extend(devices);
+    /// Gives back those that can still be used.
+    fn give_back(&mut self, devices: Vec<(usize, String)>, usable: &[String]) {
+        self.0.extend(devices.into_iter().filter(|(_, name)| usable.contains(name)));
         self.0.sort_unstable();
     }
 }
@@ -284,14 +309,25 @@ async fn work(context: &WorkerContext, mut health: WorkerHealth, wakeups: &Arc<W
             () = context.proven.notified() => health.ended(MachineVerdict::Fine),
             Some(ended) = attempts.join_next() => match ended {
                 Ok((verdict, devices)) => {
-                    free.give_back(devices);
-                    health.ended(verdict);
+                    learn(context, &mut health, verdict);
+                    free.give_back(devices, &context.devices());
                     context.tell(abilities(context, &health).await).await;
                 }
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             }
         }
     }
+}
+
+/// Takes into account what the end of an attempt says about the machine.
+fn learn(context: &WorkerContext, health: &mut WorkerHealth, verdict: MachineVerdict) {
+    if let MachineVerdict::BrokenGpu { device, because } = &verdict {
+        context.give_up(device.clone(), because);
+        if context.devices().is_empty() {
+            health.stop_for_good(format!("all its GPUs are broken, the last: {because}"));
+        }
+    }
+    health.ended(verdict);
 }
 
 /// What the worker can run now.
@@ -305,7 +341,7 @@ async fn abilities(context: &WorkerContext, health: &WorkerHealth) -> Abilities 
 /// Claims the next job that fits the free devices, or returns how long to wait before the next try.
 async fn claim(context: &WorkerContext, free: &Free) -> Result<Claim, Duration> {
     let count = |devices: usize| i32::try_from(devices).unwrap_or(i32::MAX);
-    let capacity = DeviceCapacity { total: count(context.settings.devices.len()), free: count(free.0.len()) };
+    let capacity = DeviceCapacity { total: count(context.devices().len()), free: count(free.0.len()) };
     match queue::claim(&context.pool, &context.id, capacity, context.settings.lease).await {
         Ok(Some(claim)) => Ok(claim),
         Ok(None) => match queue::until_next(&context.pool).await {
@@ -329,11 +365,14 @@ async fn pause_for(pause: Option<Duration>) {
 /// Registers the worker or renews its registration, which the database drops after a long silence.
 async fn register(context: &WorkerContext, monitor: &mut Monitor) -> sqlx::Result<()> {
     let usage = monitor.read();
+    // One whose GPUs are all broken says so, and is still known by them.
+    let usable = Some(context.devices()).filter(|usable| !usable.is_empty());
+    let devices = usable.unwrap_or_else(|| context.settings.devices.clone());
     let worker = NewWorker {
         id: context.id.clone(),
         name: context.settings.name.clone(),
-        device: context.settings.devices.join(","),
-        devices: i32::try_from(context.settings.devices.len()).unwrap_or(i32::MAX),
+        device: devices.join(","),
+        devices: i32::try_from(devices.len()).unwrap_or(i32::MAX),
         memory_bytes: context.settings.devices.first().and_then(|device| usage.memory_of(device)),
         usage,
         abilities: Some(context.abilities.borrow().clone()),

@@ -158,6 +158,51 @@ async fn a_device_that_another_job_uses_is_not_checked() {
     worker.drain().await;
 }
 
+/// A trainer that meets an error of the hardware on `cuda:0`, and notes the devices that it is given.
+const ECC_ERROR: &str = r#"
+echo "$8" >> "$here/given"
+if [ "$8" = cuda:0 ]; then
+    say '{"type":"failed","class":"machine","message":"the GPU is broken: CUDA error: uncorrectable ECC error encountered"}'
+    exit 1
+fi
+started 0 0; finish
+"#;
+
+#[tokio::test]
+async fn a_gpu_with_an_error_of_its_hardware_gets_no_more_jobs_and_the_others_do() {
+    let mut it = Surroundings::new(ECC_ERROR).await;
+    it.settings.devices = vec!["cuda:0".into(), "cuda:1".into()];
+    let mut jobs = vec![it.db.add_job(json!({"max_attempts": 1})).await];
+    let worker = it.start();
+    it.db.until_status(jobs[0], "succeeded").await;
+    for _ in 0..3 {
+        jobs.push(it.db.add_job(json!({"max_attempts": 1})).await);
+    }
+    for &job in &jobs {
+        it.db.until_status(job, "succeeded").await;
+    }
+    let given = it.read("given");
+    assert_eq!(given.lines().collect::<Vec<_>>(), ["cuda:0", "cuda:1", "cuda:1", "cuda:1", "cuda:1"]);
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_only_gpu_is_broken_takes_no_jobs_until_it_is_started_again() {
+    let mut it = Surroundings::new(ECC_ERROR).await;
+    it.settings.devices = vec!["cuda:0".into()];
+    let id = it.db.add_job(json!({"max_attempts": 1})).await;
+    let worker = it.start();
+    until_given_back(&it, id).await;
+    let why = until_stopped(&it).await;
+    assert!(why.contains("all its GPUs are broken") && why.contains("cuda:0: the GPU is broken"), "{why}");
+    worker.drain().await;
+    // The GPU was replaced.
+    it.set_trainer("started 0 0; finish");
+    let worker = it.start();
+    it.db.until_status(id, "succeeded").await;
+    worker.drain().await;
+}
+
 #[tokio::test]
 async fn a_trainer_on_a_gpu_that_reports_nothing_for_long_is_killed_and_its_job_goes_elsewhere() {
     let mut it = Surroundings::new("echo $$ > \"$here/pid\"; started 0 0; point 1; exec sleep infinity").await;
