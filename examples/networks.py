@@ -11,7 +11,6 @@ import math
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +31,8 @@ def build(name, num_classes):
 
 def hashed(count, key):
     """The numbers of the fixtures: 2·frac(sin(12.9898·i + 78.233·key)·43758.5453) − 1."""
+    import numpy as np
+
     values = np.sin(12.9898 * np.arange(count, dtype=np.float64) + 78.233 * key) * 43758.5453
     return torch.from_numpy(2 * (values - np.floor(values)) - 1)
 

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Scale decoupled distillation in plain PyTorch, as in the published scripts: float32, channels first, eager
-operations, a loader with worker processes. It is the baseline of benches/compare.py.
+operations, a loader with worker processes. It is the baseline of benches/compare.py. With --modern, steps are what a
+user of PyTorch would write today: networks compiled by torch.compile, bfloat16 autocast, channels last.
 
     step.py --pair resnet32x4 resnet8x4                     # milliseconds of each of some training steps
     step.py --pair resnet20 resnet8 --data DIR --epochs 2   # a whole short run on CIFAR-100's parquet files
     step.py --device cuda                                   # either on a GPU
+    step.py --device cuda --modern                          # compiled, in bfloat16
 
-The networks come from examples/networks.py, which checks them against the published code. Needs torch and numpy;
-training on files also needs pillow and pyarrow (scripts/setup pytorch_bench).
+The networks come from examples/networks.py, which checks them against the published code. Needs torch; training on
+files also needs numpy, pillow and pyarrow (scripts/setup pytorch_bench). torch.compile needs a C compiler, and on a GPU
+triton.
 """
 
 import argparse
@@ -18,7 +21,6 @@ import random
 import sys
 import time
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -77,13 +79,18 @@ def sdd_kd(student, teacher, target):
 class Trainer:
     def __init__(self, options):
         torch.manual_seed(options.seed)
-        self.device = torch.device(options.device)
+        self.device, self.modern = torch.device(options.device), options.modern
         self.teacher = networks.build(options.pair[0], CLASSES).to(self.device).eval()
         self.student = networks.build(options.pair[1], CLASSES).to(self.device).train()
         rate = 0.01 if options.pair[1].startswith(("shufflenet", "mobilenet")) else 0.05
         self.optimizer = torch.optim.SGD(self.student.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
         milestones = [round(share * options.epochs) for share in (0.625, 0.75, 0.875)]
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, milestones)
+        self.features = [self.teacher.features, self.student.features]
+        if self.modern:
+            for network in (self.teacher, self.student):
+                network.to(memory_format=torch.channels_last)
+            self.features = [torch.compile(features) for features in self.features]
 
     def to_device(self, *tensors):
         return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
@@ -92,10 +99,19 @@ class Trainer:
         if self.device.type != "cpu":
             torch.cuda.synchronize()
 
+    def logits(self, network, features, images):
+        """Global logits and those of all regions, in float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.modern):
+            logits = local_logits(classifier(network), features(images))
+        return [each.float() for each in logits]
+
     def step(self, images, labels):
+        teacher_features, student_features = self.features
+        if self.modern:
+            images = images.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
-            _, teacher = local_logits(classifier(self.teacher), self.teacher.features(images))
-        logits, student = local_logits(classifier(self.student), self.student.features(images))
+            _, teacher = self.logits(self.teacher, teacher_features, images)
+        logits, student = self.logits(self.student, student_features, images)
         loss = CROSS_ENTROPY_WEIGHT * F.cross_entropy(logits, labels)
         loss = loss + DISTILLATION_WEIGHT * sdd_kd(student, teacher, labels)
         self.optimizer.zero_grad()
@@ -109,6 +125,7 @@ class Cifar(Dataset):
     """The images of parquet files, decoded on opening and augmented one by one on access."""
 
     def __init__(self, directory, split, limit=None):
+        import numpy as np
         import pyarrow.parquet
         from PIL import Image
 
@@ -128,6 +145,8 @@ class Cifar(Dataset):
         return len(self.images)
 
     def __getitem__(self, index):
+        import numpy as np
+
         image = self.images[index]
         if self.training:
             padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
@@ -223,6 +242,7 @@ def main():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--on-request", action="store_true", help="measure --steps steps for each line on standard input")
+    parser.add_argument("--modern", action="store_true", help="torch.compile, bfloat16 autocast, channels last; for steps only")
     parser.add_argument("--processor-time", action="store_true", help="measure processor time per thread")
     parser.add_argument("--data", help="directory with train-*.parquet and test-*.parquet: run a whole training")
     parser.add_argument("--teacher-weights", help="a state dict that torch.save wrote, or a safetensors file")
@@ -231,6 +251,8 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.modern and options.data:
+        parser.error("--modern is for steps: leave out --data")
     torch.set_num_threads(options.threads)
     if options.data:
         train(options)
