@@ -1,6 +1,7 @@
 //! The trainer as a supervised process, and this test binary as if on another processor.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -13,9 +14,11 @@ use super::text;
 /// Time for child processes to end after their parent.
 const FAREWELL: Duration = Duration::from_secs(60);
 
-/// The trainer, with a subcommand and nothing else.
+/// The trainer, with a subcommand and nothing else. DISTILLERY_TEST_TRAINER names it where these tests run on another
+/// machine than the one that built them.
 pub fn program(subcommand: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_distillery-trainer"));
+    let built = || OsString::from(env!("CARGO_BIN_EXE_distillery-trainer"));
+    let mut command = Command::new(std::env::var_os("DISTILLERY_TEST_TRAINER").unwrap_or_else(built));
     command.arg(subcommand);
     command
 }
