@@ -5,5 +5,6 @@
 #include "optimizer.cpp"
 #include "random.cpp"
 #include "ranks.cpp"
+#include "trace.cpp"
 #include "unfolded.cpp"
 #include "winograd.cpp"

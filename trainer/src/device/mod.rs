@@ -6,6 +6,7 @@ pub(crate) mod ffi;
 pub(crate) mod kernels;
 pub(crate) mod later;
 pub(crate) mod optimizers;
+pub mod trace;
 
 use std::os::unix::process::CommandExt;
 

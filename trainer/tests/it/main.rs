@@ -34,4 +34,5 @@ mod selection;
 mod steps;
 mod teacher_cache;
 mod teacher_fit;
+mod trace;
 mod verify;

@@ -69,7 +69,7 @@ impl Training {
         one_thread();
         let network = |name: &str, seed| {
             let mut network = models::build(architecture::find(name).unwrap(), CLASSES, seed);
-            network.place(device, Kind::Float);
+            network.place(device, if kind == Kind::Double { kind } else { Kind::Float });
             network.compute_in(kind);
             network
         };
