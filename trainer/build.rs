@@ -82,9 +82,12 @@ fn compile_plugin(lib: &Path) {
         std::fs::write(&out, []).expect("cargo's directory can be written");
         return;
     }
-    // From the wheel that torch depends on for GPUs. It is beside torch itself, which a link may lead to.
+    // From the wheel that torch depends on for GPUs. It is beside torch itself, which a link may lead to, or comes from
+    // `scripts/setup nccl_headers`.
     let installed = lib.canonicalize().unwrap_or_else(|_| lib.to_owned());
-    let nccl = installed.ancestors().nth(2).expect("libtorch is in a directory").join("nvidia/nccl/include");
+    let beside = installed.ancestors().nth(2).expect("libtorch is in a directory").join("nvidia/nccl/include");
+    let own = PathBuf::from("../.deps/nccl_headers/nvidia/nccl/include");
+    let nccl = if beside.join("nccl.h").exists() { beside } else { own };
     let compiler = with_torch(&lib.with_file_name("include")).include(&headers).include(&nccl).get_compiler();
     let mut command = compiler.to_command();
     // With -z defs, missing symbols are found here rather than on a machine with a GPU.
