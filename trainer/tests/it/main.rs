@@ -12,6 +12,7 @@ mod augmentation;
 mod checkpoints;
 mod classifiers;
 mod command_line;
+mod cuda_stub;
 mod data_cache;
 mod doctor;
 mod doubts;
