@@ -1,6 +1,7 @@
 // Settings and operations of libtorch for GPUs that its bindings do not expose.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <c10/core/GradMode.h>
 
 #include "shim.h"
 
@@ -23,7 +24,7 @@ extern "C" char *distillery_tf32(bool *allowed) {
 // wait. Both must live until then.
 extern "C" char *distillery_copy_later(const at::Tensor *destination, const at::Tensor *source) {
     return guarded([&] {
-        at::NoGradGuard guard;
+        c10::NoGradGuard guard;
         destination->copy_(*source, /*non_blocking=*/true);
     });
 }
