@@ -32,12 +32,22 @@ interface Schemas {
   };
   Augmentation: "none" | "crop_flip" | "resized_crop_flip";
   AutoAugment: "rand_augment" | "trivial_augment_wide";
+  Axis: {
+    pointer: string;
+    values: unknown[];
+  };
   Baseline: {
     copies: number;
     deviation?: number | null;
     jobs: number;
     method: Schemas['Method'];
     top1: number;
+  };
+  BatchLatency: {
+    batch: number;
+    fastest_ms: number;
+    median_ms: number;
+    runs: number;
   };
   Calibration: {
     bins: Schemas['CalibrationBin'][];
@@ -85,11 +95,38 @@ interface Schemas {
     other_parameters: number;
     parameters_per_class: number;
   };
+  CombinationEstimate: {
+    memory_bytes: number;
+    number: number;
+    settings: Record<string, unknown>;
+    time?: Schemas['Time'] | null;
+  };
+  CombinationResult: {
+    best?: number | null;
+    copies: number;
+    cost_seconds: number;
+    curve: number[][];
+    deviation?: number | null;
+    dropped_after?: number | null;
+    jobs: Schemas['MemberJob'][];
+    n: number;
+    number: number;
+    rank?: number | null;
+    rungs: Schemas['RungResult'][];
+    settings: Record<string, unknown>;
+    top1?: number | null;
+  };
   ConfusionCell: {
     label: number;
     predicted: number;
     student: number;
     teacher: number;
+  };
+  Constraints: {
+    latency_64_ms?: number | null;
+    latency_ms?: number | null;
+    parameters?: number | null;
+    size_mb?: number | null;
   };
   DatasetClass: {
     images: Record<string, number>;
@@ -215,6 +252,7 @@ interface Schemas {
     classes: number;
     eval_images: number;
     memory: Schemas['Memory'];
+    qualification?: Schemas['Qualification'] | null;
     spec: Schemas['JobSpec'];
     student: Schemas['NetworkFacts'];
     teacher?: Schemas['NetworkFacts'] | null;
@@ -302,7 +340,23 @@ interface Schemas {
     memory_used_bytes: number;
     name: string;
   };
+  Group: {
+    baseline_deviation?: number | null;
+    best: number;
+    copies: number;
+    deviation?: number | null;
+    gain?: number | null;
+    jobs: string[];
+    n: number;
+    top1: number;
+    values: unknown[];
+  };
   Grouping: "label" | "class";
+  Groups: {
+    by: string[];
+    data: Schemas['Group'][];
+    total: number;
+  };
   Guess: {
     agreement: number;
     architecture: string;
@@ -329,6 +383,7 @@ interface Schemas {
     largest: number[];
     smallest: number[];
   };
+  Interpolation: "nearest" | "bilinear";
   Job: {
     attempt: number;
     created_at: string;
@@ -346,6 +401,7 @@ interface Schemas {
     started_at?: string | null;
     status: Schemas['Status'];
     student_network?: string | null;
+    sweep?: string | null;
     teacher?: Schemas['Evaluation'] | null;
     teacher_network?: string | null;
     webhooks?: string[];
@@ -359,6 +415,7 @@ interface Schemas {
   };
   JobDetails: Schemas['Job'] & {
     student_facts?: Schemas['NetworkSize'] | null;
+    student_latency?: Schemas['MeasuredStudent'] | null;
     teacher_facts?: Schemas['NetworkSize'] | null;
   };
   JobProgress: Schemas['Progress'] & {
@@ -404,16 +461,23 @@ interface Schemas {
     progress?: Schemas['Progress'] | null;
     ran_seconds?: number | null;
     seed: number;
+    settings?: Record<string, unknown>;
     started_at?: string | null;
     status: Schemas['Status'];
     student: string;
     student_names: string[];
     students: number;
+    sweep?: string | null;
     teacher?: string | null;
     teacher_top1?: number | null;
     unfinished_students: number;
     waiting?: Schemas['Waiting'] | null;
     worker?: string | null;
+  };
+  KnownSetting: {
+    jobs: number;
+    pointer: string;
+    values: number;
   };
   Label: {
     jobs: number;
@@ -427,6 +491,14 @@ interface Schemas {
     longest_wait_seconds?: number | null;
     median_wait_seconds?: number | null;
     p95_wait_seconds?: number | null;
+  };
+  Latency: {
+    batches: Schemas['BatchLatency'][];
+    cpu: string;
+    load: number;
+    notes?: string[];
+    processors: number;
+    runtime: string;
   };
   List_Architecture: {
     data: ({
@@ -461,6 +533,13 @@ interface Schemas {
       saved_at?: string | null;
       started_at: string;
       worker?: string | null;
+    })[];
+  };
+  List_KnownSetting: {
+    data: ({
+      jobs: number;
+      pointer: string;
+      values: number;
     })[];
   };
   List_Label: {
@@ -509,6 +588,18 @@ interface Schemas {
     })[];
   };
   MapLayout: "channels_first" | "channels_last" | "tokens";
+  MeasuredStudent: {
+    failure?: string | null;
+    latency?: Schemas['Latency'] | null;
+    measured_at: string;
+  };
+  MemberJob: {
+    best_top1?: number | null;
+    fraction?: number | null;
+    id: string;
+    seed: number;
+    status: Schemas['Status'];
+  };
   Memory: {
     activations_bytes: number;
     method: string;
@@ -523,6 +614,11 @@ interface Schemas {
   Metrics: {
     last_id: number;
     series: Schemas['Series'][];
+  };
+  Missed: {
+    constraint: string;
+    most: number;
+    value: number;
   };
   NetworkFacts: {
     architecture?: string | null;
@@ -546,6 +642,7 @@ interface Schemas {
     parameters: number;
   };
   NotNew: Schemas['Job'] | Schemas['DryRun'];
+  NotNewSweep: Schemas['SweepDetails'] | Schemas['SweepDryRun'];
   NotYet: Schemas['PendingShards'] | Schemas['PartialUpload'];
   OptimizerSpec: {
     learning_rate: number;
@@ -636,6 +733,7 @@ interface Schemas {
       started_at?: string | null;
       status: Schemas['Status'];
       student_network?: string | null;
+      sweep?: string | null;
       teacher?: Schemas['Evaluation'] | null;
       teacher_network?: string | null;
       webhooks?: string[];
@@ -643,6 +741,44 @@ interface Schemas {
     })[];
     has_more: boolean;
     next?: string | null;
+  };
+  Page_Sweep: {
+    data: ({
+      axes: Schemas['Axis'][];
+      combinations: number;
+      created_at: string;
+      finished_at?: string | null;
+      id: string;
+      jobs: Record<string, number>;
+      max_parallel?: number | null;
+      name: string;
+      next_rung?: number | null;
+      seeds: number;
+      status: Schemas['SweepStatus'];
+      strategy: Schemas['Strategy'];
+      warnings: string[];
+    })[];
+    has_more: boolean;
+    next?: string | null;
+  };
+  Pareto: {
+    constraints: Schemas['Constraints'];
+    data: Schemas['ParetoStudent'][];
+    not_measured?: string | null;
+    total: number;
+  };
+  ParetoStudent: Schemas['Verdict'] & {
+    dataset: string;
+    front: string[];
+    id: string;
+    latency?: Schemas['Latency'] | null;
+    latency_failure?: string | null;
+    method: string;
+    name: string;
+    parameters: number;
+    size_mb: number;
+    student: string;
+    top1: number;
   };
   PartialUpload: {
     expires_at: string;
@@ -717,6 +853,11 @@ interface Schemas {
     step: number;
     steps: number;
   };
+  Qualification: Schemas['Verdict'] & {
+    latency?: Schemas['Latency'] | null;
+    latency_unknown?: string | null;
+    size_mb: number;
+  };
   Queue: {
     backing_off: number;
     held: number;
@@ -732,6 +873,13 @@ interface Schemas {
     complementary: boolean[];
     student: number[];
     teacher: number[];
+  };
+  RungResult: {
+    deviation?: number | null;
+    epochs: number;
+    jobs: number;
+    kept: boolean;
+    top1?: number | null;
   };
   Sampling: "stored" | "balanced";
   ScheduleSpec: {
@@ -790,6 +938,17 @@ interface Schemas {
     states: number;
     states_bytes: number;
   };
+  Strategy: {
+    type: "grid";
+  } | {
+    jobs: number;
+    seed?: number;
+    type: "random";
+  } | {
+    keep?: number;
+    rungs: number[];
+    type: "halving";
+  };
   StudentFacts: {
     parameters: number;
     sha256: string;
@@ -822,6 +981,44 @@ interface Schemas {
     unlabelled_splits?: Schemas['SplitSummary'][];
     version?: string | null;
   };
+  Sweep: {
+    axes: Schemas['Axis'][];
+    combinations: number;
+    created_at: string;
+    finished_at?: string | null;
+    id: string;
+    jobs: Record<string, number>;
+    max_parallel?: number | null;
+    name: string;
+    next_rung?: number | null;
+    seeds: number;
+    status: Schemas['SweepStatus'];
+    strategy: Schemas['Strategy'];
+    warnings: string[];
+  };
+  SweepDetails: Schemas['Sweep'] & {
+    results: Schemas['CombinationResult'][];
+  };
+  SweepDryRun: {
+    combinations: Schemas['CombinationEstimate'][];
+    device?: string | null;
+    device_hours?: number | null;
+    jobs: number;
+    memory: Schemas['Memory'];
+    name: string;
+    seeds: number;
+    trained_part: number;
+    warnings: string[];
+  };
+  SweepRequest: {
+    axes: Record<string, unknown[]>;
+    base: unknown;
+    max_parallel?: number | null;
+    name?: string | null;
+    seeds?: number | null;
+    strategy?: Schemas['Strategy'] | null;
+  };
+  SweepStatus: "running" | "paused" | "finished" | "cancelled";
   System: {
     last_day: Schemas['LastDay'];
     queue: Schemas['Queue'];
@@ -855,12 +1052,14 @@ interface Schemas {
   TrainingSpec: {
     augmentation: Schemas['Augmentation'];
     auto_augment?: Schemas['AutoAugment'];
+    auto_augment_interpolation?: Schemas['Interpolation'];
     batch_size: number;
     body_learning_rate_scale?: number;
     checkpoint_every_epochs: number;
     class_weights?: number[] | string;
     clip_grad_norm: number | null;
     cutmix_alpha?: number;
+    decay_biases_and_norms?: boolean;
     devices?: number;
     early_stopping_patience?: number;
     ema_decay?: number;
@@ -869,6 +1068,7 @@ interface Schemas {
     gradient_accumulation?: number;
     label_loss?: Schemas['LabelLoss'];
     label_smoothing?: number;
+    label_threshold?: number | null;
     mixup_alpha?: number;
     optimizer: Schemas['OptimizerSpec'];
     precision: Schemas['Precision'];
@@ -883,12 +1083,14 @@ interface Schemas {
   TrainingSpecRequest: {
     augmentation?: Schemas['Augmentation'] | null;
     auto_augment?: Schemas['AutoAugment'] | null;
+    auto_augment_interpolation?: Schemas['Interpolation'] | null;
     batch_size?: number | null;
     body_learning_rate_scale?: number | null;
     checkpoint_every_epochs?: number | null;
     class_weights?: number[] | string | null;
     clip_grad_norm?: number | null;
     cutmix_alpha?: number | null;
+    decay_biases_and_norms?: boolean | null;
     devices?: number | null;
     early_stopping_patience?: number | null;
     ema_decay?: number | null;
@@ -897,6 +1099,7 @@ interface Schemas {
     gradient_accumulation?: number | null;
     label_loss?: Schemas['LabelLoss'] | null;
     label_smoothing?: number | null;
+    label_threshold?: number | null;
     mixup_alpha?: number | null;
     optimizer?: Schemas['OptimizerSpecRequest'] | null;
     precision?: Schemas['Precision'] | null;
@@ -930,7 +1133,12 @@ interface Schemas {
     memory_total_bytes?: number | null;
     memory_used_bytes?: number | null;
   };
-  WaitReason: "teacher" | "backoff" | "no_worker" | "version" | "devices" | "dataset" | "declined" | "turn" | "start";
+  Verdict: {
+    missed: Schemas['Missed'][];
+    qualifies?: boolean | null;
+    unknown: string[];
+  };
+  WaitReason: "teacher" | "backoff" | "no_worker" | "version" | "devices" | "dataset" | "declined" | "sweep" | "turn" | "start";
   Waiting: {
     detail: string;
     position?: number | null;
