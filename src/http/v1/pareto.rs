@@ -150,10 +150,13 @@ fn cost_of_batch(student: &ParetoStudent, batch: u32) -> Option<(f64, &str)> {
     Some((latency.median_ms(batch)?, latency.cpu.as_str()))
 }
 
+/// A student's cost, its top-1 and its place in the list.
+type Placed = (f64, f64, usize);
+
 /// Notes on which fronts each student is.
 fn mark_fronts(students: &mut [ParetoStudent]) {
     for (axis, cost) in AXES {
-        let mut groups: BTreeMap<(String, String), Vec<(f64, f64, usize)>> = BTreeMap::new();
+        let mut groups: BTreeMap<(String, String), Vec<Placed>> = BTreeMap::new();
         for (place, student) in students.iter().enumerate() {
             let Some((cost, cpu)) = cost(student) else { continue };
             groups.entry((student.dataset.clone(), cpu.to_owned())).or_default().push((cost, student.top1, place));

@@ -91,7 +91,7 @@ fn check_graphs(diagnosis: &mut Diagnosis, name: &str, device: Device, plugin: O
     match caught(|| replayed(plugin, device, index)) {
         Ok(()) => diagnosis.add(&check, State::Fine, "a recorded operation is replayed"),
         Err(error) => {
-            diagnosis.add(&check, State::Warning, &format!("steps will be issued one by one: {}", error.message))
+            diagnosis.add(&check, State::Warning, &format!("steps will be issued one by one: {}", error.message));
         }
     }
 }

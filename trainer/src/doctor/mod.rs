@@ -187,7 +187,7 @@ fn check_plugin(diagnosis: &mut Diagnosis, missing: State) -> Option<Rc<Plugin>>
     match (plugin.nccl(), card::nccl_version()) {
         (Ok(_), Some(version)) => diagnosis.add("nccl", State::Fine, &version),
         (Ok(_), None) => {
-            diagnosis.add("nccl", missing, "NCCL's library is not loaded: install libtorch for GPUs again")
+            diagnosis.add("nccl", missing, "NCCL's library is not loaded: install libtorch for GPUs again");
         }
         (Err(reason), _) => diagnosis.add("nccl", missing, &reason),
     }
