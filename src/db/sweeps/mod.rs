@@ -126,7 +126,7 @@ pub async fn submitted(pool: &PgPool, id: &str) -> sqlx::Result<Option<String>> 
 pub(super) async fn exceeds_limit(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<bool> {
     let query = sqlx::query_scalar!(
         r#"select max_parallel as "most!" from sweeps
-           where id = $1 and status = 'running' and max_parallel is not null for update"#,
+           where id = $1 and status = 'running' and max_parallel is not null for no key update"#,
         sweep,
     );
     let Some(most) = query.fetch_optional(&mut *connection).await? else { return Ok(false) };

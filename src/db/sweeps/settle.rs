@@ -69,7 +69,7 @@ impl LockedSweep {
 /// `None` if the sweep does not run.
 async fn lock(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<Option<LockedSweep>> {
     let query = sqlx::query!(
-        r#"select status as "status: SweepStatus", rungs, keep, rung from sweeps where id = $1 for update"#,
+        r#"select status as "status: SweepStatus", rungs, keep, rung from sweeps where id = $1 for no key update"#,
         sweep,
     );
     let found = query.fetch_optional(connection).await?;
