@@ -21,7 +21,8 @@ use super::version::check_space;
 use crate::artifacts::keys;
 use crate::dataset;
 use crate::db::dataset_pieces::{self, StoredPiece};
-use crate::db::{dataset_shards, file_deletions};
+use crate::db::dataset_shards;
+use crate::db::file_deletions::{self, FileDeletion};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Name, UploadName};
@@ -246,8 +247,12 @@ fn signed(number: u64) -> i64 {
 }
 
 async fn give_up(state: &AppState, key: &str) {
-    if let Err(error) = file_deletions::give_up(&state.pool, key).await {
-        tracing::warn!(%error, key, "what is left of a piece is removed in a day");
+    match file_deletions::give_up(&state.pool, key).await {
+        Ok(()) => {
+            let file = FileDeletion { key: key.to_owned(), is_directory: false };
+            removals::start(&state.pool, &state.artifacts, file).await;
+        }
+        Err(error) => tracing::warn!(%error, key, "what is left of a piece is removed in a day"),
     }
 }
 
