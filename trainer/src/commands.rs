@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use crate::data::Shard;
+use crate::data::{Loader, Shard};
 use crate::data::normalisation::Normalisation;
 use crate::device;
 use crate::error::{Error, Result};
@@ -256,15 +256,19 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
         )));
     }
     let seconds = begun.elapsed().as_secs_f64();
-    if loader.corrupt_count() > 0 {
-        let named = loader.corrupt().join("; ");
-        tracing::warn!(images = loader.corrupt_count(), named, "unreadable images were left out");
-    }
+    warn_of_corrupt(&loader);
     if let Some(path) = &args.logits {
         state_dict::write(path, &[("logits".to_owned(), Tensor::cat(&logits, 0))], &BTreeMap::new())?;
     }
     let classes = tally.read(&Ranks::single())?;
     Ok(evaluated(&evaluation, &classes, seconds, &[subject.notes.as_slice(), preprocessing.notes.as_slice()].concat()))
+}
+
+fn warn_of_corrupt(loader: &Loader) {
+    if loader.corrupt_count() > 0 {
+        let named = loader.corrupt().join("; ");
+        tracing::warn!(images = loader.corrupt_count(), named, "unreadable images were left out");
+    }
 }
 
 /// Checks that the logits will not be written over what they are computed from.
