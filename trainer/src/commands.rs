@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use crate::data::{Loader, Shard};
 use crate::data::normalisation::Normalisation;
+use crate::data::{Loader, Shard};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::launch;

@@ -71,8 +71,10 @@ pub(super) async fn lock_all(
     )
     .fetch_all(&mut *connection)
     .await?;
-    let sweep =
-        sqlx::query_scalar!(r#"select status as "status: SweepStatus" from sweeps where id = $1 for no key update"#, id);
+    let sweep = sqlx::query_scalar!(
+        r#"select status as "status: SweepStatus" from sweeps where id = $1 for no key update"#,
+        id
+    );
     Ok(sweep.fetch_optional(connection).await?.map(|status| (status, jobs)))
 }
 
