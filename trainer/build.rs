@@ -91,7 +91,9 @@ fn compile_plugin(lib: &Path) {
     let beside = installed.ancestors().nth(2).expect("libtorch is in a directory").join("nvidia/nccl/include");
     let own = PathBuf::from("../.deps/nccl_headers/nvidia/nccl/include");
     let nccl = if beside.join("nccl.h").exists() { beside } else { own };
-    let compiler = with_torch(&lib.with_file_name("include")).include(&headers).include(&nccl).get_compiler();
+    let mut build = with_torch(&lib.with_file_name("include"));
+    // The last takes the place of what the headers' directory lacks.
+    let compiler = build.include(&headers).include(&nccl).include("cuda/opaque").get_compiler();
     let mut command = compiler.to_command();
     // With -z defs, missing symbols are found here rather than on a machine with a GPU.
     command.args(["-shared", "-s", "-Wl,-z,defs", "cuda/graph.cpp"]);
