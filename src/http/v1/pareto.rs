@@ -16,6 +16,9 @@ use crate::http::error::ApiError;
 use crate::http::extract::{Query, whole};
 use crate::http::latencies::missing;
 
+/// Most characters of a data set's name with its version.
+const LONGEST_NAME: usize = 200;
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -104,8 +107,10 @@ pub async fn get(
     let Some(labels) = labels(label)? else {
         return Ok(Json(Pareto { data: Vec::new(), total: 0, constraints, not_measured }));
     };
-    if dataset.as_ref().is_some_and(|name| name.contains('\0')) {
-        return Err(ApiError::malformed("query parameters: dataset: expected a name without NUL"));
+    if dataset.as_ref().is_some_and(|name| name.contains('\0') || name.chars().count() > LONGEST_NAME) {
+        return Err(ApiError::malformed(format!(
+            "query parameters: dataset: expected a name of at most {LONGEST_NAME} characters, without NUL"
+        )));
     }
     let filter = StudentFilter { labels, dataset };
     let (students, total) = latencies::students(&state.pool, &filter, limit.unwrap_or(1000)).await?;

@@ -33,6 +33,7 @@ async fn data_sets_are_listed_with_their_splits() {
                 {"name": "test", "images": 4, "size_bytes": 4 * 3073},
                 {"name": "train", "images": 4, "size_bytes": 4 * 3073},
             ],
+            "unlabelled_splits": [],
             "notes": [],
         })
     );

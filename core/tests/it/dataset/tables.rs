@@ -265,7 +265,8 @@ fn labels_that_may_not_be_meant_as_they_stand_are_noted() {
     let said = |images: &str, word: &str| {
         format!("{images} the label {word:?}, which is taken for a class: if it is missing, remove such rows")
     };
-    assert_eq!(words, [said("1 image has", "N/A"), said("2 images have", "None")]);
+    let alike = r#"classes whose names differ in case or blanks alone are different classes: "None" and "none""#;
+    assert_eq!(words, [said("1 image has", "N/A"), said("2 images have", "None"), alike.to_owned()]);
 }
 
 #[test]
