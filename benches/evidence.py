@@ -1,165 +1,137 @@
 #!/usr/bin/env python3
-"""Tests whether SDD helps: trains a pair with every method and several seeds on a running server, and prints mean and
-standard deviation beside the published figures.
+"""Tests whether SDD helps: trains a pair of networks with every method and several seeds on a running server.
 
-    distillery serve --datasets-dir DIR          # DIR/cifar100: the parquet files of Hugging Face's uoft-cs/cifar100
-    benches/evidence.py --pair resnet32x4 shufflenet_v1 --epochs 240
+    distillery serve --datasets-dir DIR
+    benches/evidence.py run imagewoof cifar100     # without names: all that a CPU can do, one after the other
 
-Teacher and students use the published recipe, with its milestones and the warm-up of DKD and NKD scaled to --epochs;
---limit trains on that many images, spread over the classes. The published figures are for the best of 240 epochs on all
-50,000 images. A shorter schedule shows which method learns more from the same steps; it does not reproduce the paper's
-tables.
+DIR/cifar100 has the parquet files of Hugging Face's uoft-cs/cifar100, and DIR/imagewoof80 those of Imagewoof with
+images of 64 pixels or more: columns `image` and `label`, splits `train` and `validation`. The experiments are a table
+in benches/trials/experiments.py.
 
-Needs only Python's standard library. Jobs that exist already (same pair, budget, method and seed) are not trained
-again, so an interrupted run resumes.
+`run` keeps what it has measured in docs/evidence/NAME.json, one record per run: accuracies, the curve of eval/top1,
+time, machine, versions. It writes the file after each run, and never makes a run again that is recorded. A run is
+recognised by the hash of its job's document, without the job's name and with its teacher's hash in place of an id, so
+this holds for another server, too, even an empty one. Within a server, an idempotency key does the same for jobs that
+have not ended: an interrupted `run` goes on where it was. Runs go seed by seed, so that whatever ends early has whole
+seeds of all methods. The teacher is trained first. Its file is kept in data/evidence, for further seeds on another
+server; a teacher that was trained again must have the same bytes, or the program stops.
+
+The published figures are for the best of 240 epochs on all 50,000 images. A shorter schedule shows which method learns
+more from the same steps; it does not reproduce the paper's tables. Needs only Python's standard library.
 """
 
 import argparse
-import hashlib
-import json
+import dataclasses
 import pathlib
 import statistics
 import sys
-import time
-import urllib.error
-import urllib.request
-from datetime import datetime
 
-METHODS = ("none", "kd", "sdd_kd", "dkd", "sdd_dkd", "nkd", "sdd_nkd")
-EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples/published"
-NORMALISATION = {"mean": [0.5071, 0.4867, 0.4408], "std": [0.2675, 0.2565, 0.2761]}
-FINAL = ("succeeded", "failed", "cancelled")
+from trials.experiments import CIFAR100, PLANS, Method
+from trials.records import DIRECTORY, Mismatch, Records
+from trials.running import Runner
+from trials.server import Server
 
 
-def call(server, method, path, body=None, headers=()):
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(server + path, data=data, method=method)
-    request.add_header("content-type", "application/json")
-    for name, value in headers:
-        request.add_header(name, value)
+def method(text):
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        sys.exit(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}")
-    except urllib.error.URLError as error:
-        sys.exit(f"{server}: {error.reason}; start it with: distillery serve --datasets-dir DIR")
+        Method.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from error
+    return text
 
 
-def specification(options, method, seed, teacher):
-    """One job."""
-    student = options.pair[0] if method == "teacher" else options.pair[1]
-    training = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": seed,
-                "eval_every_epochs": options.eval_every_epochs}
-    dataset = {"name": options.dataset, **NORMALISATION}
-    if method == "teacher":
-        training["epochs"] = options.teacher_epochs or options.epochs
-        limit = options.teacher_limit
-    else:
-        limit = options.limit
-    if options.schedule != "multistep":
-        training["schedule"] = {"type": options.schedule}
-    if options.precision:
-        training["precision"] = options.precision
-    if limit:
-        dataset["limit"] = limit
-    distillation = {"method": "none" if method == "teacher" else method}
-    if options.scales and method.startswith("sdd_"):
-        distillation["scales"] = options.scales
-    if method.endswith(("dkd", "nkd")):
-        distillation["warmup_epochs"] = max(1, round(20 * training["epochs"] / 240))
-    job = {
-        "name": f"{options.pair[0]} to {options.pair[1]}: {method}, seed {seed}",
-        "student": {"architecture": student},
-        "dataset": dataset,
-        "distillation": distillation,
-        "training": training,
-        "labels": {"evidence": f"{options.pair[0]}-{options.pair[1]}", "method": method},
-    }
-    if distillation["method"] != "none":
-        job["teacher"] = {"job": teacher}
-    return job
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected 1 or more")
+    return number
 
 
-def post(options, method, seed, teacher=None):
-    """Posts a job once, however often this program runs: its idempotency key is a hash of the job."""
-    job = specification(options, method, seed, teacher)
-    digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
-    return call(options.server, "POST", "/v1/jobs", job, [("idempotency-key", f"evidence-{digest}")])
+def parse(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train what is not recorded yet")
+    run.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"of {', '.join(PLANS)}; default: "
+                     f"{', '.join(name for name, plan in PLANS.items() if plan.is_default)}")
+    run.add_argument("--server", default="http://127.0.0.1:8080", help="its token, if any, is DISTILLERY_TOKEN")
+    run.add_argument("--records", type=pathlib.Path, default=DIRECTORY, metavar="DIR", help="default: docs/evidence")
+    run.add_argument("--poll", type=float, default=15.0, help="seconds between polls")
+    run.add_argument("--seeds", type=positive)
+    run.add_argument("--methods", nargs="+", type=method, metavar="METHOD",
+                     help="such as kd, sdd_kd, sdd_kd+ls (standardised logits), sdd_kd:1,2,4 (scales)")
+    run.add_argument("--name", help="record under this name: for one experiment with any of the following")
+    run.add_argument("--dataset", help="below the server's --datasets-dir")
+    run.add_argument("--pair", nargs=2, metavar=("TEACHER", "STUDENT"))
+    run.add_argument("--scales", nargs="+", type=positive, help="of the sdd_ methods that name none")
+    run.add_argument("--epochs", type=positive)
+    run.add_argument("--limit", type=positive, help="students train on that many images, spread over the classes")
+    run.add_argument("--teacher-epochs", type=positive)
+    run.add_argument("--teacher-limit", type=positive)
+    run.add_argument("--image-size", type=positive)
+    run.add_argument("--batch-size", type=positive)
+    run.add_argument("--schedule", choices=("multistep", "cosine", "constant"))
+    run.add_argument("--views", type=int, help="views of an image; 0: always another one")
+    run.add_argument("--precision", choices=("float32", "bfloat16"), help="default: the server's choice")
+    run.add_argument("--eval-every-epochs", type=positive)
+    options = parser.parse_args(arguments)
+    if options.command == "run":
+        options.experiments = options.experiments or [name for name, plan in PLANS.items() if plan.is_default]
+        for name in options.experiments:
+            if name not in PLANS:
+                parser.error(f"no experiment is called {name!r}: choose from {', '.join(PLANS)}")
+        if len(options.experiments) > 1 and (options.name or changes(options)):
+            parser.error("--name and what changes an experiment are for one experiment: name it")
+        if changes(options) and not options.name:
+            parser.error("these options make another experiment: give it a --name")
+    return options
 
 
-def wait(options, ids):
-    """Waits until all jobs have ended, printing their progress."""
-    shown = None
-    while True:
-        jobs = [call(options.server, "GET", f"/v1/jobs/{job}") for job in ids]
-        running = [job for job in jobs if job["status"] not in FINAL]
-        active = next((job for job in running if job.get("progress") and job["status"] == "running"), None)
-        line = f"{len(jobs) - len(running)} of {len(jobs)} done"
-        if active:
-            progress = active["progress"]
-            line += f"; {active['name']}: epoch {progress['epoch']} of {progress['epochs']}"
-        if line != shown:
-            print(f"  {time.strftime('%H:%M:%S')} {line}", flush=True)
-            shown = line
-        if not running:
-            for job in jobs:
-                if job["status"] != "succeeded":
-                    sys.exit(f"{job['id']} {job['name']}: {job['status']} {job.get('error')}")
-            return jobs
-        time.sleep(options.poll)
+def changes(options):
+    """What the options change about an experiment."""
+    fields = ("dataset", "pair", "scales", "epochs", "limit", "teacher_epochs", "teacher_limit", "image_size",
+              "batch_size", "schedule", "views", "precision", "eval_every_epochs")
+    given = {field: getattr(options, field) for field in fields if getattr(options, field) is not None}
+    given |= {field: tuple(given[field]) for field in ("pair", "scales") if field in given}
+    if "pair" in given:
+        # Those of an experiment are for its own pair.
+        given.setdefault("scales", ())
+    return given
 
 
-def published(options, method):
-    path = EXAMPLES / options.dataset / f"{options.pair[0]}-{options.pair[1]}-{method}.json"
-    return json.loads(path.read_text())["labels"]["published_top1"] if path.exists() else "–"
+def run(options):
+    complete = True
+    for name in options.experiments:
+        plan = PLANS[name]
+        experiment = dataclasses.replace(plan.experiment, **changes(options))
+        name = options.name or name
+        try:
+            records = Records.open(options.records / f"{name}.json", name, experiment.settings())
+        except Mismatch as mismatch:
+            sys.exit(str(mismatch))
+        runner = Runner(Server(options.server), experiment, records, options.methods or plan.methods,
+                        options.seeds or plan.seeds, options.poll)
+        complete &= runner.run()
+        show(records)
+    return 0 if complete else 1
 
 
-def spread(values):
+def show(records):
+    settings = records.settings
+    print(f"\n{' → '.join(settings['pair'])}, {settings['dataset']}: {settings['epochs']} epochs\n")
+    of_method = {}
+    for record in records.students:
+        of_method.setdefault(record["method"], []).append(record)
+    print(f"  {'method':<16} {'runs':>4} {'last top-1':>16} {'best top-1':>16}")
+    for name, of in of_method.items():
+        spread = [statistics_text([record[key] for record in of]) for key in ("last_top1", "best_top1")]
+        print(f"  {name:<16} {len(of):>4} {spread[0]:>16} {spread[1]:>16}")
+
+
+def statistics_text(values):
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{deviation}"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--server", default="http://127.0.0.1:8080")
-    parser.add_argument("--dataset", default="cifar100")
-    parser.add_argument("--pair", nargs=2, metavar=("TEACHER", "STUDENT"), default=("resnet32x4", "shufflenet_v1"))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--scales", nargs="+", type=int, help="of the sdd_ methods; default: those published for the pair")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=240)
-    parser.add_argument("--limit", type=int, help="students train on the first LIMIT images")
-    parser.add_argument("--teacher-epochs", type=int, help="default: --epochs")
-    parser.add_argument("--teacher-limit", type=int)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--schedule", choices=("multistep", "cosine", "constant"), default="multistep")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"))
-    parser.add_argument("--eval-every-epochs", type=int, default=1)
-    parser.add_argument("--poll", type=float, default=5.0, help="seconds between polls")
-    options = parser.parse_args()
-
-    teacher = post(options, "teacher", 0)
-    posted = [(method, post(options, method, seed, teacher["id"]))
-              for seed in range(options.seeds) for method in options.methods]
-    jobs = {job["id"]: job for job in wait(options, [teacher["id"], *(job["id"] for _, job in posted)])}
-
-    print(f"\n{options.pair[0]} → {options.pair[1]}, {options.dataset}: {options.epochs} epochs of "
-          f"{options.limit or 'all'} images, {options.seeds} seed(s); teacher "
-          f"{jobs[teacher['id']]['result']['best_top1']:.2f} % top-1\n")
-    print(f"  {'method':<10} {'best top-1':>16} {'last top-1':>16} {'published':>10}  minutes per run")
-    for method in options.methods:
-        results = [jobs[job["id"]] for of, job in posted if of == method]
-        minutes = [duration(job) / 60 for job in results]
-        print(f"  {method:<10} {spread([job['result']['best_top1'] for job in results]):>16} "
-              f"{spread([job['result']['last_top1'] for job in results]):>16} {published(options, method):>10}  "
-              f"{statistics.mean(minutes):.1f}")
-
-
-def duration(job):
-    start, end = (datetime.fromisoformat(job[name].replace("Z", "+00:00")) for name in ("started_at", "finished_at"))
-    return (end - start).total_seconds()
-
-
 if __name__ == "__main__":
-    main()
+    options = parse()
+    sys.exit(run(options))

@@ -1,0 +1,1 @@
+"""The parts of benches/evidence.py: what is trained, by which requests, and what is kept of it."""
