@@ -36,12 +36,13 @@ serve: build ## run the server on this machine's devices, with its data in data/
 
 # Most tests wait for something else than a processor.
 test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
-test: setup ## run all tests: Rust, then the dashboard in a browser and the Python client
+test: setup ## run all tests: Rust, then the evidence, the dashboard in a browser and the Python client
 	@scripts/setup schemathesis onnxruntime
 	@cargo test --locked
+	@python3 -m unittest discover --start-directory tests/evidence
 	@CHROMIUM=$$(scripts/browser) node --test --test-concurrency=2 tests/browser/*.test.mjs
 	@scripts/test-python
-	@echo "All tests passed: Rust, the dashboard in a browser, and the Python client."
+	@echo "All tests passed: Rust, the evidence, the dashboard in a browser, and the Python client."
 
 soak: setup ## kill processes at random for MINUTES=30, then check every job's history
 	@DISTILLERY_SOAK_MINUTES=$${MINUTES:-30} cargo test --locked --package distillery --test it -- --ignored --exact crash::soak --nocapture

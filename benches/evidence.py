@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Tests whether SDD helps: trains a pair of networks with every method and several seeds on a running server.
+"""Tests whether SDD helps: trains a pair of networks with every method and several seeds on a running server, and makes
+tables and plots of what it has measured.
 
     distillery serve --datasets-dir DIR
     benches/evidence.py run imagewoof cifar100     # without names: all that a CPU can do, one after the other
+    benches/evidence.py report                     # needs no server
 
 DIR/cifar100 has the parquet files of Hugging Face's uoft-cs/cifar100, and DIR/imagewoof80 those of Imagewoof with
 images of 64 pixels or more: columns `image` and `label`, splits `train` and `validation`. The experiments are a table
@@ -16,6 +18,9 @@ have not ended: an interrupted `run` goes on where it was. Runs go seed by seed,
 seeds of all methods. The teacher is trained first. Its file is kept in data/evidence, for further seeds on another
 server; a teacher that was trained again must have the same bytes, or the program stops.
 
+`report` writes the tables and plots between the markers of docs/fidelity.md from the records alone. With --check it
+writes nothing, and fails if they are not what the records say.
+
 The published figures are for the best of 240 epochs on all 50,000 images. A shorter schedule shows which method learns
 more from the same steps; it does not reproduce the paper's tables. Needs only Python's standard library.
 """
@@ -23,13 +28,14 @@ more from the same steps; it does not reproduce the paper's tables. Needs only P
 import argparse
 import dataclasses
 import pathlib
-import statistics
 import sys
 
+from trials.document import DOCUMENT, Broken, differences, expected
 from trials.experiments import CIFAR100, PLANS, Method
-from trials.records import DIRECTORY, Mismatch, Records
+from trials.records import DIRECTORY, ROOT, Mismatch, Records, write
 from trials.running import Runner
 from trials.server import Server
+from trials.tables import comparisons, results
 
 
 def method(text):
@@ -55,6 +61,8 @@ def parse(arguments=None):
                      f"{', '.join(name for name, plan in PLANS.items() if plan.is_default)}")
     run.add_argument("--server", default="http://127.0.0.1:8080", help="its token, if any, is DISTILLERY_TOKEN")
     run.add_argument("--records", type=pathlib.Path, default=DIRECTORY, metavar="DIR", help="default: docs/evidence")
+    run.add_argument("--teachers", type=pathlib.Path, default=ROOT / "data/evidence", metavar="DIR",
+                     help="where teachers' files are kept; default: data/evidence")
     run.add_argument("--poll", type=float, default=15.0, help="seconds between polls")
     run.add_argument("--seeds", type=positive)
     run.add_argument("--methods", nargs="+", type=method, metavar="METHOD",
@@ -73,6 +81,10 @@ def parse(arguments=None):
     run.add_argument("--views", type=int, help="views of an image; 0: always another one")
     run.add_argument("--precision", choices=("float32", "bfloat16"), help="default: the server's choice")
     run.add_argument("--eval-every-epochs", type=positive)
+    report = commands.add_parser("report", help="write tables and plots of what is recorded into docs/fidelity.md")
+    report.add_argument("--check", action="store_true", help="write nothing; fail if they are not up to date")
+    report.add_argument("--records", type=pathlib.Path, default=DIRECTORY, metavar="DIR", help="default: docs/evidence")
+    report.add_argument("--document", type=pathlib.Path, default=DOCUMENT, help="default: docs/fidelity.md")
     options = parser.parse_args(arguments)
     if options.command == "run":
         options.experiments = options.experiments or [name for name, plan in PLANS.items() if plan.is_default]
@@ -109,29 +121,35 @@ def run(options):
         except Mismatch as mismatch:
             sys.exit(str(mismatch))
         runner = Runner(Server(options.server), experiment, records, options.methods or plan.methods,
-                        options.seeds or plan.seeds, options.poll)
+                        options.seeds or plan.seeds, teachers=options.teachers, poll=options.poll)
         complete &= runner.run()
         show(records)
     return 0 if complete else 1
 
 
 def show(records):
-    settings = records.settings
-    print(f"\n{' → '.join(settings['pair'])}, {settings['dataset']}: {settings['epochs']} epochs\n")
-    of_method = {}
-    for record in records.students:
-        of_method.setdefault(record["method"], []).append(record)
-    print(f"  {'method':<16} {'runs':>4} {'last top-1':>16} {'best top-1':>16}")
-    for name, of in of_method.items():
-        spread = [statistics_text([record[key] for record in of]) for key in ("last_top1", "best_top1")]
-        print(f"  {name:<16} {len(of):>4} {spread[0]:>16} {spread[1]:>16}")
+    print(f"\n{results(records)}\n\n{comparisons(records)}\n")
 
 
-def statistics_text(values):
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
+def report(options):
+    try:
+        wanted = expected(options.records, options.document)
+    except Broken as broken:
+        sys.exit(str(broken))
+    stale = differences(wanted)
+    if options.check:
+        for path in stale:
+            print(f"{path} is not what the records say: run benches/evidence.py report", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        if wanted[path] is None:
+            path.unlink()
+        else:
+            write(path, wanted[path])
+        print(f"{path}: {'removed' if wanted[path] is None else 'written'}")
+    return 0
 
 
 if __name__ == "__main__":
     options = parse()
-    sys.exit(run(options))
+    sys.exit({"run": run, "report": report}[options.command](options))

@@ -8,19 +8,19 @@ from datetime import datetime
 
 from . import machine
 from .experiments import Method, identity
-from .records import ROOT, write
+from .records import write
 
 FINAL = ("succeeded", "failed", "cancelled")
-KEPT = ROOT / "data/evidence"
 
 
 class Runner:
     """Makes the runs of one experiment that `records` lacks, and adds them to it."""
 
-    def __init__(self, server, experiment, records, methods, seeds, poll):
+    def __init__(self, server, experiment, records, methods, seeds, *, teachers, poll):
         self.server = server
         self.experiment = experiment
         self.records = records
+        self.teachers = teachers
         self.poll = poll
         self.teacher_document = experiment.teacher_document()
         self.teacher_identity = identity(self.teacher_document)
@@ -51,7 +51,7 @@ class Runner:
         """The id of the teacher's checkpoint on the server. Its file stays on this machine, so that on another server,
         too, further seeds have the same teacher."""
         name = f"teacher-{self.records.name}-{self.teacher_identity[:16]}.safetensors"
-        kept = KEPT / name
+        kept = self.teachers / name
         known = self.records.find(self.teacher_identity)
         is_kept = known and kept.exists() and sha256(kept.read_bytes()) == known["student_sha256"]
         if not is_kept:
@@ -67,7 +67,7 @@ class Runner:
                 sys.exit(f"the teacher of {job} has other weights than that of the recorded runs (SHA-256 "
                          f"{sha256(content)}, not {known['student_sha256']}): they depend on processor, threads and "
                          f"versions. Put the old teacher's file at {kept}, or record all runs under another --name.")
-            KEPT.mkdir(parents=True, exist_ok=True)
+            self.teachers.mkdir(parents=True, exist_ok=True)
             write(kept, content)
         return self.server.upload(kept.read_bytes(), name, self.experiment.pair[0])
 
