@@ -10,6 +10,7 @@ mod crash;
 mod datasets;
 mod deletions;
 mod docs;
+mod evidence;
 mod examples;
 mod export;
 mod housekeeping;
