@@ -152,4 +152,7 @@ def report(options):
 
 if __name__ == "__main__":
     options = parse()
-    sys.exit({"run": run, "report": report}[options.command](options))
+    try:
+        sys.exit({"run": run, "report": report}[options.command](options))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. The server goes on with the jobs that it has; the same command records them.")

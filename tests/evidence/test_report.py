@@ -6,12 +6,13 @@ import sys
 import tempfile
 import unittest
 import xml.etree.ElementTree
+from unittest import mock
 
-from support import PLANS, ROOT, records
+from support import PLANS, ROOT, record, records
 from trials.experiments import Method, identity
 from trials.machine import describe
 from trials.records import Mismatch, Records
-from trials.running import remaining
+from trials.running import Runner, remaining
 from trials.tables import title
 
 PROGRAM = ROOT / "benches/evidence.py"
@@ -131,6 +132,30 @@ class Runs(unittest.TestCase):
             self.assertEqual(Records.open(path, "cifar100", made.settings).records, made.records)
             with self.assertRaisesRegex(Mismatch, "epochs 60, not 30"):
                 Records.open(path, "cifar100", {**made.settings, "epochs": 30})
+
+    def test_runs_go_seed_by_seed(self):
+        runner = Runner(None, PLANS["cifar100"].experiment, None, ("none", "kd"), 2, teachers=None, poll=1)
+        self.assertEqual([run[:2] for run in runner.wanted], [("none", 0), ("kd", 0), ("none", 1), ("kd", 1)])
+
+    def test_the_file_has_each_run_as_soon_as_it_is_added_and_nothing_lies_beside_it(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory) / "new/cifar100.json"
+            experiment = PLANS["cifar100"].experiment
+            made = Records.open(path, "cifar100", experiment.settings())
+            for seed in range(2):
+                made.add(record(experiment, "kd", seed, 50.0 + seed))
+                self.assertEqual(Records.read(path).records, made.records)
+                self.assertEqual([file.name for file in path.parent.iterdir()], ["cifar100.json"])
+
+    def test_a_run_that_cannot_be_written_leaves_the_file_as_it_was(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory) / "cifar100.json"
+            made = records(path, "cifar100", RUNS)
+            before = path.read_text()
+            with mock.patch("os.replace", side_effect=OSError("no space")), self.assertRaises(OSError):
+                made.add(record(PLANS["cifar100"].experiment, "kd", 3, 50.0))
+            self.assertEqual(path.read_text(), before)
+            self.assertEqual([file.name for file in path.parent.iterdir()], ["cifar100.json"])
 
     def test_another_experiment_needs_a_name(self):
         done = evidence("run", "cifar100", "--epochs", "2")
