@@ -133,8 +133,8 @@ class Plan:
 # In the order in which `run` without a name makes them: the one that is complete first comes first.
 PLANS = {
     "imagewoof": Plan(
-        Experiment("imagewoof80", ("resnet20", "resnet8"), epochs=100, teacher_epochs=100, schedule="cosine",
-                   image_size=64, normalisation=IMAGENET, views=25),
+        Experiment("imagewoof80", ("resnet20", "resnet8"), epochs=60, teacher_epochs=60, schedule="cosine",
+                   image_size=64, normalisation=IMAGENET, views=20),
         methods=("kd", "sdd_kd:1,2", "sdd_kd:1,2,4", "none"),
         title="Fine-grained images: ten breeds of dogs",
     ),
