@@ -36,7 +36,7 @@ test('the list leads to a sweep, whose combinations, rungs and curves are shown 
   await table().getByRole('columnheader', { name: 'Epoch 1' }).waitFor();
   assert.match(await table().getByRole('row').nth(1).innerText(), /^1\s+0\.0[15]\s+\d+\.\d\d ± \d+\.\d\d %\s+2\s/);
   for (const name of ['eval/top1', 'top-1 by rung']) await page.locator(`section[aria-label="${name}"][data-lines="3"]`).waitFor();
-  const csv = await downloaded(page, () => page.getByRole('button', { name: 'CSV' }).click());
+  const csv = await downloaded(page, () => page.getByTitle('Download the table').click());
   assert.equal(csv.name, 'rates.csv');
   assert.equal(csv.bytes.toString().trim().split('\n').length, 4);
   await table().getByRole('link').first().click();

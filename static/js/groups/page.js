@@ -50,7 +50,7 @@ class GroupsPage {
     this.table = scrollBox('Groups, table', { class: 'table-scroll' });
     this.parallel = new ParallelCoordinates(signal);
     const csvButton = h('button', { type: 'button', class: 'quiet copy', title: 'Download the table', onclick: () => this.#save() }, 'CSV');
-    this.body = h('div', { class: 'compare groups', hidden: true }, this.parallel.element, section('Groups', { actions: csvButton }, this.table));
+    this.body = h('div', { class: 'compare groups', hidden: true }, h('h2', { class: 'visually-hidden' }, 'Chart'), this.parallel.element, section('Groups', { actions: csvButton }, this.table));
     fill(root,
       h('div', { class: 'heading' }, h('h1', {}, 'Best settings'), h('div', { class: 'actions' }, h('a', { class: 'button quiet', href: listAddress() }, 'Jobs'))),
       h('div', { class: 'list-tools' }, this.keys, this.picker.element, this.search), this.filters, this.note, this.body);
@@ -132,7 +132,7 @@ class GroupsPage {
       shortNames(by).map((name, index) => h('th', { scope: 'col', title: by[index] }, name)),
       heading('top1', 'Top-1', 'Mean of the best top-1 of each job'), heading('deviation', '± Deviation', 'Standard deviation of the sample'),
       heading('n', 'n', 'Jobs without copies'), heading('best', 'Best', 'The best of them'),
-      heading('gain', 'Gain', 'Mean of the jobs’ gains over their baselines; grey within the baseline’s deviation'), h('th', { scope: 'col' }, ''));
+      heading('gain', 'Gain', 'Mean of the jobs’ gains over their baselines; grey within the baseline’s deviation'), h('th', { scope: 'col' }, h('span', { class: 'visually-hidden' }, 'Jobs')));
     return h('table', {}, h('thead', {}, head), h('tbody', {}, groups.map((group) => row(by, group))));
   }
 

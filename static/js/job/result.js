@@ -17,7 +17,7 @@ export class JobResult {
   #top1 = fact('Last top-1', 'after the last epoch');
   #parameters = fact('Parameters');
   #file = fact('File', 'safetensors');
-  #latency = fact('Latency', 'of one image on the server’s CPU');
+  #latency = fact('Latency', 'one image; 64 take – ms, with one thread of the server’s CPU');
   #links;
 
   /**
@@ -88,7 +88,7 @@ export class JobResult {
     const latency = costsOf(job ?? { result: null }, undefined);
     if (measured?.latency) {
       setText(this.#latency.value, `${significant(latency.latency_ms)} ms`);
-      setText(this.#latency.note, `one image; 64 take ${significant(latency.latency_64_ms)} ms, with one thread`);
+      setText(this.#latency.note, `one image; 64 take ${significant(latency.latency_64_ms)} ms, with one thread of the server’s CPU`);
       this.#latency.element.title = `${measured.latency.runtime} on ${measured.latency.cpu}`;
     } else if (measured?.failure) {
       setText(this.#latency.note, `not measured: ${measured.failure}`);
