@@ -132,7 +132,7 @@ class GroupsPage {
       shortNames(by).map((name, index) => h('th', { scope: 'col', title: by[index] }, name)),
       heading('top1', 'Top-1', 'Mean of the best top-1 of each job'), heading('deviation', '± Deviation', 'Standard deviation of the sample'),
       heading('n', 'n', 'Jobs without copies'), heading('best', 'Best', 'The best of them'),
-      heading('gain', 'Gain', 'Mean of the jobs’ gains over their baselines; grey within the baseline’s deviation'), h('th', { scope: 'col' }, h('span', { class: 'visually-hidden' }, 'Jobs')));
+      heading('gain', 'Gain', 'Mean of the jobs’ gains over their baselines; grey within the baseline’s deviation'), h('th', { scope: 'col' }, 'Jobs'));
     return h('table', {}, h('thead', {}, head), h('tbody', {}, groups.map((group) => row(by, group))));
   }
 
