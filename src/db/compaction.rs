@@ -39,7 +39,7 @@ pub async fn compact_one(pool: &PgPool, after_days: u32) -> sqlx::Result<Option<
             and exists (
                 select from artifacts
                 where job_id = jobs.id and attempt = jobs.published_attempt and artifacts.name = $2)
-         order by finished_at limit 1 for update skip locked",
+         order by finished_at limit 1 for no key update skip locked",
         i32::try_from(after_days).unwrap_or(i32::MAX),
         files::METRICS,
     )

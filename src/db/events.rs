@@ -102,7 +102,7 @@ pub(super) async fn append(connection: &mut PgConnection, job: &str, events: &[N
 /// Appends a warning to a job's history, unless the current attempt's part of it has the same already.
 pub(super) async fn warn_once(connection: &mut PgConnection, job: &str, warning: &str) -> sqlx::Result<()> {
     // The lock makes whoever says the same at the same time wait and see it.
-    let lock = sqlx::query_scalar!("select attempt from jobs where id = $1 for update", job);
+    let lock = sqlx::query_scalar!("select attempt from jobs where id = $1 for no key update", job);
     let Some(attempt) = lock.fetch_optional(&mut *connection).await? else { return Ok(()) };
     let is_said = sqlx::query_scalar!(
         r#"select exists (select from events where job_id = $1 and attempt = $2 and kind = 'warning' and message = $3)

@@ -38,7 +38,7 @@ async fn amend_in(connection: &mut PgConnection, id: &str, amendment: &Amendment
     let query = sqlx::query!(
         r#"
         select status as "status: Status", name, priority, labels as "labels: Json<BTreeMap<String, String>>", notes
-        from jobs where id = $1 for update
+        from jobs where id = $1 for no key update
         "#,
         id,
     );

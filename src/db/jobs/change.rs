@@ -71,8 +71,8 @@ async fn waits_at_rung(connection: &mut PgConnection, id: &str) -> sqlx::Result<
 }
 
 /// The job's status, which stays as it is until the transaction ends.
-pub(super) async fn lock(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<Status>> {
-    sqlx::query_scalar!(r#"select status as "status: Status" from jobs where id = $1 for update"#, id)
+async fn lock(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<Status>> {
+    sqlx::query_scalar!(r#"select status as "status: Status" from jobs where id = $1 for no key update"#, id)
         .fetch_optional(connection)
         .await
 }

@@ -2,7 +2,6 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use super::change::lock;
 use super::{Refusal, Status};
 use crate::artifacts::keys;
 use crate::db::file_deletions::{self, FileDeletion};
@@ -23,7 +22,17 @@ pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion
 }
 
 pub(in crate::db) async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Result<(), Refusal>> {
-    let Some(status) = lock(connection, id).await? else { return Ok(Err(Refusal::Missing)) };
+    // Students before their teacher: a change of a student's row also locks the row of its teacher.
+    sqlx::query!(
+        "select id from jobs where teacher_job = $1 and status = any($2) order by id for no key update",
+        id,
+        &Status::FINAL as &[Status],
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    // No other job can come to refer to it from here on.
+    let query = sqlx::query_scalar!(r#"select status as "status: Status" from jobs where id = $1 for update"#, id);
+    let Some(status) = query.fetch_optional(&mut *connection).await? else { return Ok(Err(Refusal::Missing)) };
     if !status.is_final() {
         return Ok(Err(Refusal::NotWhile(status)));
     }

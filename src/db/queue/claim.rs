@@ -166,7 +166,7 @@ async fn take(
                         and other.heartbeat_at > now() - $6::interval))
             order by job.priority desc, job.id
             limit 1
-            for update of job skip locked),
+            for no key update of job skip locked),
         reserved as (
             update workers set waits_for = (select id from next where not fits)
             where id = $1 and waits_for is distinct from (select id from next where not fits))

@@ -21,7 +21,7 @@ pub async fn rescue_expired(pool: &PgPool) -> sqlx::Result<u64> {
         r#"select job.id, job.status as "status: Status", job.attempt,
             coalesce(workers.name, job.worker, 'its worker') as "worker!"
            from jobs as job left join workers on workers.id = job.worker
-           where job.lease_expires_at < now() and job.status = any($1) for update of job skip locked"#,
+           where job.lease_expires_at < now() and job.status = any($1) for no key update of job skip locked"#,
         // A newer version of the program may know others.
         &Status::ALL as &[Status],
     )
@@ -62,7 +62,7 @@ pub(in crate::db) async fn fail_dependents(connection: &mut PgConnection) -> sql
                 teacher.status as "teacher_status: Status"
                from jobs as job join jobs as teacher on teacher.id = job.teacher_job
                where job.status in ('queued', 'paused') and teacher.status in ('failed', 'cancelled')
-               for update of job skip locked"#,
+               for no key update of job skip locked"#,
         )
         .fetch_all(&mut *connection)
         .await?;

@@ -66,7 +66,7 @@ pub(super) async fn lock_all(
     let jobs = sqlx::query_as!(
         LockedJob,
         r#"select id, status as "status: Status", has_reached_rung(jobs) as "has_reached!"
-           from jobs where sweep_id = $1 order by id for update"#,
+           from jobs where sweep_id = $1 order by id for no key update"#,
         id,
     )
     .fetch_all(&mut *connection)

@@ -139,7 +139,7 @@ async fn decide(
 ) -> sqlx::Result<bool> {
     let ids: Vec<String> = waiting.iter().map(|job| job.id.clone()).collect();
     let held = sqlx::query_scalar!(
-        "select id from jobs where id = any($1) and status = 'paused' for update skip locked",
+        "select id from jobs where id = any($1) and status = 'paused' for no key update skip locked",
         &ids,
     );
     if held.fetch_all(&mut *connection).await?.len() < ids.len() {

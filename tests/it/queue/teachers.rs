@@ -8,7 +8,7 @@ use sqlx::postgres::PgListener;
 
 use super::{artifact, claim, claimed_token, failure, history, outcome, status};
 use crate::support::PATIENCE;
-use crate::support::db::TestDb;
+use crate::support::db::{TestDb, connection};
 
 #[tokio::test]
 async fn a_job_waits_for_its_teacher() {
@@ -66,4 +66,18 @@ async fn a_teacher_cancelled_while_it_waited_is_noticed_by_the_rescuer() {
     db.set(teacher, "status = 'cancelled'").await;
     assert_eq!(queue::rescue_expired(&db.pool).await.unwrap(), 1);
     assert_eq!(status(&db, pupil).await, Status::Failed);
+}
+
+#[tokio::test]
+async fn a_job_is_claimed_rescued_and_cancelled_while_one_is_posted_that_needs_it() {
+    let db = TestDb::new().await;
+    let teacher = db.add_job(json!({})).await;
+    // As the insertion of a job that refers to it locks it.
+    let mut insertion = connection(&db.url).await;
+    sqlx::raw_sql("begin; select from jobs for key share").execute(&mut insertion).await.unwrap();
+    assert_eq!(claimed_token(&db.pool).await.job, teacher);
+    db.expire_lease(teacher).await;
+    assert_eq!(queue::rescue_expired(&db.pool).await.unwrap(), 1);
+    db.change(teacher, Change::Cancel).await;
+    sqlx::raw_sql("commit").execute(&mut insertion).await.unwrap();
 }
