@@ -358,7 +358,15 @@ async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Resu
             format!("the student of job {id} is this network, and is nothing without it: delete that job first")
         })));
     }
-    sqlx::query!("delete from job_checkpoints where checkpoint_id = $1", id).execute(&mut *connection).await?;
+    // In the order in which a sweep's jobs are deleted.
+    sqlx::query!(
+        "with theirs as (select job_id from job_checkpoints where checkpoint_id = $1 order by job_id for update)
+         delete from job_checkpoints using theirs
+         where checkpoint_id = $1 and job_checkpoints.job_id = theirs.job_id",
+        id,
+    )
+    .execute(&mut *connection)
+    .await?;
     sqlx::query!("delete from checkpoints where id = $1", id).execute(&mut *connection).await?;
     Ok(Ok(key))
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
+use super::dataset_shards::lock;
 use super::file_deletions::{self, FileDeletion};
 
 /// A stored piece, which waits for the others of its upload.
@@ -43,6 +44,7 @@ async fn waiting(connection: &mut PgConnection, name: &str, upload: &str) -> sql
 /// the upload; `None` if another request has added one at the same offset.
 pub async fn add(pool: &PgPool, name: &str, upload: &str, new: &StoredPiece) -> sqlx::Result<Option<Vec<StoredPiece>>> {
     let mut transaction = pool.begin().await?;
+    lock(&mut transaction, name).await?;
     // Pieces of an earlier upload of the name, whose files have been deleted.
     sqlx::query!(
         "delete from dataset_pieces where name = $1 and upload = $2 and not exists (
@@ -84,6 +86,7 @@ pub async fn forget(
     start_at: Option<i64>,
 ) -> sqlx::Result<Vec<FileDeletion>> {
     let mut transaction = pool.begin().await?;
+    lock(&mut transaction, name).await?;
     let query = sqlx::query_scalar!(
         "delete from dataset_pieces
          where name = $1 and ($2::text is null or upload = $2) and ($3::bigint is null or start_at = $3) returning key",

@@ -59,7 +59,8 @@ pub async fn put(pool: &PgPool, name: &str, new: &StoredShard) -> sqlx::Result<(
     Ok((waiting, files))
 }
 
-/// Keeps other transactions from changing the shards of a data set, or making a version of them, until this one ends.
+/// Keeps other transactions from changing the shards of a data set and the pieces of its uploads, or making a version of
+/// them, until this one ends. Without it two that change several rows could wait for each other.
 pub(super) async fn lock(connection: &mut PgConnection, name: &str) -> sqlx::Result<()> {
     let what = format!("shards of {name}");
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", what).execute(connection).await?;
@@ -99,6 +100,7 @@ pub async fn forget(pool: &PgPool, name: &str, which: Shards<'_>) -> sqlx::Resul
         Shards::Under(keys) => (false, keys),
     };
     let mut transaction = pool.begin().await?;
+    lock(&mut transaction, name).await?;
     let query = sqlx::query_scalar!(
         "delete from dataset_shards where name = $1 and ($2 or key = any($3)) returning key",
         name,

@@ -303,6 +303,14 @@ pub async fn delete(pool: &PgPool, ids: &[String]) -> sqlx::Result<Result<Vec<Fi
 }
 
 async fn delete_in(connection: &mut PgConnection, ids: &[String]) -> sqlx::Result<Result<Vec<FileDeletion>, Refusal>> {
+    // The jobs first, which will be without a data set: a change of a job's row also locks the row of its data set.
+    sqlx::query!(
+        "select id from jobs where dataset_id = any($1) and status = any($2) order by id for no key update",
+        ids,
+        &Status::FINAL as &[Status],
+    )
+    .fetch_all(&mut *connection)
+    .await?;
     // Locked in one order, so that two deletions cannot deadlock.
     let query = sqlx::query_scalar!("select key from datasets where id = any($1) order by id for update", ids);
     let keys = query.fetch_all(&mut *connection).await?;

@@ -22,16 +22,28 @@ pub(super) async fn forget_job(connection: &mut PgConnection, job: &str) -> sqlx
     Ok(())
 }
 
-/// Forgets what a worker was kept from. It shuts down, and its successor has another id.
+/// Forgets what a worker was kept from. It shuts down, and its successor has another id. Rows that are locked, because
+/// their job changes, are left to [`forget_gone_workers`]: they are locked job by job, and waiting for them in another
+/// order could be for ever.
 pub(super) async fn forget_worker(connection: &mut PgConnection, worker: &str) -> sqlx::Result<()> {
-    sqlx::query!("delete from declined where worker = $1", worker).execute(connection).await?;
+    sqlx::query!(
+        "delete from declined where (job_id, worker) in (
+            select job_id, worker from declined where worker = $1 for update skip locked)",
+        worker,
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
-/// Forgets what the workers were kept from that are no longer there.
+/// Forgets what the workers were kept from that are no longer there, but for rows that are locked now.
 pub(super) async fn forget_gone_workers(connection: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query!("delete from declined where not exists (select from workers where workers.id = declined.worker)")
-        .execute(connection)
-        .await?;
+    sqlx::query!(
+        "delete from declined where (job_id, worker) in (
+            select job_id, worker from declined
+            where not exists (select from workers where workers.id = declined.worker) for update skip locked)",
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }

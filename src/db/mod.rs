@@ -22,6 +22,12 @@
 //! job, `has_data` whether one has its data set or can fetch it, `checkpoint_key` where a checkpoint's file is,
 //! `is_full` whether a sweep may run no more jobs now, and `has_reached_rung` whether a job waits to be compared.
 //!
+//! Transactions that lock several rows do so in one order, so that no two wait for each other for ever: a row before
+//! those that it refers to, because the second change of a row in a transaction makes PostgreSQL lock these as well. So
+//! students come before their teacher, and jobs before their sweep and their data set. Of one table: by id. A row that
+//! others refer to is locked `for no key update`, which keeps nobody from referring to it, unless it is to be deleted.
+//! What sweeps up, in the order in which it finds rows, skips those that are locked.
+//!
 //! A function that looks for one thing returns `None` if there is no such thing.
 
 pub mod artifacts;

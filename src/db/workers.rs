@@ -198,15 +198,20 @@ pub async fn describe(pool: &PgPool, id: &str, abilities: &Abilities) -> sqlx::R
 /// Deletes a worker that shuts down, and notes of jobs that it was not to get.
 pub async fn forget(pool: &PgPool, id: &str) -> sqlx::Result<()> {
     let mut transaction = pool.begin().await?;
-    declined::forget_worker(&mut transaction, id).await?;
     sqlx::query!("delete from workers where id = $1", id).execute(&mut *transaction).await?;
+    declined::forget_worker(&mut transaction, id).await?;
     transaction.commit().await
 }
 
-/// Deletes the workers that are no longer alive.
+/// Deletes the workers that are no longer alive. Waits for none of their rows: one that wakes up may hold its own and wait
+/// for a sweep or a job that this transaction holds.
 pub(super) async fn forget_dead(connection: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query!("delete from workers where heartbeat_at < now() - $1::interval", interval(ALIVE_FOR))
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query!(
+        "delete from workers where id in (
+            select id from workers where heartbeat_at < now() - $1::interval for update skip locked)",
+        interval(ALIVE_FOR),
+    )
+    .execute(&mut *connection)
+    .await?;
     declined::forget_gone_workers(connection).await
 }

@@ -16,6 +16,7 @@ mod export;
 mod housekeeping;
 mod jobs;
 mod listen;
+mod locks;
 mod postgres;
 mod prune;
 mod queue;

@@ -1,9 +1,12 @@
 //! New sweeps.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 
 use crate::db::jobs::{NewJob, SweepMember, insert};
+use crate::spec::TeacherSpec;
 use crate::sweep::{Axis, Strategy};
 
 /// What a new sweep is made of.
@@ -104,6 +107,7 @@ async fn insert_all(connection: &mut PgConnection, new: &NewSweep<'_>) -> sqlx::
     )
     .execute(&mut *connection)
     .await?;
+    lock_needs(connection, &new.jobs).await?;
     // After the last but one rung nothing is compared.
     let pause_after = rungs.split_last().and_then(|(_, before)| before.first().copied());
     for (combination, job) in &new.jobs {
@@ -111,6 +115,24 @@ async fn insert_all(connection: &mut PgConnection, new: &NewSweep<'_>) -> sqlx::
         insert(connection, job, Some(&member)).await?;
     }
     Ok(Some(id))
+}
+
+/// Keeps teachers and data sets of new jobs from being deleted, in the order in which deletions lock them. The jobs would
+/// lock them one by one, in the order of the axes.
+async fn lock_needs(connection: &mut PgConnection, jobs: &[(i32, NewJob<'_>)]) -> sqlx::Result<()> {
+    let teachers = jobs.iter().filter_map(|(_, job)| job.spec.teacher.as_ref().and_then(TeacherSpec::job));
+    let teachers: BTreeSet<&str> = teachers.collect();
+    let teachers: Vec<String> = teachers.into_iter().map(str::to_owned).collect();
+    sqlx::query!("select id from jobs where id = any($1) order by id for key share", &teachers)
+        .fetch_all(&mut *connection)
+        .await?;
+    let datasets: BTreeSet<&str> =
+        jobs.iter().filter_map(|(_, job)| job.dataset).map(|dataset| dataset.id.as_str()).collect();
+    let datasets: Vec<String> = datasets.into_iter().map(str::to_owned).collect();
+    sqlx::query!("select id from datasets where id = any($1) order by id for key share", &datasets)
+        .fetch_all(connection)
+        .await?;
+    Ok(())
 }
 
 fn whole(number: u32) -> i32 {

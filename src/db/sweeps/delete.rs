@@ -6,7 +6,7 @@ use super::SweepRefusal;
 use super::change::lock_all;
 use crate::artifacts::keys;
 use crate::db::file_deletions::{self, FileDeletion};
-use crate::db::jobs::{Refusal, delete_in};
+use crate::db::jobs::{Refusal, Status, delete_in};
 
 /// A job that is gone, and its files, which are left to remove.
 #[derive(Debug)]
@@ -27,6 +27,15 @@ pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<Vec<DeletedJ
 }
 
 async fn delete_all(connection: &mut PgConnection, id: &str) -> sqlx::Result<Result<Vec<DeletedJob>, SweepRefusal>> {
+    // Of all its jobs before any of these, as for the deletion of a single teacher.
+    sqlx::query!(
+        "select id from jobs where teacher_job in (select id from jobs where sweep_id = $1) and status = any($2)
+         order by id for no key update",
+        id,
+        &Status::FINAL as &[Status],
+    )
+    .fetch_all(&mut *connection)
+    .await?;
     let Some((_, jobs)) = lock_all(connection, id).await? else { return Ok(Err(SweepRefusal::Missing)) };
     let unfinished: Vec<_> = jobs.iter().filter(|job| !job.status.is_final()).collect();
     if let Some(first) = unfinished.first() {
@@ -37,6 +46,10 @@ async fn delete_all(connection: &mut PgConnection, id: &str) -> sqlx::Result<Res
             first.status.name()
         ))));
     }
+    // Whoever is about to refer to one of them is waited for before anything is deleted.
+    sqlx::query!("select id from jobs where sweep_id = $1 order by id for update", id)
+        .fetch_all(&mut *connection)
+        .await?;
     let mut deleted = Vec::new();
     for job in jobs {
         match delete_in(connection, &job.id).await? {
