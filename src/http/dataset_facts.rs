@@ -27,7 +27,9 @@ pub struct DatasetFacts {
     pub class_names: Option<Vec<String>>,
     pub train_images: u64,
     pub eval_images: u64,
-    /// What was decided, guessed or passed over, and what is probably not intended.
+    /// What is probably not intended.
+    pub warnings: Vec<String>,
+    /// What was decided, guessed or passed over.
     pub notes: Vec<String>,
 }
 
@@ -161,7 +163,8 @@ fn open(path: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFa
         class_names: dataset.classes().names.clone(),
         train_images: count(&selection.train) + selection.unlabelled.as_ref().map_or(0, |(_, images)| *images),
         eval_images: count(&selection.eval),
-        notes: selection.warnings.into_iter().chain(selection.notes).collect(),
+        warnings: selection.warnings,
+        notes: selection.notes,
     })
 }
 

@@ -255,8 +255,8 @@ impl Resolved {
         let (memory, time) = self.estimate_on(state, prospects, &mut Measurements::default()).await?;
         let disk_bytes = self.spec.training.disk_bytes(self.costs().student.parameters);
         let waits = no_worker.into_iter().chain(self.waits.clone());
-        let warnings = self.doubts().into_iter().chain(waits).chain(check_disk(&state.settings.spool_dir, disk_bytes));
-        let warnings = warnings.collect();
+        let warnings = self.doubts().into_iter().chain(self.remarks());
+        let warnings = warnings.chain(waits).chain(check_disk(&state.settings.spool_dir, disk_bytes)).collect();
         let (classes, side) = (self.dataset.classes, self.spec.dataset.image_size);
         let (student, teacher) = self.networks();
         let (student, teacher) = (student.facts(classes, side), teacher.map(|teacher| teacher.facts(classes, side)));
@@ -291,7 +291,7 @@ impl Resolved {
 
     /// What will work, but perhaps not as intended, whatever workers there are.
     pub fn doubts(&self) -> Vec<String> {
-        let Self { spec, dataset, notes, chosen, published, new_classifier, .. } = self;
+        let Self { spec, dataset, notes, .. } = self;
         let (student, teacher) = self.networks();
         let side = spec.dataset.image_size;
         let of_teacher = teacher.iter().flat_map(|teacher| teacher.fine_scales(&spec.distillation, "teacher", side));
@@ -300,10 +300,17 @@ impl Resolved {
             .into_iter()
             .chain(of_teacher)
             .chain(spec::doubts(&spec.distillation, &spec.training))
-            .chain(dataset.notes.iter().cloned())
+            .chain(dataset.warnings.iter().cloned())
             .chain(spec::of_images(&spec.training, dataset.train_images))
-            .chain(notes.iter().chain(chosen).chain(published).chain(new_classifier).cloned())
+            .chain(notes.iter().cloned())
             .collect()
+    }
+
+    /// What was decided where the specification leaves it open, and on which nobody has to act. Only dry runs have all of
+    /// it.
+    pub fn remarks(&self) -> Vec<String> {
+        let Self { dataset, chosen, published, new_classifier, .. } = self;
+        dataset.notes.iter().chain(chosen).chain(published).chain(new_classifier).cloned().collect()
     }
 
     fn networks(&self) -> (JobNetwork<'_>, Option<JobNetwork<'_>>) {

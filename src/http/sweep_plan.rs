@@ -28,6 +28,8 @@ pub struct SweepPlan {
     pub combinations: Vec<PlannedCombination>,
     /// What was left out, or may not be intended.
     pub warnings: Vec<String>,
+    /// What was decided for its jobs, and on which nobody has to act. The history of each job has it.
+    pub remarks: Vec<String>,
 }
 
 /// A combination whose jobs can run.
@@ -78,8 +80,9 @@ impl SweepPlan {
         if !faults.found.is_empty() {
             return Err(ApiError::faults(faults.finish()));
         }
-        let mut plan = Self { sweep, combinations: planned, warnings: Vec::new() };
+        let mut plan = Self { sweep, combinations: planned, warnings: Vec::new(), remarks: Vec::new() };
         plan.warnings = plan.find_warnings(&left_out);
+        plan.remarks = at_most(plan.of_jobs(Resolved::remarks), "remark");
         Ok(plan)
     }
 
@@ -137,25 +140,26 @@ impl SweepPlan {
                     .to_owned(),
             );
         }
+        warnings.extend(self.of_jobs(Resolved::doubts));
+        at_most(warnings, "warning")
+    }
+
+    /// What is said of the jobs, each with the combinations of which it is said unless it is said of all.
+    fn of_jobs(&self, said: impl Fn(&Resolved) -> Vec<String>) -> Vec<String> {
         let mut of_jobs: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for planned in &self.combinations {
-            for warning in planned.resolved.doubts() {
-                of_jobs.entry(warning).or_default().push(planned.combination.number);
+            for line in said(&planned.resolved) {
+                of_jobs.entry(line).or_default().push(planned.combination.number);
             }
         }
         let all = self.combinations.len();
-        warnings.extend(of_jobs.into_iter().map(|(warning, numbers)| match numbers.as_slice() {
-            numbers if numbers.len() == all => warning,
-            [only] => format!("combination {only}: {warning}"),
-            [first, ..] => format!("{} combinations, such as {first}: {warning}", numbers.len()),
-            [] => warning,
-        }));
-        let more = warnings.len().saturating_sub(MOST_WARNINGS);
-        if more > 0 {
-            warnings.truncate(MOST_WARNINGS);
-            warnings.push(format!("and {}", counted(more as u64, "more warning", "more warnings")));
-        }
-        warnings
+        let lines = of_jobs.into_iter().map(|(line, numbers)| match numbers.as_slice() {
+            numbers if numbers.len() == all => line,
+            [only] => format!("combination {only}: {line}"),
+            [first, ..] => format!("{} combinations, such as {first}: {line}", numbers.len()),
+            [] => line,
+        });
+        lines.collect()
     }
 
     /// Memory and time of each combination.
@@ -181,6 +185,16 @@ impl SweepPlan {
         let whole = all as f64 * rungs.last().copied().map_or(1.0, f64::from);
         trained / whole.max(1.0)
     }
+}
+
+/// The first of these lines, and how many more there are.
+fn at_most(mut lines: Vec<String>, noun: &str) -> Vec<String> {
+    let more = lines.len().saturating_sub(MOST_WARNINGS);
+    if more > 0 {
+        lines.truncate(MOST_WARNINGS);
+        lines.push(format!("and {}", counted(more as u64, &format!("more {noun}"), &format!("more {noun}s"))));
+    }
+    lines
 }
 
 /// Refuses a sweep whose documents would take too much memory together.

@@ -136,7 +136,7 @@ async fn what_is_listed_can_be_named_and_what_is_not_has_a_reason() {
     let noted = list["data"][0]["notes"][0].as_str().unwrap();
     assert!(noted.starts_with("1 file (.gif 1) of the train split are passed over"), "{noted}");
     let dry = api.post("/v1/jobs?dry_run=true", &on("_x", &json!({}))).await.expect(200);
-    assert_eq!(dry["warnings"][0], noted);
+    assert!(dry["warnings"].as_array().unwrap().contains(&json!(noted)), "{dry:#}");
     let [unnamed, notes] = list["unusable"].as_array().unwrap().as_slice() else { panic!("{list}") };
     assert!(unnamed["reason"].as_str().unwrap().starts_with("its name cannot be written in a job"), "{unnamed}");
     assert_eq!(notes["name"], "notes");

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{get, halving, id, post, settings_of, sweep, train_all};
-use crate::support::api::{Api, plain_job};
+use crate::support::api::{Api, checkpoint, plain_job, student_job};
 
 async fn jobs(api: &Api) -> usize {
     let count: i64 = sqlx::query_scalar("select count(*) from jobs").fetch_one(&api.db.pool).await.unwrap();
@@ -132,6 +132,28 @@ async fn combinations_that_are_the_same_job_are_made_once_and_said() {
     assert_eq!((&made["combinations"], &made["jobs"]), (&json!(2), &json!({"queued": 2})));
     let warning = made["warnings"][0].as_str().unwrap();
     assert!(warning.contains("combination 2 is left out"), "{warning}");
+}
+
+#[tokio::test]
+async fn a_sweep_keeps_doubts_and_its_dry_run_has_what_was_decided_as_well() {
+    let api = Api::start().await;
+    let teacher = api.upload("?architecture=resnet20", checkpoint("resnet20", 10)).await.expect(201);
+    let mut document = sweep(&[0.1, 0.0], json!({}));
+    document["base"] = student_job(json!({"architecture": "resnet20", "checkpoint": id(&teacher)}));
+    document["base"]["distillation"] = json!({"method": "kd", "logit_standardisation": true});
+    let about = |answer: &Value, word: &str| -> Vec<String> {
+        let warnings = answer["warnings"].as_array().unwrap().iter().filter_map(Value::as_str);
+        warnings.filter(|warning| warning.contains(word)).map(str::to_owned).collect()
+    };
+    let dry_run = api.post("/v1/sweeps?dry_run=true", &document).await.expect(200);
+    let made = post(&api, &document).await;
+    for answer in [&dry_run, &made] {
+        let doubts = about(answer, "no weight will change");
+        assert_eq!(doubts.len(), 1, "{answer:#}");
+        assert!(doubts[0].starts_with("combination 2: "), "{doubts:?}");
+    }
+    assert_eq!(about(&dry_run, "distillation.temperature is").len(), 1, "{dry_run:#}");
+    assert!(about(&made, "distillation.temperature is").is_empty(), "{made:#}");
 }
 
 #[tokio::test]

@@ -67,7 +67,8 @@ pub struct SweepDryRun {
     pub device: Option<String>,
     /// Memory of a device: that of the combination that takes most.
     pub memory: Memory,
-    /// What is left out, or may not be intended.
+    /// What is left out or may not be intended; and, as for a job, what was decided where the documents leave it open. The
+    /// sweep itself has only the former.
     pub warnings: Vec<String>,
 }
 
@@ -222,6 +223,6 @@ async fn dry_run(state: &AppState, plan: &SweepPlan) -> Result<SweepDryRun, ApiE
         device_hours,
         device: device_hours.map(|_| devices.join(",")),
         memory: memory.ok_or_else(|| anyhow::anyhow!("a sweep without faults has no combination"))?,
-        warnings: plan.warnings.iter().cloned().chain(lacks).collect(),
+        warnings: plan.warnings.iter().chain(&plan.remarks).cloned().chain(lacks).collect(),
     })
 }
