@@ -19,6 +19,7 @@ from .errors import (
     Unreachable,
 )
 from .export import export
+from .predictions import Predictions, jpeg_of
 from .student import Student
 
 __all__ = [
@@ -30,8 +31,10 @@ __all__ = [
     "JobCancelled",
     "JobFailed",
     "JobWarning",
+    "Predictions",
     "Refused",
     "Student",
     "Unreachable",
     "export",
+    "jpeg_of",
 ]

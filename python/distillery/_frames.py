@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import TYPE_CHECKING, Any
+
+from .errors import JobWarning
 
 if TYPE_CHECKING:
     import pandas
+
+# What a network predicts for an image.
+_ANSWER = ("predicted", "class", "confidence", "label_probability")
 
 
 def of_series(series: list[dict[str, Any]], wide: bool) -> pandas.DataFrame:
@@ -33,6 +39,50 @@ def of_students(pareto: dict[str, Any]) -> pandas.DataFrame:
     return _pandas().DataFrame(rows)
 
 
+def of_predictions(images: list[Any]) -> pandas.DataFrame:
+    """One row per image, with what each network predicts in columns of their own."""
+    rows = []
+    for image in images:
+        row = {name: image.get(name) for name in ("position", "label", "class", "outcome", "difference")}
+        for network in ("student", "teacher"):
+            answer = image.get(network) or {}
+            for name in _ANSWER:
+                row[f"{network}_{name}"] = answer.get(name)
+        rows.append(row)
+    columns = ["position", "label", "class", "outcome", "difference"]
+    columns += [f"{network}_{name}" for network in ("student", "teacher") for name in _ANSWER]
+    return _pandas().DataFrame(rows, columns=columns)
+
+
+def of_classes(report: dict[str, Any]) -> pandas.DataFrame:
+    """One row per class, by its number."""
+    columns = ["class", "name", "images", "student", "teacher", "agreement", "student_predicted", "teacher_predicted"]
+    return _pandas().DataFrame(report["classes"], columns=columns).set_index("class")
+
+
+def of_confusion(report: dict[str, Any], network: str) -> pandas.DataFrame:
+    """Numbers of images: a row for each label, a column for each predicted class."""
+    if network not in ("student", "teacher"):
+        raise ValueError(f"network is {network!r}, and can be 'student' or 'teacher'")
+    if report.get(network) is None:
+        raise ValueError(f"the job has no {network}")
+    names = [one["class"] if one.get("name") is None else one["name"] for one in report["classes"]]
+    counts = [[0] * len(names) for _ in names]
+    for cell in report["cells"]:
+        counts[cell["label"]][cell["predicted"]] = cell[network]
+    pd = _pandas()
+    frame = pd.DataFrame(counts, index=pd.Index(names, name="label"), columns=pd.Index(names, name="predicted"))
+    if report["cells_left_out"]:
+        frame.attrs["cells_left_out"] = report["cells_left_out"]
+        warnings.warn(
+            f"the server lists the most frequent pairs of label and predicted class only: {report['cells_left_out']} "
+            "others are 0 here. The artifact predictions.safetensors has every image",
+            JobWarning,
+            stacklevel=3,
+        )
+    return frame
+
+
 def of_csv(text: str) -> pandas.DataFrame:
     """The rows of a CSV document."""
     return _pandas().read_csv(io.StringIO(text))
@@ -42,5 +92,7 @@ def _pandas():
     try:
         import pandas
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("a data frame needs pandas: pip install pandas. `series` needs nothing") from error
+        raise ModuleNotFoundError(
+            "a data frame needs pandas: pip install pandas. `series`, `prediction_report` and `predictions` need nothing"
+        ) from error
     return pandas

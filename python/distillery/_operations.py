@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-
-
 from ._connection import send
 from ._steps import Body, Call, Operation, Sleep
 from .errors import Damaged, DistilleryError, JobCancelled, JobFailed, JobWarning, Refused, Unreachable
+from .predictions import Predictions
 
 _ENDED = ("succeeded", "failed", "cancelled")
 # Seconds between two looks at a job that is waited for.
@@ -195,8 +194,25 @@ def _warn(job: str, seen: dict[str, int]) -> Operation[None]:
             warnings.warn(f"{job}: {event['message']}", JobWarning, stacklevel=2)
 
 
+def prediction_report(job: str) -> Operation[Any]:
+    """What the student gets wrong, counted."""
+    return (yield from get("v1", "jobs", job, "predictions", "summary"))
+
+
+def predictions(job: str, limit: int, **filters: Any) -> Operation[Predictions]:
+    """The images of the filters about which the student is most wrong."""
+    found: list[Any] = []
+    after = None
+    while True:
+        # At least one, because the first page says how many there are.
+        most = max(1, min(_PAGE, limit - len(found)))
+        page = yield from get("v1", "jobs", job, "predictions", limit=most, after=after, **filters)
+        found += page["data"]
+        if not page["has_more"] or len(found) >= limit:
+            return Predictions(found[: max(0, limit)], page)
+        after = page["next"]
+
+
 def series(job: str, names: Iterable[str], max_points: int | None) -> Operation[list[Any]]:
     """A job's series."""
     return (yield from get("v1", "jobs", job, "metrics", name=list(names), max_points=max_points))["series"]
-
-

@@ -14,6 +14,7 @@ from ._operations import id_of
 from ._progress import JobBar
 from ._source import Bounds, Document, Images, JobOrId, Path, Source, as_file, name_of
 from ._steps import Body, Call, Fetch, Operation, T
+from .predictions import Predictions
 from .student import Student
 
 if TYPE_CHECKING:
@@ -113,6 +114,26 @@ class AsyncClient:
         self, job: JobOrId, *, names: Iterable[str] = (), max_points: int | None = None, wide: bool = False,
     ) -> pandas.DataFrame:
         return _frames.of_series(await self._run(_operations.series(id_of(job), names, max_points)), wide)
+
+    async def prediction_report(self, job: JobOrId) -> types.PredictionReport:
+        return await self._run(_operations.prediction_report(id_of(job)))
+
+    async def confusion(self, job: JobOrId, *, network: str = "student") -> pandas.DataFrame:
+        return _frames.of_confusion(await self._run(_operations.prediction_report(id_of(job))), network)
+
+    async def classes(self, job: JobOrId) -> pandas.DataFrame:
+        return _frames.of_classes(await self._run(_operations.prediction_report(id_of(job))))
+
+    async def predictions(
+        self, job: JobOrId, *, outcome: types.PredictionOutcome | None = None, label: str | int | None = None,
+        predicted: str | int | None = None, teacher_predicted: str | int | None = None, pictured: bool = False,
+        limit: int = 48,
+    ) -> Predictions:
+        filters = {
+            "outcome": outcome, "label": label, "predicted": predicted, "teacher_predicted": teacher_predicted,
+            "pictured": "true" if pictured else None,
+        }
+        return await self._run(_operations.predictions(id_of(job), limit, **filters))
 
     async def student(
         self, job: JobOrId, *, which: str = "best", format: str = "safetensors", preprocess: bool = False,

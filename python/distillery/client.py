@@ -14,6 +14,7 @@ from ._operations import id_of
 from ._progress import JobBar
 from ._source import Bounds, Document, Images, JobOrId, Path, Source, as_file, name_of
 from ._steps import Call, Fetch, Operation, T
+from .predictions import Predictions
 from .student import Student
 
 if TYPE_CHECKING:
@@ -160,6 +161,41 @@ class Client:
         """A job's series as a data frame with the columns name, step, epoch, time and value; or, if `wide`, with a row
         for each step and a column for each name. Needs pandas. Series are thinned as by `series`."""
         return _frames.of_series(self._run(_operations.series(id_of(job), names, max_points)), wide)
+
+    def prediction_report(self, job: JobOrId) -> types.PredictionReport:
+        """What the best student and its teacher get wrong on the evaluation split, counted: confusion matrices,
+        accuracy and agreement by class, calibration. Needs no pandas."""
+        return self._run(_operations.prediction_report(id_of(job)))
+
+    def confusion(self, job: JobOrId, *, network: str = "student") -> pandas.DataFrame:
+        """The confusion matrix of the best student, or of its `teacher`: numbers of evaluation images, with a row for
+        each label and a column for each predicted class. Needs pandas."""
+        return _frames.of_confusion(self._run(_operations.prediction_report(id_of(job))), network)
+
+    def classes(self, job: JobOrId) -> pandas.DataFrame:
+        """The classes as a data frame: how many images each has, which percentage of them each network recognises, how
+        often they agree, and how often each predicts the class. Needs pandas."""
+        return _frames.of_classes(self._run(_operations.prediction_report(id_of(job))))
+
+    def predictions(
+        self, job: JobOrId, *, outcome: types.PredictionOutcome | None = None, label: str | int | None = None,
+        predicted: str | int | None = None, teacher_predicted: str | int | None = None, pictured: bool = False,
+        limit: int = 48,
+    ) -> Predictions:
+        """Evaluation images with what the best student and its teacher predict, those first about which the student is
+        most wrong. A notebook shows their pictures; `.frame()` is a data frame.
+
+        Args:
+            outcome: `right`, `student_wrong`, `teacher_wrong` or `both_wrong`.
+            label, predicted, teacher_predicted: only images of this class, or for which the student or the teacher
+                predicts it: its name, or else its number.
+            pictured: only images with a picture, which at most 256 have.
+        """
+        filters = {
+            "outcome": outcome, "label": label, "predicted": predicted, "teacher_predicted": teacher_predicted,
+            "pictured": "true" if pictured else None,
+        }
+        return self._run(_operations.predictions(id_of(job), limit, **filters))
 
     def student(
         self, job: JobOrId, *, which: str = "best", format: str = "safetensors", preprocess: bool = False,

@@ -85,6 +85,28 @@ class Jobs(unittest.TestCase):
         series = self.client.series(self.teacher_job, names=["eval/top1"])
         self.assertEqual([len(one["points"]) for one in series], [len(frame)])
 
+    def test_what_a_student_gets_wrong_is_data_frames_and_a_gallery(self):
+        client = self.client
+        job = client.submit(pupil(client.upload(client.student(self.teacher_job, to=self.directory).path)))
+        job = client.wait(job, timeout=PATIENCE, progress=False)
+        report = client.prediction_report(job)
+        for network in ("student", "teacher"):
+            matrix = client.confusion(job, network=network)
+            self.assertEqual((matrix.shape, int(matrix.to_numpy().sum())), ((10, 10), report["images"]))
+            right = 100 * numpy.trace(matrix.to_numpy()) / report["images"]
+            self.assertAlmostEqual(right, report[network]["top1"], places=6)
+            self.assertEqual(matrix.sum(axis="columns").tolist(), client.classes(job)["images"].tolist())
+        found = client.predictions(job, limit=1000)
+        self.assertEqual((len(found), found.images), (report["images"], report["images"]))
+        self.assertEqual(found.frame()["outcome"].value_counts().get("right", 0), report["outcomes"]["right"])
+        wrong = client.predictions(job, outcome="student_wrong", pictured=True, limit=3)
+        self.assertLessEqual(len(wrong), 3)
+        self.assertTrue(all(image["outcome"] == "student_wrong" for image in wrong))
+        (pictured,) = client.predictions(job, pictured=True, limit=1)
+        self.assertEqual(distillery.jpeg_of(pictured)[:2], b"\xff\xd8")
+        with self.assertRaisesRegex(ValueError, "has no teacher"):
+            client.confusion(self.teacher_job, network="teacher")
+
     def test_students_are_compared_by_what_they_cost(self):
         frame = self.client.pareto({"size_mb": 1000, "parameters": 1}, labels={"role": "teacher"})
         (student,) = frame.to_dict("records")
@@ -138,9 +160,10 @@ class Jobs(unittest.TestCase):
                 waits = (client.wait(job, timeout=PATIENCE, progress=False) for job in posted)
                 ended = await asyncio.gather(*waits)
                 frame = await client.metrics(ended[0], names=["eval/top1"])
-                return [job["status"] for job in ended], len(frame)
+                matrix, wrong = await client.confusion(ended[0]), await client.predictions(ended[0], limit=5)
+                return [job["status"] for job in ended], len(frame), matrix.shape, len(wrong)
 
-        self.assertEqual(asyncio.run(distil()), (["succeeded", "succeeded"], 1))
+        self.assertEqual(asyncio.run(distil()), (["succeeded", "succeeded"], 1, (10, 10), 5))
 
     @unittest.skipUnless(HAS_TORCH, NO_TORCH)
     def test_a_live_module_becomes_a_student_and_is_loaded(self):
