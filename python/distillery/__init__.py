@@ -16,6 +16,7 @@ from .errors import (
     JobFailed,
     JobWarning,
     Refused,
+    SweepCancelled,
     Unreachable,
 )
 from .export import export
@@ -34,6 +35,7 @@ __all__ = [
     "Predictions",
     "Refused",
     "Student",
+    "SweepCancelled",
     "Unreachable",
     "export",
     "jpeg_of",

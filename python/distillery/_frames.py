@@ -39,6 +39,19 @@ def of_students(pareto: dict[str, Any]) -> pandas.DataFrame:
     return _pandas().DataFrame(rows)
 
 
+def of_groups(groups: dict[str, Any]) -> pandas.DataFrame:
+    """One row per group, with a column for each thing that its jobs have in common."""
+    rows = []
+    for group in groups["data"]:
+        kept = {name: value for name, value in group.items() if name != "values"}
+        rows.append({**dict(zip(groups["by"], group["values"])), **kept})
+    columns = ["top1", "deviation", "n", "copies", "best", "gain", "baseline_deviation", "jobs"]
+    left = groups["total"] - len(rows)
+    if left > 0:
+        warnings.warn(f"{left} more groups are left out: raise the limit, or group by less", JobWarning, stacklevel=3)
+    return _pandas().DataFrame(rows, columns=[*groups["by"], *columns])
+
+
 def of_predictions(images: list[Any]) -> pandas.DataFrame:
     """One row per image, with what each network predicts in columns of their own."""
     rows = []
@@ -85,7 +98,7 @@ def of_confusion(report: dict[str, Any], network: str) -> pandas.DataFrame:
 
 def of_csv(text: str) -> pandas.DataFrame:
     """The rows of a CSV document."""
-    return _pandas().read_csv(io.StringIO(text))
+    return _pandas().read_csv(io.StringIO(text), float_precision="round_trip")
 
 
 def _pandas():
@@ -93,6 +106,7 @@ def _pandas():
         import pandas
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "a data frame needs pandas: pip install pandas. `series`, `prediction_report` and `predictions` need nothing"
+            "a data frame needs pandas: pip install pandas. `series`, `prediction_report`, `predictions` and "
+            "`sweep_details` need nothing"
         ) from error
     return pandas

@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from ._connection import send
-from ._steps import Body, Call, Operation, Sleep
-from .errors import Damaged, DistilleryError, JobCancelled, JobFailed, JobWarning, Refused, Unreachable
+from ._steps import Body, Call, Operation, Sleep, T
+from .errors import (
+    Damaged,
+    DistilleryError,
+    JobCancelled,
+    JobFailed,
+    JobWarning,
+    Refused,
+    SweepCancelled,
+    Unreachable,
+)
 from .predictions import Predictions
 
 _ENDED = ("succeeded", "failed", "cancelled")
@@ -20,7 +29,7 @@ _ENDED = ("succeeded", "failed", "cancelled")
 _POLL = 1.0
 # How long a lost connection is tried again, in seconds.
 _RECONNECT = 300.0
-# Most jobs on a page of the list.
+# Most entries on a page of a list.
 _PAGE = 100
 
 
@@ -99,15 +108,40 @@ def submit(
     return created
 
 
-def sweep(document: Mapping[str, Any], key: str | None) -> Operation[Any]:
-    """Posts a sweep."""
+def sweep(document: Mapping[str, Any], webhooks: Iterable[str], key: str | None) -> Operation[Any]:
+    """Posts a sweep, and warns of what the server doubts."""
+    call = Call("POST", ("v1", "sweeps"), {"webhook": list(webhooks)}, json=document)
+    created = yield from _of_sweeps(_post_once(call, key))
+    for doubt in created["warnings"]:
+        warnings.warn(f"{created['id']}: {doubt}", JobWarning, stacklevel=2)
+    return created
+
+
+def check_sweep(document: Mapping[str, Any]) -> Operation[Any]:
+    """A dry run."""
+    call = Call("POST", ("v1", "sweeps"), {"dry_run": "true"}, json=document)
+    return (yield from _of_sweeps(send(call))).json()
+
+
+def _of_sweeps(operation: Operation[T]) -> Operation[T]:
+    """An operation that older servers refuse."""
     try:
-        return (yield from _post_once(Call("POST", ("v1", "sweeps"), json=document), key))
+        return (yield from operation)
     except Refused as error:
         if error.status in (404, 405):
             detail = "this server has no sweeps: use a newer one, or submit the jobs one by one"
             raise DistilleryError(detail) from error
         raise
+
+
+def sweeps(limit: int) -> Operation[list[Any]]:
+    """The newest sweeps."""
+    return (yield from _pages(("v1", "sweeps"), limit, {}))
+
+
+def change_sweep(sweep: Mapping[str, Any] | str, verb: str) -> Operation[Any]:
+    """Asks for a sweep to be cancelled, paused or resumed."""
+    return (yield from send(Call("POST", ("v1", "sweeps", id_of(sweep), verb)))).json()
 
 
 def sweep_results(sweep: Mapping[str, Any] | str) -> Operation[str]:
@@ -128,11 +162,19 @@ def _post_once(call: Call, key: str | None) -> Operation[Any]:
 
 def jobs(statuses: Iterable[str], labels: Mapping[str, str], limit: int) -> Operation[list[Any]]:
     """The newest jobs."""
+    return (yield from _pages(("v1", "jobs"), limit, {"status": list(statuses), "label": _labels(labels)}))
+
+
+def _labels(labels: Mapping[str, str]) -> list[str]:
+    return [f"{key}:{value}" for key, value in labels.items()]
+
+
+def _pages(path: tuple[str, ...], limit: int, params: Mapping[str, Any]) -> Operation[list[Any]]:
+    """The first entries of a list."""
     found: list[Any] = []
     after = None
     while len(found) < limit:
-        params = {"status": list(statuses), "label": [f"{key}:{value}" for key, value in labels.items()]}
-        page = yield from get("v1", "jobs", limit=min(_PAGE, limit - len(found)), after=after, **params)
+        page = yield from get(*path, limit=min(_PAGE, limit - len(found)), after=after, **params)
         found += page["data"]
         if not page["has_more"]:
             break
@@ -140,12 +182,24 @@ def jobs(statuses: Iterable[str], labels: Mapping[str, str], limit: int) -> Oper
     return found
 
 
+def edit(job: Mapping[str, Any] | str, changes: Mapping[str, Any]) -> Operation[Any]:
+    """Changes a job's name, labels, priority or notes."""
+    return (yield from send(Call("PATCH", ("v1", "jobs", id_of(job)), json=changes))).json()
+
+
+def groups(
+    by: Iterable[str], labels: Mapping[str, str], sweep: Mapping[str, Any] | str | None, words: str | None, limit: int
+) -> Operation[Any]:
+    """Succeeded jobs, pooled by what they have in common."""
+    given = {"by": [by] if isinstance(by, str) else list(by), "label": _labels(labels), "q": words}
+    return (yield from get("v1", "groups", sweep=None if sweep is None else id_of(sweep), limit=limit, **given))
+
+
 def pareto(
     constraints: Mapping[str, float], labels: Mapping[str, str], dataset: str | None, limit: int
 ) -> Operation[Any]:
     """Finished students with what they cost."""
-    label = [f"{key}:{value}" for key, value in labels.items()]
-    return (yield from get("v1", "pareto", label=label, dataset=dataset, limit=limit, **constraints))
+    return (yield from get("v1", "pareto", label=_labels(labels), dataset=dataset, limit=limit, **constraints))
 
 
 def events(job: str, after: int) -> Operation[list[Any]]:
@@ -163,26 +217,52 @@ def wait(
     job: str, show: Callable[[Any], None], timeout: float | None, seen: dict[str, int]
 ) -> Operation[Any]:
     """Follows a job until it has ended."""
+
+    def look() -> Operation[Any]:
+        # The job first: once it has ended, nothing is added to its history.
+        current = yield from get("v1", "jobs", job)
+        yield from _warn(job, seen)
+        show(current)
+        if current["status"] in _ENDED and current["status"] != "succeeded":
+            raise (JobCancelled if current["status"] == "cancelled" else JobFailed)(current)
+        return current if current["status"] == "succeeded" else None
+
+    return (yield from _follow(look, timeout, f"job {job}"))
+
+
+def wait_for_sweep(sweep: str, show: Callable[[Any], None], timeout: float | None) -> Operation[Any]:
+    """Follows a sweep until all of its jobs have ended."""
+
+    def look() -> Operation[Any]:
+        current = yield from get("v1", "sweeps", sweep)
+        show(current)
+        if current["status"] == "cancelled":
+            raise SweepCancelled(current)
+        return current if current["status"] == "finished" else None
+
+    ended = yield from _follow(look, timeout, f"sweep {sweep}")
+    if failed := ended["jobs"].get("failed"):
+        message = f"{sweep}: {failed} of its {sum(ended['jobs'].values())} jobs failed and do not count in its results"
+        warnings.warn(message, JobWarning, stacklevel=2)
+    return ended
+
+
+def _follow(look: Callable[[], Operation[Any]], timeout: float | None, what: str) -> Operation[Any]:
+    """Looks until there is something to return. What is looked at goes on without a connection, and so does this."""
     started = time.monotonic()
     heard = started
     while True:
         try:
-            # The job first: once it has ended, nothing is added to its history.
-            current = yield from get("v1", "jobs", job)
-            yield from _warn(job, seen)
+            ended = yield from look()
         except Unreachable:
-            # The job goes on without a connection, and so does the wait.
             if time.monotonic() - heard > _RECONNECT:
                 raise
         else:
             heard = time.monotonic()
-            show(current)
-            if current["status"] == "succeeded":
-                return current
-            if current["status"] in _ENDED:
-                raise (JobCancelled if current["status"] == "cancelled" else JobFailed)(current)
+            if ended is not None:
+                return ended
         if timeout is not None and time.monotonic() - started > timeout:
-            raise TimeoutError(f"job {job} has not ended within {timeout:g} s; it goes on")
+            raise TimeoutError(f"{what} has not ended within {timeout:g} s; it goes on")
         yield Sleep(_POLL)
 
 

@@ -31,6 +31,28 @@ class JobBar:
         self._bar.close()
 
 
+class SweepBar:
+    """A bar of the jobs of a sweep that have ended, on a terminal or in a notebook."""
+
+    def __init__(self, shown: bool) -> None:
+        self._bar = _bar(shown, unit="job", total=0)
+
+    def show(self, sweep: dict[str, Any]) -> None:
+        """Shows the sweep as it is now."""
+        bar, jobs = self._bar, sweep["jobs"]
+        if bar.total != sum(jobs.values()):
+            bar.reset(total=sum(jobs.values()))
+        bar.n = sum(jobs.get(status, 0) for status in ("succeeded", "failed", "cancelled"))
+        rung = f", compared after {sweep['next_rung']} epochs" if sweep.get("next_rung") else ""
+        bar.set_description_str(sweep["status"] + rung, refresh=False)
+        bar.set_postfix_str(f"{jobs.get('running', 0)} running", refresh=False)
+        bar.refresh()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        self._bar.close()
+
+
 def file_bar(shown: bool, size: int, label: str):
     """A bar of bytes."""
     return _bar(shown, unit="B", unit_scale=True, unit_divisor=1024, total=size, desc=label, leave=False)

@@ -11,7 +11,7 @@ import httpx
 
 from . import _connection, _download, _frames, _operations
 from ._operations import id_of
-from ._progress import JobBar
+from ._progress import JobBar, SweepBar
 from ._source import Bounds, Document, Images, JobOrId, Path, Source, as_file, name_of
 from ._steps import Body, Call, Fetch, Operation, T
 from .predictions import Predictions
@@ -99,6 +99,9 @@ class AsyncClient:
     async def retry(self, job: JobOrId) -> types.Job:
         return await self._run(_operations.change(job, "retry"))
 
+    async def edit(self, job: JobOrId, changes: Document) -> types.Job:
+        return await self._run(_operations.edit(job, changes))
+
     async def delete(self, job: JobOrId) -> None:
         await self._run(_operations.delete("v1", "jobs", id_of(job)))
 
@@ -158,11 +161,49 @@ class AsyncClient:
         path = ("v1", "jobs", id_of(job), "tensorboard")
         return await self._run(_download.download(path, {}, directory, True, False))
 
-    async def sweep(self, sweep: Document, *, idempotency_key: str | None = None) -> dict[str, Any]:
-        return await self._run(_operations.sweep(sweep, idempotency_key))
+    async def check_sweep(self, sweep: Document) -> types.SweepDryRun:
+        return await self._run(_operations.check_sweep(sweep))
+
+    async def sweep(
+        self, sweep: Document, *, webhooks: Iterable[str] = (), idempotency_key: str | None = None,
+    ) -> types.SweepDetails:
+        return await self._run(_operations.sweep(sweep, webhooks, idempotency_key))
+
+    async def sweeps(self, *, limit: int = 20) -> list[types.Sweep]:
+        return await self._run(_operations.sweeps(limit))
+
+    async def sweep_details(self, sweep: Document | str) -> types.SweepDetails:
+        return await self._run(_operations.get("v1", "sweeps", id_of(sweep)))
 
     async def sweep_results(self, sweep: Document | str) -> pandas.DataFrame:
         return _frames.of_csv(await self._run(_operations.sweep_results(sweep)))
+
+    async def wait_for_sweep(
+        self, sweep: Document | str, *, progress: bool = True, timeout: float | None = None,
+    ) -> types.SweepDetails:
+        bar = SweepBar(progress)
+        try:
+            return await self._run(_operations.wait_for_sweep(id_of(sweep), bar.show, timeout))
+        finally:
+            bar.close()
+
+    async def pause_sweep(self, sweep: Document | str) -> types.SweepDetails:
+        return await self._run(_operations.change_sweep(sweep, "pause"))
+
+    async def resume_sweep(self, sweep: Document | str) -> types.SweepDetails:
+        return await self._run(_operations.change_sweep(sweep, "resume"))
+
+    async def cancel_sweep(self, sweep: Document | str) -> types.SweepDetails:
+        return await self._run(_operations.change_sweep(sweep, "cancel"))
+
+    async def delete_sweep(self, sweep: Document | str) -> None:
+        await self._run(_operations.delete("v1", "sweeps", id_of(sweep)))
+
+    async def groups(
+        self, by: str | Iterable[str] = "method", *, labels: Mapping[str, str] | None = None,
+        sweep: Document | str | None = None, words: str | None = None, limit: int = 500,
+    ) -> pandas.DataFrame:
+        return _frames.of_groups(await self._run(_operations.groups(by, labels or {}, sweep, words, limit)))
 
     async def checkpoints(self) -> list[types.Checkpoint]:
         return await self._run(_operations.get_list("v1", "checkpoints"))

@@ -11,7 +11,7 @@ import httpx
 
 from . import _connection, _download, _frames, _operations
 from ._operations import id_of
-from ._progress import JobBar
+from ._progress import JobBar, SweepBar
 from ._source import Bounds, Document, Images, JobOrId, Path, Source, as_file, name_of
 from ._steps import Call, Fetch, Operation, T
 from .predictions import Predictions
@@ -142,6 +142,10 @@ class Client:
         """Retries a failed or cancelled job."""
         return self._run(_operations.change(job, "retry"))
 
+    def edit(self, job: JobOrId, changes: Document) -> types.Job:
+        """Changes a job's `name`, `labels` (null removes one), `priority` or `notes`: those that are given."""
+        return self._run(_operations.edit(job, changes))
+
     def delete(self, job: JobOrId) -> None:
         """Deletes a finished job with its files."""
         self._run(_operations.delete("v1", "jobs", id_of(job)))
@@ -233,13 +237,79 @@ class Client:
         path = ("v1", "jobs", id_of(job), "tensorboard")
         return self._run(_download.download(path, {}, directory, True, False))
 
-    def sweep(self, sweep: Document, *, idempotency_key: str | None = None) -> dict[str, Any]:
-        """Posts a sweep: a set of jobs."""
-        return self._run(_operations.sweep(sweep, idempotency_key))
+    def check_sweep(self, sweep: Document) -> types.SweepDryRun:
+        """Checks every job of a sweep, and estimates memory and device hours; posts nothing."""
+        return self._run(_operations.check_sweep(sweep))
+
+    def sweep(
+        self, sweep: Document, *, webhooks: Iterable[str] = (), idempotency_key: str | None = None,
+    ) -> types.SweepDetails:
+        """Posts a sweep: a set of jobs that differ in a few settings. What the server doubts about it becomes a
+        `JobWarning`.
+
+        Args:
+            webhooks: names of the operator's webhooks that are told when a job of it has ended.
+            idempotency_key: posting again with the same key creates no second sweep.
+        """
+        return self._run(_operations.sweep(sweep, webhooks, idempotency_key))
+
+    def sweeps(self, *, limit: int = 20) -> list[types.Sweep]:
+        """The newest sweeps, without their combinations."""
+        return self._run(_operations.sweeps(limit))
+
+    def sweep_details(self, sweep: Document | str) -> types.SweepDetails:
+        """A sweep as it is now: its combinations, the best first, each with its jobs."""
+        return self._run(_operations.get("v1", "sweeps", id_of(sweep)))
 
     def sweep_results(self, sweep: Document | str) -> pandas.DataFrame:
         """The combinations of a sweep as a data frame, as the server has them in CSV. Needs pandas."""
         return _frames.of_csv(self._run(_operations.sweep_results(sweep)))
+
+    def wait_for_sweep(
+        self, sweep: Document | str, *, progress: bool = True, timeout: float | None = None,
+    ) -> types.SweepDetails:
+        """Follows a sweep until all of its jobs have ended, with a progress bar; also across a restart of the server
+        and while it is paused. If jobs failed, a `JobWarning` says how many.
+
+        Raises:
+            SweepCancelled: it was cancelled.
+            TimeoutError: it has not ended after `timeout` seconds. It goes on.
+        """
+        bar = SweepBar(progress)
+        try:
+            return self._run(_operations.wait_for_sweep(id_of(sweep), bar.show, timeout))
+        finally:
+            bar.close()
+
+    def pause_sweep(self, sweep: Document | str) -> types.SweepDetails:
+        """Pauses a sweep with all of its jobs."""
+        return self._run(_operations.change_sweep(sweep, "pause"))
+
+    def resume_sweep(self, sweep: Document | str) -> types.SweepDetails:
+        """Resumes a paused sweep."""
+        return self._run(_operations.change_sweep(sweep, "resume"))
+
+    def cancel_sweep(self, sweep: Document | str) -> types.SweepDetails:
+        """Cancels a sweep with all of its jobs that have not ended."""
+        return self._run(_operations.change_sweep(sweep, "cancel"))
+
+    def delete_sweep(self, sweep: Document | str) -> None:
+        """Deletes a sweep that has ended, with its jobs and their files."""
+        self._run(_operations.delete("v1", "sweeps", id_of(sweep)))
+
+    def groups(
+        self, by: str | Iterable[str] = "method", *, labels: Mapping[str, str] | None = None,
+        sweep: Document | str | None = None, words: str | None = None, limit: int = 500,
+    ) -> pandas.DataFrame:
+        """Which settings were best: succeeded jobs pooled over their seeds, as a data frame, the best group first.
+        Needs pandas.
+
+        Args:
+            by: what the jobs of a group have in common: `method`, `teacher`, `student`, `dataset`, `sweep`,
+                `label:KEY`, or the JSON pointer of a setting, such as `/distillation/temperature`; one or several.
+            labels, sweep, words: only jobs with these labels, of this sweep, or that contain each of these words.
+        """
+        return _frames.of_groups(self._run(_operations.groups(by, labels or {}, sweep, words, limit)))
 
     def checkpoints(self) -> list[types.Checkpoint]:
         """The newest uploaded checkpoints."""

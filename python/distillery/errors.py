@@ -48,6 +48,15 @@ class JobCancelled(JobFailed):
     """The job that was waited for was cancelled."""
 
 
+class SweepCancelled(DistilleryError):
+    """The sweep that was waited for was cancelled."""
+
+    def __init__(self, sweep: types.SweepDetails) -> None:
+        #: The sweep as it is now.
+        self.sweep = sweep
+        super().__init__(f"sweep {sweep['id']} was cancelled")
+
+
 class Damaged(DistilleryError):
     """The bytes that came, or that the server stored, have another SHA-256 than they should. Nothing was kept."""
 

@@ -107,6 +107,30 @@ class Jobs(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "has no teacher"):
             client.confusion(self.teacher_job, network="teacher")
 
+    def test_a_sweep_is_posted_followed_and_a_data_frame(self):
+        client = self.client
+        document = {
+            "name": "rates", "base": {**TEACHER, "labels": {}}, "seeds": 2,
+            "axes": {"/training/optimizer/learning_rate": [0.05, 0.1]},
+        }
+        self.assertEqual(client.check_sweep(document)["jobs"], 4)
+        sweep = client.sweep(document)
+        ended = client.wait_for_sweep(sweep, progress=False, timeout=PATIENCE)
+        self.assertEqual((ended["status"], ended["jobs"]), ("finished", {"succeeded": 4}))
+        frame = client.sweep_results(sweep)
+        self.assertEqual((frame["rank"].tolist(), frame["n"].tolist()), ([1, 2], [2, 2]))
+        groups = client.groups("/training/optimizer/learning_rate", sweep=sweep)
+        self.assertEqual(groups["top1"].tolist(), frame["top1"].tolist())
+        edited = client.edit(ended["results"][0]["jobs"][0]["id"], {"notes": "the best", "labels": {"kept": "yes"}})
+        self.assertEqual((edited["notes"], edited["labels"]), ("the best", {"kept": "yes"}))
+        self.assertEqual(client.sweeps(limit=1)[0]["id"], sweep["id"])
+        client.delete_sweep(sweep)
+        with self.assertRaises(distillery.Refused):
+            client.sweep_details(sweep)
+        cancelled = client.cancel_sweep(client.sweep(document))
+        with self.assertRaises(distillery.SweepCancelled):
+            client.wait_for_sweep(cancelled, progress=False, timeout=PATIENCE)
+
     def test_students_are_compared_by_what_they_cost(self):
         frame = self.client.pareto({"size_mb": 1000, "parameters": 1}, labels={"role": "teacher"})
         (student,) = frame.to_dict("records")

@@ -142,6 +142,37 @@ class Connection(unittest.TestCase):
             with self.assertRaisesRegex(distillery.DistilleryError, "no sweeps"):
                 client.sweep({"base": {}})
 
+    def test_a_sweep_is_followed_to_its_end_and_says_which_jobs_do_not_count(self):
+        states = [
+            {"status": "running", "jobs": {"queued": 2}, "next_rung": 5},
+            {"status": "finished", "jobs": {"succeeded": 1, "failed": 1}, "next_rung": None},
+            {"status": "cancelled", "jobs": {"cancelled": 2}, "next_rung": None},
+        ]
+        left = [{"id": "swp_1", **state} for state in states]
+        with scripted(lambda handler: document(handler, left.pop(0))) as (url, _), distillery.Client(url) as client:
+            with self.assertWarnsRegex(distillery.JobWarning, "swp_1: 1 of its 2 jobs failed"):
+                self.assertEqual(client.wait_for_sweep("swp_1", progress=False)["status"], "finished")
+            with self.assertRaisesRegex(distillery.SweepCancelled, "swp_1 was cancelled"):
+                client.wait_for_sweep("swp_1", progress=False)
+
+    def test_what_the_server_doubts_of_a_sweep_becomes_warnings(self):
+        made = {"id": "swp_1", "warnings": ["combination 2 is left out"]}
+        with scripted(lambda handler: document(handler, made)) as (url, asked), distillery.Client(url) as client:
+            with self.assertWarnsRegex(distillery.JobWarning, "swp_1: combination 2 is left out"):
+                client.sweep({"base": {}}, webhooks=["ops"])
+        self.assertEqual((asked[0][0], asked[0][1]), ("POST", "/v1/sweeps?webhook=ops"))
+        self.assertIn("idempotency-key", {name.lower() for name in asked[0][2]})
+
+    def test_groups_that_are_left_out_are_said(self):
+        group = {"values": ["kd", 4.0], "top1": 70.0, "deviation": None, "n": 1, "copies": 0, "best": 70.0, "jobs": []}
+        found = {"by": ["method", "/distillation/temperature"], "data": [group], "total": 3}
+        with scripted(lambda handler: document(handler, found)) as (url, asked), distillery.Client(url) as client:
+            with self.assertWarnsRegex(distillery.JobWarning, "2 more groups"):
+                frame = client.groups(found["by"], sweep={"id": "swp_1"}, limit=1)
+        (row,) = frame.to_dict("records")
+        self.assertEqual((row["method"], row["/distillation/temperature"], row["top1"]), ("kd", 4.0, 70.0))
+        self.assertIn("sweep=swp_1", asked[0][1])
+
     def test_the_results_of_a_sweep_are_a_data_frame(self):
         def answer(handler):
             handler.reply(200, b"temperature,mean,n\r\n1,70.5,3\r\n4,72.25,3\r\n", content_type="text/csv")

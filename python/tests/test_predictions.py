@@ -1,5 +1,5 @@
-"""Promise: what the server says of a student's mistakes reaches Python whole, and what is left out is said. The server's
-answers are scripted here; `test_client.py` asks a real one."""
+"""Promise: what the server says of a student's mistakes reaches Python whole, and what is left out is said. The
+server's answers are scripted here; `test_client.py` asks a real one."""
 
 import json
 import unittest
