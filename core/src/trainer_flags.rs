@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::dataset::MeanStd;
 pub use crate::spec::EvalCrop;
+use crate::spec::FINEST_SCALE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -69,6 +70,11 @@ pub struct TrainArgs {
     /// entries are evicted.
     #[arg(long, env = "DISTILLERY_CACHE_MIB", default_value_t = 4096)]
     pub cache_mib: u64,
+    /// Keep the teacher's logits in the cache directory at these scales, too, such as 1,2,4: runs with other scales then
+    /// find them there. The student is the same.
+    #[arg(long, env = "DISTILLERY_CACHE_SCALES", value_delimiter = ',', value_name = "SCALES",
+        value_parser = clap::value_parser!(u32).range(1..=FINEST_SCALE))]
+    pub cache_scales: Vec<u32>,
     /// On a GPU, issue the operations of each training step one by one instead of replaying a recorded CUDA graph.
     /// Slower; the student is the same.
     #[arg(long, env = "DISTILLERY_NO_CUDA_GRAPHS")]

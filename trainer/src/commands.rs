@@ -84,6 +84,7 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
         follow_links: args.follow_links || !args.supervised,
         cache_dir: args.cache_dir.clone(),
         cache_limit: args.cache_mib.saturating_mul(1 << 20),
+        cache_scales: args.cache_scales.clone(),
         pause_after: args.pause_after,
         attempt: args.attempt,
     };

@@ -37,6 +37,8 @@ pub struct Settings {
     pub cache_dir: Option<PathBuf>,
     /// Bytes that the cache directory, or the logits in memory, may take.
     pub cache_limit: u64,
+    /// Scales at which the logits in the cache directory are kept for other runs, besides those of this one.
+    pub cache_scales: Vec<u32>,
     /// Epochs after which the run stops as if paused, if they are not the last.
     pub pause_after: Option<u32>,
     /// The number of this attempt at the job, from 1, for the manifest.

@@ -121,6 +121,7 @@ fn settings(args: &VerifyArgs, attempt: &AttemptRecord, output: &Path) -> Settin
         // The repetition must not use results of an earlier run.
         cache_dir: None,
         cache_limit: VERIFY_CACHE,
+        cache_scales: Vec::new(),
         pause_after: None,
         attempt: 1,
     }

@@ -6,7 +6,8 @@ use super::field::{Kind, Literal, MOST_EPOCHS, Object, UsedBy, field};
 
 pub(super) const LARGEST_WEIGHT: f64 = 1e6;
 const MOST_SCALES: usize = 16;
-const FINEST_SCALE: i64 = 16;
+/// Most rows and columns of regions.
+pub const FINEST_SCALE: i64 = 16;
 
 pub(super) const DISTILLATION: Object = Object {
     name: "DistillationSpec",

@@ -38,6 +38,7 @@ use utoipa::ToSchema;
 
 pub use amendment::{Amendment, LONGEST_NOTES, LabelChanges};
 pub use doubts::{doubts, of_images};
+pub use loss_fields::FINEST_SCALE;
 pub use method::{BaseLoss, Method};
 pub use network::{ExportedNetwork, Network, Networks};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};

@@ -89,6 +89,7 @@ impl Measured {
                 teacher_normalisation: None,
                 batch_size: args.batch,
                 teacher: Some(teacher),
+                kept_scales: spec.distillation.scales.clone(),
                 distillation: Distillation::new(&spec.distillation, device),
                 label_loss: CrossEntropy::default(),
                 cross_entropy: spec.distillation.weights.cross_entropy,

@@ -45,12 +45,44 @@ pub fn region_count(scales: &[u32]) -> i64 {
 /// That of the whole image is always among them, even if scale 1 is not.
 #[must_use]
 pub fn classify_regions(classify: impl Fn(&Tensor) -> Tensor, features: &Tensor, scales: &[u32]) -> Regions {
+    Regions::split(&classify(&Tensor::cat(&pooled(features, scales), 2).transpose(1, 2)), scales)
+}
+
+/// Logits [B, 1 + finer regions, K] of the whole image and of the regions of the finer `scales`, as
+/// [`joined`](Regions::joined) has them. Each scale is classified by itself, so that its logits do not depend on which
+/// others there are: some kernels round differently for another number of vectors.
+#[must_use]
+pub fn classify_by_scale(classify: impl Fn(&Tensor) -> Tensor, features: &Tensor, scales: &[u32]) -> Tensor {
+    let logits: Vec<Tensor> =
+        pooled(features, scales).iter().map(|vectors| classify(&vectors.transpose(1, 2))).collect();
+    Tensor::cat(&logits, 1)
+}
+
+/// The means of feature maps [B, C, H, W] over the whole image and over the regions of the finer `scales`:
+/// [B, C, regions] for each scale.
+fn pooled(features: &Tensor, scales: &[u32]) -> Vec<Tensor> {
     // Rounding the means to bfloat16 would move regions between the groups.
     let features = if features.kind() == Kind::BFloat16 { &features.to_kind(Kind::Float) } else { features };
     let pool = |scale: i64| features.adaptive_avg_pool2d([scale, scale]).flatten(2, 3);
     let finer = scales.iter().filter(|&&scale| scale != 1).map(|&scale| pool(i64::from(scale)));
-    let pooled: Vec<Tensor> = std::iter::once(pool(1)).chain(finer).collect();
-    Regions::split(&classify(&Tensor::cat(&pooled, 2).transpose(1, 2)), scales)
+    std::iter::once(pool(1)).chain(finer).collect()
+}
+
+/// The logits [B, 1 + finer regions of `scales`, K] among those of more scales, [B, 1 + finer regions of `kept`, K].
+#[must_use]
+pub fn of_scales(logits: &Tensor, kept: &[u32], scales: &[u32]) -> Tensor {
+    if region_count(kept) == region_count(scales) {
+        return logits.shallow_clone();
+    }
+    let (mut start, mut parts) = (1, vec![logits.narrow(1, 0, 1)]);
+    for &scale in kept.iter().filter(|&&scale| scale != 1) {
+        let count = i64::from(scale * scale);
+        if scales.contains(&scale) {
+            parts.push(logits.narrow(1, start, count));
+        }
+        start += count;
+    }
+    Tensor::cat(&parts, 1)
 }
 
 /// The distillation loss of a batch, with what is reported as metrics.

@@ -15,6 +15,7 @@ mod lower;
 mod noise;
 mod operators;
 mod program;
+mod regions;
 mod scope;
 mod settled;
 mod source;
@@ -28,7 +29,6 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::device::kernels;
-use crate::loss::sdd::{Regions, classify_regions};
 use distillery_core::architecture::{Architecture, Entry, Role};
 use forward::forward;
 use frozen::Frozen;
@@ -189,16 +189,6 @@ impl Network {
             return self.run_head(features, 1, train);
         }
         self.classify(&features.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>), train)
-    }
-
-    /// Logits of the regions of feature maps [B, C, H, W] at these scales. A network without a map has scale 1 only.
-    #[must_use]
-    pub fn regions(&self, features: &Tensor, scales: &[u32], train: bool) -> Regions {
-        if !self.has_map() {
-            assert_eq!(scales, [1], "{self:?} has no feature map");
-            return Regions::split(&self.classify_map(features, train).unsqueeze(1), scales);
-        }
-        classify_regions(|pooled| self.classify(pooled, train), features, scales)
     }
 
     /// Counts a batch in the counters that an exported network has.

@@ -18,8 +18,11 @@ pub(super) fn logits_key(spec: &TrainingPlan, settings: &Settings, setup: &mut S
     let training = &spec.training;
     let seed = matches!(training.teacher_cache, Some(TeacherCache::Views(_))).then_some(training.seed);
     let split = setup.data.splits.train.clone();
+    let mut asked = teacher_key(spec, settings, setup, &split)?;
+    // Those of other jobs, too, and each scale classified by itself: earlier versions rounded differently.
+    asked["scales"] = json!({"each": setup.objective.kept_scales});
     let mut key = json!({
-        "asked": teacher_key(spec, settings, setup, &split)?,
+        "asked": asked,
         "images": [
             json!(setup.data.selected.train), json!(setup.data.train.len()), json!(training.augmentation), json!(seed),
         ],

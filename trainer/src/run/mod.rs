@@ -304,7 +304,7 @@ impl<'a> Run<'a> {
         self.ranks.weight_loss(&portion);
         let indices = RowIndices { host: &indices, device: &index_tensor };
         let found = self.teacher_cache.as_mut().and_then(|cache| cache.find(view, indices));
-        let teacher_logits = found.map(|found| found.to_device(self.setup.device));
+        let teacher_logits = found.map(|kept| self.setup.objective.own_logits(&kept).to_device(self.setup.device));
         let is_new = teacher_logits.is_none();
         let BatchVariation { crops, erased, mix } = varied;
         let logits = self.execute(Inputs { images, labels, crops, erased, mix, teacher_logits, parts, scalars });

@@ -190,6 +190,7 @@ fn objective(
         teacher_normalisation: of_teacher.filter(|of_teacher| *of_teacher != data.mean_std).map(normalisation),
         batch_size,
         teacher: teacher.map(|teacher| teacher.network),
+        kept_scales: spec.distillation.scales.clone(),
         distillation: Distillation::new(&spec.distillation, device),
         label_loss: label_loss(&spec.training, data, device)?,
         cross_entropy: spec.distillation.weights.cross_entropy,

@@ -12,7 +12,7 @@ use crate::data::crop_flip;
 use crate::data::erase::erase;
 use crate::data::mix::{mix, partners};
 use crate::data::normalisation::Normalisation;
-use crate::loss::sdd::{Distillation, Distilled, Regions};
+use crate::loss::sdd::{Distillation, Distilled, Regions, of_scales};
 use crate::loss::target::{CrossEntropy, MixedLabels, Target};
 use crate::models::Network;
 use crate::ranks::Ranks;
@@ -28,6 +28,9 @@ pub struct Objective {
     pub batch_size: u32,
     /// Frozen; `None` for plain training.
     pub teacher: Option<Network>,
+    /// The scales at which the teacher classifies images, ascending: those of the distillation, and others whose logits
+    /// are cached for other jobs.
+    pub kept_scales: Vec<u32>,
     /// `None` for plain training.
     pub distillation: Option<Distillation>,
     pub label_loss: CrossEntropy,
@@ -164,8 +167,8 @@ impl Objective {
         self.teacher_normalisation.as_ref().unwrap_or(&self.normalisation)
     }
 
-    /// The teacher's logits [B, regions, classes] for `images` [B, 3, S, S]; `None` for plain training. `normalised`
-    /// are the same images as the student gets them.
+    /// The teacher's logits [B, regions, classes] for `images` [B, 3, S, S], at all kept scales; `None` for plain training.
+    /// `normalised` are the same images as the student gets them.
     fn teacher_logits(&self, images: &Tensor, normalised: &Tensor) -> Option<Tensor> {
         let teacher = self.teacher.as_ref()?;
         let _guard = tch::no_grad_guard();
@@ -173,8 +176,14 @@ impl Objective {
         // Some kernels round differently for other batch sizes. At a constant size, an epoch's logits equal the cached
         // ones.
         let padded = padded(own.as_ref().unwrap_or(normalised), i64::from(self.batch_size));
-        let regions = regions(teacher, &padded, false, self.scales());
-        Some(regions.joined(self.scales()).narrow(0, 0, images.size()[0]))
+        let logits = teacher.logits_by_scale(&teacher.features(&padded, false), &self.kept_scales);
+        Some(logits.narrow(0, 0, images.size()[0]))
+    }
+
+    /// The teacher's logits [B, regions, classes] that the distillation takes, among those of all kept scales.
+    #[must_use]
+    pub fn own_logits(&self, kept: &Tensor) -> Tensor {
+        of_scales(kept, &self.kept_scales, self.scales())
     }
 
     /// The scales of the distillation; scale 1 for plain training.
@@ -201,9 +210,10 @@ pub enum Phase {
     Metrics,
 }
 
-/// Does one step: forward, loss, backward with the other `ranks`, clip, update. Returns the teacher's logits
-/// [B, regions, classes]; `None` for plain training. Calls `ended` when the host has issued a phase; those from the
-/// student to backward come for each part of the batch.
+/// Does one step: forward, loss, backward with the other `ranks`, clip, update. Returns the logits
+/// [B, regions, classes] that the teacher computed, at all kept scales; `None` if they were known, and for plain
+/// training. Calls `ended` when the host has issued a phase; those from the student to backward come for each part of
+/// the batch.
 ///
 /// The host reads no number that changes from step to step, and tensors are changed in place.
 pub fn step(
@@ -218,10 +228,12 @@ pub fn step(
     let images = inputs.seen(&objective.normalisation.blank);
     let normalised = objective.normalisation.apply(&images);
     ended(Phase::Data);
-    let teacher_logits = match &inputs.teacher_logits {
-        Some(known) => Some(known.shallow_clone()),
+    let new_logits = match &inputs.teacher_logits {
+        Some(_) => None,
         None => objective.teacher_logits(&images, &normalised),
     };
+    let known = inputs.teacher_logits.as_ref().map(Tensor::shallow_clone);
+    let teacher_logits = known.or_else(|| new_logits.as_ref().map(|kept| objective.own_logits(kept)));
     ended(Phase::Teacher);
     let batch = PreparedBatch { normalised, target: inputs.target(), teacher_logits };
     optimizer.drop_gradients();
@@ -242,7 +254,7 @@ pub fn step(
         });
     }
     ended(Phase::Metrics);
-    batch.teacher_logits
+    new_logits
 }
 
 /// A batch as the networks see it.

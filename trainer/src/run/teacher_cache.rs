@@ -1,16 +1,21 @@
 //! Opens the cache of a run's teacher.
 
+use std::collections::BTreeSet;
+
 use tch::Device;
 
 use super::cache_key::logits_key;
 use super::setup::Setup;
 use crate::cache::Cache;
+use crate::cache::rows::Rows;
 use crate::cache::teacher_logits::{LogitStorage, TeacherLogitCache};
 use crate::error::Result;
 use crate::loss::sdd::region_count;
+use crate::models::Network;
 use crate::ranks::Ranks;
 use crate::settings::Settings;
 use crate::worker_link::report::{Report, warning};
+use distillery_core::protocol::{Event, Level};
 use distillery_core::spec::{TeacherCache, TrainingPlan};
 
 /// Opens the cache that the specification asks for; `None` where it asks for none. Several `ranks` share files, because
@@ -27,7 +32,8 @@ pub fn open(
 ) -> Result<Option<TeacherLogitCache>> {
     let Some(kind) = spec.training.teacher_cache.filter(|kind| *kind != TeacherCache::Off) else { return Ok(None) };
     let images = usize::try_from(setup.data.train.len()).unwrap_or(usize::MAX);
-    let size = [region_count(setup.objective.scales()), i64::from(setup.started.classes)];
+    setup.objective.kept_scales = kept_scales(kind, settings, setup, report);
+    let size = [region_count(&setup.objective.kept_scales), i64::from(setup.started.classes)];
     let directory = settings.cache_dir.as_deref().or(ranks.directory());
     let key = match directory {
         Some(_) => ranks.broadcast_text(|| Ok(logits_key(spec, settings, setup)?.to_string()))?,
@@ -51,4 +57,34 @@ pub fn open(
         }
     };
     Ok(TeacherLogitCache::new(kind, images, size, storage))
+}
+
+/// The scales whose logits are kept, ascending: those of the run, and those that `--cache-scales` names for other runs.
+/// Files that later runs find have room for these, or else none of them is kept.
+fn kept_scales(kind: TeacherCache, settings: &Settings, setup: &Setup, report: &mut dyn Report) -> Vec<u32> {
+    let own: BTreeSet<u32> = setup.objective.scales().iter().copied().chain([1]).collect();
+    let all: BTreeSet<u32> = own.iter().chain(&settings.cache_scales).copied().collect();
+    let has_map = setup.objective.teacher.as_ref().is_some_and(Network::has_map);
+    if all == own || settings.cache_dir.is_none() || !has_map {
+        return own.into_iter().collect();
+    }
+    let views = if let TeacherCache::Views(views) = kind { u64::from(views) } else { 1 };
+    let listed: Vec<u32> = all.iter().copied().collect();
+    let width = region_count(&listed) * i64::from(setup.started.classes);
+    let bytes = Rows::bytes(setup.data.train.len(), usize::try_from(width).unwrap_or(usize::MAX)).saturating_mul(views);
+    let fits = bytes <= settings.cache_limit;
+    let mib = bytes.div_ceil(1 << 20);
+    let message = if fits {
+        format!(
+            "the teacher's logits are kept at scales {listed:?}, {mib} MiB, so that jobs with other scales find them"
+        )
+    } else {
+        format!(
+            "the teacher's logits at scales {listed:?}, which other jobs take, need {mib} MiB, and the cache has {} MiB: \
+             only those of this job's scales are kept",
+            settings.cache_limit >> 20
+        )
+    };
+    report.event(&Event::Log { level: Level::Info, message });
+    if fits { listed } else { own.into_iter().collect() }
 }

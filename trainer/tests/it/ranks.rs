@@ -146,6 +146,7 @@ fn objective(scales: &[u32]) -> Objective {
         teacher_normalisation: None,
         batch_size: 16,
         teacher: Some(teacher),
+        kept_scales: scales.to_vec(),
         distillation: Some(Distillation::from_parts(
             loss,
             scales,

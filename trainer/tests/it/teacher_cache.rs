@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use distillery_core::architecture;
+use distillery_core::protocol::Event;
 use distillery_trainer::data::view_of;
 use distillery_trainer::loss::sdd::Regions;
 use distillery_trainer::models;
@@ -120,6 +121,31 @@ fn cached_logits_are_shared_between_students_but_not_between_teachers() {
     let weights = json!({"distillation": {"temperature": 2.0}, "training": {"optimizer": {"learning_rate": 0.01}}});
     train(&workspace, &merged(spec(&workspace, json!({})), weights), "five", &flags);
     assert_eq!(cached(&directory).len(), 3);
+}
+
+#[test]
+fn runs_with_other_scales_share_one_file_and_have_the_students_of_runs_without_cache() {
+    let workspace = Workspace::new().with_teacher();
+    let directory = workspace.path("cache");
+    let flags = ["--cache-dir", directory.to_str().unwrap(), "--cache-scales", "1,2,4"];
+    let mut known: Option<Vec<u8>> = None;
+    for (index, scales) in [vec![1, 2], vec![1], vec![4], vec![1, 2, 4]].iter().enumerate() {
+        let of = |cache: &str| {
+            let distillation = json!({"distillation": {"scales": scales}});
+            merged(spec(&workspace, json!({"teacher_cache": cache})), distillation)
+        };
+        let [off, shared] = ["off", "shared"].map(|name| format!("{name}-{index}"));
+        train(&workspace, &of("off"), &off, &[]);
+        let events = workspace.finish(&of("exact"), &shared, &flags);
+        let says = |event: &Event| matches!(event, Event::Log { message, .. } if message.contains("are kept at scales [1, 2, 4]"));
+        let is_said = events.iter().any(says);
+        assert_eq!(is_said, scales.len() < 3, "{scales:?}");
+        assert!(student(&workspace, &off) == student(&workspace, &shared), "{scales:?}");
+        let [file] = cached(&directory).try_into().unwrap();
+        let bytes = fs::read(&file).unwrap();
+        assert!(known.is_none_or(|known| known == bytes), "{scales:?}");
+        known = Some(bytes);
+    }
 }
 
 #[test]

@@ -96,6 +96,7 @@ impl Training {
                 teacher_normalisation: Some(Normalisation::new([0.4; 3], [0.3; 3], device)),
                 batch_size: BATCH as u32,
                 teacher,
+                kept_scales: spec.distillation.scales.clone(),
                 distillation: Distillation::new(&spec.distillation, device),
                 label_loss: CrossEntropy {
                     smoothing: spec.training.label_smoothing.unwrap_or(0.0),
