@@ -143,7 +143,11 @@ impl RunningAttempt<'_> {
         let output = directory.join("output");
         let kills_before = process::out_of_memory_kills();
         let settings = &self.context.settings;
-        let run = TrainerRun { attempt: self.token.attempt, pause_after: claim.pause_after };
+        let run = TrainerRun {
+            attempt: self.token.attempt,
+            pause_after: claim.pause_after,
+            cache_scales: &claim.sweep_scales,
+        };
         let mut trainer = Trainer::start(settings, &directory, self.devices, run).map_err(|error| {
             AttemptError::Failed(Failure { class: ErrorClass::Machine, message: format!("{error:#}") })
         })?;

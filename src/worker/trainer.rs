@@ -127,11 +127,13 @@ pub(super) async fn probe(program: &Path, devices: &str) -> Result<(), String> {
 
 /// What a trainer is told about its run beside the specification.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TrainerRun {
+pub(super) struct TrainerRun<'a> {
     /// Number of the attempt.
     pub(super) attempt: i32,
     /// Epochs after which it stops as if paused; `None` to train to the end.
     pub(super) pause_after: Option<i32>,
+    /// Scales of the other jobs of its sweep, for which it keeps the teacher's logits as well.
+    pub(super) cache_scales: &'a [i32],
 }
 
 #[derive(Debug)]
@@ -152,7 +154,7 @@ impl Trainer {
         settings: &WorkerSettings,
         directory: &Path,
         devices: &[String],
-        TrainerRun { attempt, pause_after }: TrainerRun,
+        TrainerRun { attempt, pause_after, cache_scales }: TrainerRun<'_>,
     ) -> anyhow::Result<Self> {
         let WorkerSettings { trainer: program, cache_dir, cache_mib, follow_links, .. } = settings;
         let mut command = process::command("KILL", program);
@@ -169,6 +171,10 @@ impl Trainer {
         }
         if *cache_mib > 0 {
             command.arg("--cache-dir").arg(cache_dir).args(["--cache-mib", &cache_mib.to_string()]);
+            if !cache_scales.is_empty() {
+                let scales: Vec<String> = cache_scales.iter().map(i32::to_string).collect();
+                command.args(["--cache-scales", &scales.join(",")]);
+            }
         }
         clean_environment(&mut command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

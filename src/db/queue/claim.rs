@@ -28,6 +28,8 @@ pub struct Claim {
     pub dataset_id: Option<String>,
     /// Epochs after which it stops, to be compared with the others of its sweep.
     pub pause_after: Option<i32>,
+    /// The scales of all jobs of its sweep with its teacher and data, ascending; empty without a sweep.
+    pub sweep_scales: Vec<i32>,
 }
 
 /// A worker's devices.
@@ -109,10 +111,33 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
     };
     let token = FencingToken { job: job.id, attempt: job.attempt, worker: worker.to_owned(), claim: id };
     begin_attempt(&mut transaction, &token, running).await?;
+    let sweep_scales = match &job.sweep_id {
+        Some(sweep) => scales_of_sweep(&mut transaction, sweep, &token.job).await?,
+        None => Vec::new(),
+    };
     transaction.commit().await?;
     let (dataset_fingerprint, dataset_id, pause_after) = (job.dataset_fingerprint, job.dataset_id, job.pause_after);
-    let claim = Claim { token, spec, checkpoint, dataset_fingerprint, dataset_id, pause_after };
+    let claim = Claim { token, spec, checkpoint, dataset_fingerprint, dataset_id, pause_after, sweep_scales };
     Ok(Next::Claimed(Box::new(claim)))
+}
+
+/// The scales of a sweep's jobs that have the teacher and the data of this one. Those that have ended count as well:
+/// each job must find the same file of logits.
+async fn scales_of_sweep(connection: &mut PgConnection, sweep: &str, job: &str) -> sqlx::Result<Vec<i32>> {
+    sqlx::query_scalar!(
+        r#"
+        select distinct scale::integer as "scale!"
+        from jobs as own join jobs as other on other.spec -> 'teacher' = own.spec -> 'teacher'
+                and other.spec -> 'dataset' = own.spec -> 'dataset',
+            jsonb_array_elements_text(other.spec #> '{distillation,scales}') as scale
+        where own.id = $2 and other.sweep_id = $1
+        order by 1
+        "#,
+        sweep,
+        job,
+    )
+    .fetch_all(connection)
+    .await
 }
 
 /// What a claim needs of a job's row.

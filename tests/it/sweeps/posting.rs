@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{get, halving, id, post, settings_of, sweep, train_all};
+use super::{claim, get, halving, id, post, settings_of, sweep, train_all};
 use crate::support::api::{Api, checkpoint, plain_job, student_job};
 
 async fn jobs(api: &Api) -> usize {
@@ -228,6 +228,26 @@ async fn every_combination_has_mean_deviation_count_best_cost_and_rank() {
     assert!(lines[0].starts_with("rank,combination,/training/optimizer/learning_rate,top1,deviation,n,"), "{text}");
     assert!(lines[1].starts_with("1,2,0.01,81,1,3,0,82,"), "{text}");
     assert_eq!(lines.len(), 3);
+}
+
+#[tokio::test]
+async fn jobs_of_a_sweep_over_scales_keep_the_teachers_logits_for_each_other() {
+    let api = Api::start().await;
+    let teacher = api.upload("?architecture=resnet20", checkpoint("resnet20", 10)).await.expect(201);
+    let document = json!({
+        "name": "scales",
+        "base": student_job(json!({"architecture": "resnet20", "checkpoint": id(&teacher)})),
+        "axes": {"/distillation/scales": [[1], [1, 2], [4]]},
+    });
+    post(&api, &document).await;
+    api.job().await;
+    let mut found = Vec::new();
+    while let Some(claim) = claim(&api).await {
+        // Also once the first have ended.
+        api.publish(&claim.token, &[]).await;
+        found.push(claim.sweep_scales);
+    }
+    assert_eq!(found, [vec![1, 2, 4], vec![1, 2, 4], vec![1, 2, 4], vec![]]);
 }
 
 #[tokio::test]
