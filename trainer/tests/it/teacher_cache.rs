@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use distillery_core::architecture;
 use distillery_core::protocol::Event;
 use distillery_trainer::data::view_of;
-use distillery_trainer::loss::sdd::Regions;
 use distillery_trainer::models;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -254,9 +253,8 @@ fn teacher_logits_of_an_image_do_not_depend_on_the_rest_of_the_batch() {
             network.compute_in(kind);
             network.freeze(32, 32);
             let images = hashed(&[32, 3, 32, 32], 7).to_kind(Kind::Float);
-            let logits = |images: &Tensor| {
-                no_grad(|| Regions::joined(&network.regions(&network.features(images, false), &scales, false), &scales))
-            };
+            let logits =
+                |images: &Tensor| no_grad(|| network.logits_by_scale(&network.features(images, false), &scales));
             let all = logits(&images);
             let order = hashed(&[32], 8).argsort(0, false);
             let shuffled = logits(&images.index_select(0, &order));
