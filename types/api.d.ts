@@ -98,6 +98,7 @@ interface Schemas {
   CombinationEstimate: {
     memory_bytes: number;
     number: number;
+    qualification?: Schemas['Qualification'] | null;
     settings: Record<string, unknown>;
     time?: Schemas['Time'] | null;
   };

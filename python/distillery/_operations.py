@@ -108,18 +108,20 @@ def submit(
     return created
 
 
-def sweep(document: Mapping[str, Any], webhooks: Iterable[str], key: str | None) -> Operation[Any]:
+def sweep(
+    document: Mapping[str, Any], webhooks: Iterable[str], constraints: Mapping[str, float], key: str | None
+) -> Operation[Any]:
     """Posts a sweep, and warns of what the server doubts."""
-    call = Call("POST", ("v1", "sweeps"), {"webhook": list(webhooks)}, json=document)
+    call = Call("POST", ("v1", "sweeps"), {"webhook": list(webhooks), **constraints}, json=document)
     created = yield from _of_sweeps(_post_once(call, key))
     for doubt in created["warnings"]:
         warnings.warn(f"{created['id']}: {doubt}", JobWarning, stacklevel=2)
     return created
 
 
-def check_sweep(document: Mapping[str, Any]) -> Operation[Any]:
+def check_sweep(document: Mapping[str, Any], constraints: Mapping[str, float]) -> Operation[Any]:
     """A dry run."""
-    call = Call("POST", ("v1", "sweeps"), {"dry_run": "true"}, json=document)
+    call = Call("POST", ("v1", "sweeps"), {"dry_run": "true", **constraints}, json=document)
     return (yield from _of_sweeps(send(call))).json()
 
 

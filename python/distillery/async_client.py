@@ -161,13 +161,14 @@ class AsyncClient:
         path = ("v1", "jobs", id_of(job), "tensorboard")
         return await self._run(_download.download(path, {}, directory, True, False))
 
-    async def check_sweep(self, sweep: Document) -> types.SweepDryRun:
-        return await self._run(_operations.check_sweep(sweep))
+    async def check_sweep(self, sweep: Document, *, constraints: Bounds = None) -> types.SweepDryRun:
+        return await self._run(_operations.check_sweep(sweep, constraints or {}))
 
     async def sweep(
-        self, sweep: Document, *, webhooks: Iterable[str] = (), idempotency_key: str | None = None,
+        self, sweep: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+        idempotency_key: str | None = None,
     ) -> types.SweepDetails:
-        return await self._run(_operations.sweep(sweep, webhooks, idempotency_key))
+        return await self._run(_operations.sweep(sweep, webhooks, constraints or {}, idempotency_key))
 
     async def sweeps(self, *, limit: int = 20) -> list[types.Sweep]:
         return await self._run(_operations.sweeps(limit))

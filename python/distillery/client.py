@@ -237,21 +237,27 @@ class Client:
         path = ("v1", "jobs", id_of(job), "tensorboard")
         return self._run(_download.download(path, {}, directory, True, False))
 
-    def check_sweep(self, sweep: Document) -> types.SweepDryRun:
-        """Checks every job of a sweep, and estimates memory and device hours; posts nothing."""
-        return self._run(_operations.check_sweep(sweep))
+    def check_sweep(self, sweep: Document, *, constraints: Bounds = None) -> types.SweepDryRun:
+        """Checks every job of a sweep, and estimates memory and device hours; posts nothing.
+
+        Args:
+            constraints: as for `check`; each combination has a `qualification`.
+        """
+        return self._run(_operations.check_sweep(sweep, constraints or {}))
 
     def sweep(
-        self, sweep: Document, *, webhooks: Iterable[str] = (), idempotency_key: str | None = None,
+        self, sweep: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+        idempotency_key: str | None = None,
     ) -> types.SweepDetails:
         """Posts a sweep: a set of jobs that differ in a few settings. What the server doubts about it becomes a
         `JobWarning`.
 
         Args:
+            constraints: as for `check`. Students that cannot keep them are a doubt.
             webhooks: names of the operator's webhooks that are told when a job of it has ended.
             idempotency_key: posting again with the same key creates no second sweep.
         """
-        return self._run(_operations.sweep(sweep, webhooks, idempotency_key))
+        return self._run(_operations.sweep(sweep, webhooks, constraints or {}, idempotency_key))
 
     def sweeps(self, *, limit: int = 20) -> list[types.Sweep]:
         """The newest sweeps, without their combinations."""

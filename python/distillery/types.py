@@ -129,6 +129,7 @@ class ClassifierCost(TypedDict):
 class CombinationEstimate(TypedDict):
     memory_bytes: int
     number: int
+    qualification: NotRequired[Qualification | None]
     settings: dict[str, Any]
     time: NotRequired[Time | None]
 

@@ -159,8 +159,8 @@ class Connection(unittest.TestCase):
         made = {"id": "swp_1", "warnings": ["combination 2 is left out"]}
         with scripted(lambda handler: document(handler, made)) as (url, asked), distillery.Client(url) as client:
             with self.assertWarnsRegex(distillery.JobWarning, "swp_1: combination 2 is left out"):
-                client.sweep({"base": {}}, webhooks=["ops"])
-        self.assertEqual((asked[0][0], asked[0][1]), ("POST", "/v1/sweeps?webhook=ops"))
+                client.sweep({"base": {}}, webhooks=["ops"], constraints={"size_mb": 4})
+        self.assertEqual((asked[0][0], asked[0][1]), ("POST", "/v1/sweeps?webhook=ops&size_mb=4"))
         self.assertIn("idempotency-key", {name.lower() for name in asked[0][2]})
 
     def test_groups_that_are_left_out_are_said(self):

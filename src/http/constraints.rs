@@ -1,5 +1,7 @@
 //! What a student has to keep to be of use, and whether it does.
 
+use std::time::{Duration, Instant};
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -88,6 +90,23 @@ impl Constraints {
         self == Self::default()
     }
 
+    fn bound_latency(self) -> bool {
+        self.latency_ms.is_some() || self.latency_64_ms.is_some()
+    }
+
+    /// What is said of an untrained network. Its latency, or why it is not known, is `None` if no bound needs it.
+    fn qualification(self, network: &NetworkKey, latency: Option<Result<Latency, String>>) -> Qualification {
+        let (latency, latency_unknown) = match latency {
+            Some(Ok(latency)) => (Some(latency), None),
+            Some(Err(reason)) => (None, Some(reason)),
+            None => (None, None),
+        };
+        let parameters = network.parameters as f64;
+        let size_mb = 4.0 * parameters / MEGABYTE;
+        let verdict = self.judge(Measures::of(parameters, size_mb, latency.as_ref()));
+        Qualification { verdict, size_mb, latency, latency_unknown }
+    }
+
     /// Each constraint's name, its bound, and what a student has.
     fn pairs(self, has: Measures) -> [(&'static str, Option<f64>, Option<f64>); 4] {
         [
@@ -157,19 +176,43 @@ pub async fn foresee(
     if constraints.is_empty() {
         return Ok(None);
     }
-    let needs_latency = constraints.latency_ms.is_some() || constraints.latency_64_ms.is_some();
-    let (latency, latency_unknown) = if needs_latency {
-        match latencies::of_untrained(state, network, classes).await? {
-            Ok(latency) => (Some(latency), None),
-            Err(reason) => (None, Some(reason)),
-        }
-    } else {
-        (None, None)
+    let latency = match constraints.bound_latency() {
+        true => Some(latencies::of_untrained(state, network, classes).await?),
+        false => None,
     };
-    let parameters = network.parameters as f64;
-    let size_mb = 4.0 * parameters / MEGABYTE;
-    let verdict = constraints.judge(Measures::of(parameters, size_mb, latency.as_ref()));
-    Ok(Some(Qualification { verdict, size_mb, latency, latency_unknown }))
+    Ok(Some(constraints.qualification(network, latency)))
+}
+
+/// How long a request measures the networks of several students.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The same for several students, each network once. What is measured is remembered: a later request goes on with the
+/// networks for which there was no time.
+///
+/// # Errors
+/// As for [`foresee`].
+pub async fn foresee_each(
+    state: &AppState,
+    students: impl IntoIterator<Item = (NetworkKey, u32)>,
+    constraints: Constraints,
+) -> Result<Vec<Option<Qualification>>, ApiError> {
+    let begun = Instant::now();
+    let mut judged: Vec<((NetworkKey, u32), Option<Qualification>)> = Vec::new();
+    let mut found = Vec::new();
+    for student in students {
+        let known = judged.iter().find(|(other, _)| *other == student).map(|(_, known)| known.clone());
+        let qualification = match known {
+            Some(known) => known,
+            None if constraints.bound_latency() && begun.elapsed() > PATIENCE => {
+                let reason = format!("other networks took {} s: ask again", PATIENCE.as_secs());
+                Some(constraints.qualification(&student.0, Some(Err(reason))))
+            }
+            None => foresee(state, (&student.0, student.1), constraints).await?,
+        };
+        judged.push((student, qualification.clone()));
+        found.push(qualification);
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::AppState;
+use super::constraints::{self, Constraints, Qualification};
 use super::error::ApiError;
 use super::estimate::{Memory, Time};
 use super::extract::fault;
@@ -38,6 +39,8 @@ pub struct PlannedCombination {
     pub combination: Combination,
     /// Its job with the last seed: the others differ in their seed alone.
     pub resolved: Resolved,
+    /// Whether its student can keep the constraints; `None` without constraints.
+    pub qualification: Option<Qualification>,
 }
 
 /// A job of a sweep.
@@ -46,6 +49,13 @@ pub struct PlannedJob {
     /// Its document.
     pub submitted: String,
     pub spec: JobSpec,
+}
+
+impl PlannedCombination {
+    /// Which constraints its student cannot keep, or may not.
+    pub fn misses(&self) -> Vec<String> {
+        self.qualification.iter().flat_map(Qualification::warnings).collect()
+    }
 }
 
 impl SweepPlan {
@@ -68,7 +78,7 @@ impl SweepPlan {
                         left_out.push((combination.number, *other));
                     } else {
                         known.insert(identity, combination.number);
-                        planned.push(PlannedCombination { combination, resolved });
+                        planned.push(PlannedCombination { combination, resolved, qualification: None });
                     }
                 }
                 Err(found) => faults.add(found, &sweep.summary(&combination)),
@@ -82,8 +92,24 @@ impl SweepPlan {
         }
         let mut plan = Self { sweep, combinations: planned, warnings: Vec::new(), remarks: Vec::new() };
         plan.warnings = plan.find_warnings(&left_out);
-        plan.remarks = at_most(plan.of_jobs(Resolved::remarks), "remark");
+        plan.remarks = at_most(plan.of_jobs(|planned| planned.resolved.remarks()), "remark");
         Ok(plan)
+    }
+
+    /// Judges the students before they are trained, and warns of those that cannot keep the constraints.
+    ///
+    /// # Errors
+    /// The database or storage cannot be read.
+    pub async fn qualify(&mut self, state: &AppState, constraints: Constraints) -> Result<(), ApiError> {
+        let students: Vec<_> = self.combinations.iter().map(|planned| planned.resolved.student_network()).collect();
+        let qualifications = constraints::foresee_each(state, students, constraints).await?;
+        for (planned, qualification) in self.combinations.iter_mut().zip(qualifications) {
+            planned.qualification = qualification;
+        }
+        let mut warnings = self.of_jobs(PlannedCombination::misses);
+        warnings.append(&mut self.warnings);
+        self.warnings = at_most(warnings, "warning");
+        Ok(())
     }
 
     /// How many jobs it makes.
@@ -140,15 +166,15 @@ impl SweepPlan {
                     .to_owned(),
             );
         }
-        warnings.extend(self.of_jobs(Resolved::doubts));
+        warnings.extend(self.of_jobs(|planned| planned.resolved.doubts()));
         at_most(warnings, "warning")
     }
 
     /// What is said of the jobs, each with the combinations of which it is said unless it is said of all.
-    fn of_jobs(&self, said: impl Fn(&Resolved) -> Vec<String>) -> Vec<String> {
+    fn of_jobs(&self, said: impl Fn(&PlannedCombination) -> Vec<String>) -> Vec<String> {
         let mut of_jobs: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for planned in &self.combinations {
-            for line in said(&planned.resolved) {
+            for line in said(planned) {
                 of_jobs.entry(line).or_default().push(planned.combination.number);
             }
         }

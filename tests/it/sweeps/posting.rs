@@ -195,6 +195,36 @@ async fn a_dry_run_counts_jobs_and_estimates_device_hours_and_memory_and_makes_n
 }
 
 #[tokio::test]
+async fn students_that_cannot_keep_the_constraints_are_said_before_training() {
+    let api = Api::start().await;
+    let document = json!({
+        "name": "students",
+        "base": plain_job(),
+        "axes": {"/student/architecture": ["resnet8", "resnet20"], "/training/epochs": [1, 2]},
+    });
+    let dry_run = api.post("/v1/sweeps?dry_run=true&size_mb=0.5", &document).await.expect(200);
+    let combinations = dry_run["combinations"].as_array().unwrap();
+    let qualify: Vec<_> = combinations.iter().map(|one| &one["qualification"]["qualifies"]).collect();
+    assert_eq!(qualify, [true, true, false, false], "{dry_run:#}");
+    let made = api.post("/v1/sweeps?size_mb=0.5", &document).await.expect(201);
+    for answer in [&dry_run, &made] {
+        let warning = answer["warnings"][0].as_str().unwrap();
+        assert!(warning.starts_with("2 combinations, such as 3: the student cannot qualify"), "{warning}");
+    }
+    let jobs = api.get(&format!("/v1/jobs?sweep={}", id(&made))).await.expect(200);
+    let mut warned = Vec::new();
+    for job in jobs["data"].as_array().unwrap() {
+        let history = api.get(&format!("/v1/jobs/{}/events", id(job))).await.expect(200);
+        let is_warned = history["data"].to_string().contains("the student cannot qualify");
+        warned.push((job["spec"]["student"]["architecture"].clone(), is_warned));
+    }
+    assert!(warned.iter().all(|(student, is_warned)| (student == "resnet20") == *is_warned), "{warned:?}");
+    let free = api.post("/v1/sweeps?dry_run=true", &document).await.expect(200);
+    assert_eq!(free["combinations"][0]["qualification"], Value::Null);
+    api.post("/v1/sweeps?dry_run=true&latency_ms=0", &document).await.says(400, &["latency_ms", "positive"]);
+}
+
+#[tokio::test]
 async fn every_combination_has_mean_deviation_count_best_cost_and_rank() {
     let api = Api::start().await;
     let made = post(&api, &sweep(&[0.1, 0.01], json!({"seeds": 3}))).await;

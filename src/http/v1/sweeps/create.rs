@@ -16,10 +16,11 @@ use super::{SweepDetails, details};
 use crate::db::jobs::NewJob;
 use crate::db::sweeps::{self, CreatedSweep, NewSweep};
 use crate::http::AppState;
+use crate::http::constraints::{Constraints, Qualification};
 use crate::http::error::ApiError;
 use crate::http::estimate::{Memory, Time};
 use crate::http::extract::{IdempotencyKey, JsonBody, Query};
-use crate::http::sweep_plan::SweepPlan;
+use crate::http::sweep_plan::{PlannedCombination, SweepPlan};
 use crate::http::v1::jobs::webhooks;
 use crate::sweep::SweepRequest;
 
@@ -34,6 +35,19 @@ pub struct CreateSweepParameters {
     /// Tell this webhook of `GET /v1/webhooks` when a job of the sweep has ended. Can be repeated, up to 10 times.
     #[serde(default)]
     webhook: Vec<String>,
+    /// Constraint: most milliseconds that a student may take for one image on the server's CPU. Warns of combinations
+    /// whose untrained networks take longer.
+    #[param(exclusive_minimum = 0)]
+    latency_ms: Option<f64>,
+    /// Constraint: most milliseconds for 64 images at a time.
+    #[param(exclusive_minimum = 0)]
+    latency_64_ms: Option<f64>,
+    /// Constraint: most megabytes of 1,000,000 bytes that a student's weights may have.
+    #[param(exclusive_minimum = 0)]
+    size_mb: Option<f64>,
+    /// Constraint: most parameters of a student.
+    #[param(exclusive_minimum = 0)]
+    parameters: Option<f64>,
 }
 
 /// The response to a request that creates no new sweep.
@@ -84,6 +98,8 @@ pub struct CombinationEstimate {
     pub memory_bytes: u64,
     /// Time from a job's first step to the end of its last epoch; null before a job has been measured.
     pub time: Option<Time>,
+    /// Whether its student can keep the constraints of the request; null without constraints.
+    pub qualification: Option<Qualification>,
 }
 
 /// Create a sweep
@@ -104,9 +120,13 @@ pub async fn create(
     key: Option<IdempotencyKey>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let webhooks = &webhooks::chosen(&state, parameters.webhook)?;
-    if parameters.dry_run {
-        let plan = SweepPlan::new(&state, &body.value).await?;
+    let CreateSweepParameters { dry_run: is_dry_run, webhook, latency_ms, latency_64_ms, size_mb, parameters } =
+        parameters;
+    let webhooks = &webhooks::chosen(&state, webhook)?;
+    let constraints = Constraints { latency_ms, latency_64_ms, size_mb, parameters }.checked()?;
+    if is_dry_run {
+        let mut plan = SweepPlan::new(&state, &body.value).await?;
+        plan.qualify(&state, constraints).await?;
         return Ok(Json(NotNewSweep::DryRun(Box::new(dry_run(&state, &plan).await?))).into_response());
     }
     let sha256 = hex::encode(Sha256::digest(&body.bytes));
@@ -119,7 +139,8 @@ pub async fn create(
     let created = match known {
         Some(created) => created,
         None => {
-            let plan = SweepPlan::new(&state, &body.value).await?;
+            let mut plan = SweepPlan::new(&state, &body.value).await?;
+            plan.qualify(&state, constraints).await?;
             let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
             store(&state, &plan, submitted, idempotency, webhooks).await?
         }
@@ -151,8 +172,9 @@ async fn store(
 ) -> Result<CreatedSweep, ApiError> {
     let documents = plan.documents()?;
     // Jobs of a combination share what is known of it.
+    let warnings_of = |planned: &PlannedCombination| [planned.resolved.warnings(), planned.misses()].concat();
     let warnings: BTreeMap<u32, Vec<String>> =
-        plan.combinations.iter().map(|planned| (planned.combination.number, planned.resolved.warnings())).collect();
+        plan.combinations.iter().map(|planned| (planned.combination.number, warnings_of(planned))).collect();
     let jobs = documents.iter().map(|(planned, job)| {
         let resolved = &planned.resolved;
         let new = NewJob {
@@ -210,6 +232,7 @@ async fn dry_run(state: &AppState, plan: &SweepPlan) -> Result<SweepDryRun, ApiE
         settings: plan.settings(&planned.combination),
         memory_bytes: memory.total_bytes,
         time: time.clone(),
+        qualification: planned.qualification.clone(),
     });
     let combinations = combinations.collect();
     let lacks: BTreeSet<String> = plan.combinations.iter().filter_map(|planned| planned.resolved.lack()).collect();
