@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use distillery_core::export::ExportFormat;
 
 use super::connection::{ConnectionArgs, idempotency_key};
+use super::constraints::ConstraintArgs;
 use super::sweep::SweepCommand;
 
 /// The commands that use a server. They need neither its database nor its files.
@@ -66,6 +67,8 @@ pub struct SubmitArgs {
     /// Posting the same document twice with the same key creates one job. Default: a new key for each call.
     #[arg(long, env = "DISTILLERY_IDEMPOTENCY_KEY", value_name = "KEY", value_parser = idempotency_key)]
     pub idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub constraints: ConstraintArgs,
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }

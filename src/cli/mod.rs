@@ -4,6 +4,7 @@
 mod admin;
 mod client;
 mod connection;
+mod constraints;
 mod export;
 mod measure;
 mod server;
@@ -19,6 +20,7 @@ pub use client::{
     SubmitArgs, UploadArgs, UploadFacts,
 };
 pub use connection::ConnectionArgs;
+pub use constraints::ConstraintArgs;
 pub use distillery_core::trainer_flags::LogFormat;
 use distillery_core::trainer_flags::{ConvertArgs, DoctorArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 pub use export::ExportArgs;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::connection::{ConnectionArgs, idempotency_key};
+use super::constraints::ConstraintArgs;
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum SweepCommand {
@@ -58,6 +59,8 @@ pub struct SweepSubmitArgs {
     /// Posting the same document twice with the same key creates one sweep. Default: a new key for each call.
     #[arg(long, env = "DISTILLERY_IDEMPOTENCY_KEY", value_name = "KEY", value_parser = idempotency_key)]
     pub idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub constraints: ConstraintArgs,
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }

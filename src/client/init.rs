@@ -14,7 +14,7 @@ use super::error::{Error, Exit};
 use super::server::ApiClient;
 use super::text::{member, plain};
 use super::{submit, upload};
-use crate::cli::{InitArgs, UploadFacts};
+use crate::cli::{ConstraintArgs, InitArgs, UploadFacts};
 use crate::private_file::shell_word;
 
 /// Default number of epochs of a first job: enough to see whether a pair works, and a short wait.
@@ -86,7 +86,9 @@ pub async fn init(server: &ApiClient, args: &InitArgs) -> Result<Exit, Error> {
         distillation: None,
         training: TrainingDraft { epochs: EPOCHS, ..TrainingDraft::default() },
     };
-    let dry_run = submit::check(server, serde_json::to_vec(&job)?, &[]).await.map_err(|error| match error {
+    let document = serde_json::to_vec(&job)?;
+    let checked = submit::check(server, document, &[], &ConstraintArgs::default()).await;
+    let dry_run = checked.map_err(|error| match error {
         Error::Refused { .. } => error.context("nothing was written, because the server finds a fault in this job"),
         other => other,
     })?;

@@ -14,7 +14,7 @@ use super::follow;
 use super::server::ApiClient;
 use super::text::{clock, member, plain};
 use super::watch;
-use crate::cli::SubmitArgs;
+use crate::cli::{ConstraintArgs, SubmitArgs};
 use crate::private_file::shell_word;
 
 /// Largest document to read, in bytes. The server's own limit is lower.
@@ -28,7 +28,8 @@ pub async fn submit(server: &ApiClient, args: &SubmitArgs) -> Result<Exit, Error
     let document = read(&args.job)?;
     let name = if args.job == Path::new("-") { "the document".into() } else { args.job.display().to_string() };
     if args.dry_run {
-        let dry_run = check(server, document, &args.webhook).await.map_err(|error| refused(error, &name))?;
+        let dry_run =
+            check(server, document, &args.webhook, &args.constraints).await.map_err(|error| refused(error, &name))?;
         if args.connection.json {
             writeln!(io::stdout(), "{dry_run}")?;
         } else {
@@ -37,7 +38,7 @@ pub async fn submit(server: &ApiClient, args: &SubmitArgs) -> Result<Exit, Error
         return Ok(Exit::Success);
     }
     let key = args.idempotency_key.clone().unwrap_or_else(|| ulid::Ulid::generate().to_string());
-    let request = post(server, document, &args.webhook).header("idempotency-key", &key);
+    let request = post(server, document, &args.webhook, &args.constraints).header("idempotency-key", &key);
     let job = match server.send(request).await {
         Ok(response) => server.json(response).await,
         Err(error) => Err(error),
@@ -93,9 +94,14 @@ pub(super) fn refused(error: Error, name: &str) -> Error {
     if matches!(error, Error::Refused { .. }) { error.context(name) } else { error }
 }
 
-fn post(server: &ApiClient, document: Vec<u8>, webhooks: &[String]) -> reqwest::RequestBuilder {
+fn post(
+    server: &ApiClient,
+    document: Vec<u8>,
+    webhooks: &[String],
+    constraints: &ConstraintArgs,
+) -> reqwest::RequestBuilder {
     let query: Vec<_> = webhooks.iter().map(|name| ("webhook", name)).collect();
-    let request = server.request(Method::POST, &["v1", "jobs"]).query(&query);
+    let request = server.request(Method::POST, &["v1", "jobs"]).query(&query).query(&constraints.query());
     request.header(CONTENT_TYPE, "application/json").body(document)
 }
 
@@ -103,8 +109,14 @@ fn post(server: &ApiClient, document: Vec<u8>, webhooks: &[String]) -> reqwest::
 ///
 /// # Errors
 /// The server refuses the document or cannot be reached.
-pub async fn check(server: &ApiClient, document: Vec<u8>, webhooks: &[String]) -> Result<Value, Error> {
-    let response = server.send(post(server, document, webhooks).query(&[("dry_run", "true")])).await?;
+pub async fn check(
+    server: &ApiClient,
+    document: Vec<u8>,
+    webhooks: &[String],
+    constraints: &ConstraintArgs,
+) -> Result<Value, Error> {
+    let request = post(server, document, webhooks, constraints).query(&[("dry_run", "true")]);
+    let response = server.send(request).await?;
     server.json(response).await
 }
 

@@ -41,7 +41,7 @@ async fn submit(server: &ApiClient, args: &SweepSubmitArgs) -> Result<Exit, Erro
     let is_json = args.connection.json;
     let name = if args.sweep == Path::new("-") { "the document".into() } else { args.sweep.display().to_string() };
     let query: Vec<_> = args.webhook.iter().map(|webhook| ("webhook", webhook)).collect();
-    let request = server.request(Method::POST, &["v1", "sweeps"]).query(&query);
+    let request = server.request(Method::POST, &["v1", "sweeps"]).query(&query).query(&args.constraints.query());
     let request = request.header(CONTENT_TYPE, "application/json").body(document);
     if args.dry_run {
         let dry_run = answer(server, request.query(&[("dry_run", "true")])).await;
@@ -197,7 +197,7 @@ async fn follow(server: &ApiClient, id: &str, is_json: bool) -> Result<Exit, Err
             Ok(sweep) => {
                 answered = Instant::now();
                 let exit = match sweep["status"].as_str() {
-                    Some("finished") => Some(Exit::Success),
+                    Some("finished") => Some(outcome(&sweep)),
                     Some("cancelled") => Some(Exit::JobCancelled),
                     _ => None,
                 };
@@ -219,6 +219,19 @@ async fn follow(server: &ApiClient, id: &str, is_json: bool) -> Result<Exit, Err
             Err(error) => return Err(error),
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// A sweep that has finished without a student has failed. Jobs that failed beside others do not count in its results.
+fn outcome(sweep: &Value) -> Exit {
+    let jobs = |status: &str| sweep["jobs"][status].as_u64().unwrap_or(0);
+    match (jobs("succeeded"), jobs("failed")) {
+        (_, 0) => Exit::Success,
+        (0, _) => Exit::JobFailed,
+        (_, failed) => {
+            eprintln!("warning: {failed} of its jobs failed, and do not count: `distillery jobs --status failed`");
+            Exit::Success
+        }
     }
 }
 

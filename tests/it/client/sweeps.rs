@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use distillery::db::queue;
+use distillery::protocol::{ErrorClass, Failure};
 use serde_json::{Value, json};
 
 use super::run;
@@ -37,6 +39,8 @@ async fn a_sweep_is_estimated_listed_controlled_and_deleted() {
     let go = async |arguments: &[&str]| run(&api.url, home.path(), &[&["sweep"][..], arguments].concat()).await;
     let estimate = go(&["submit", "sweep.json", "--dry-run"]).await.expect(0);
     assert!(estimate.contains("4: 2 combinations with 2 seeds") && estimate.contains("memory"), "{estimate}");
+    let estimate = go(&["submit", "sweep.json", "--dry-run", "--size-mb", "0.1"]).await.expect(0);
+    assert!(estimate.contains("warning: the student cannot qualify: its untrained network has size_mb"), "{estimate}");
     let said = go(&["submit", "sweep.json"]).await;
     let id = said.stdout.trim();
     assert!(said.stderr.contains("jobs: 4 queued"), "{said:?}");
@@ -56,4 +60,26 @@ async fn a_sweep_is_estimated_listed_controlled_and_deleted() {
     std::fs::write(home.path().join("sweep.json"), faulty.to_string()).unwrap();
     let said = go(&["submit", "sweep.json"]).await.fails(3);
     assert!(said.contains("sweep.json: ") && said.contains("/axes/~1training~1epochs/1"), "{said}");
+}
+
+#[tokio::test]
+async fn a_sweep_that_leaves_no_student_has_failed_and_one_with_some_says_what_does_not_count() {
+    let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
+    write(home.path(), plain_job());
+    let go = async |arguments: &[&str]| run(&api.url, home.path(), &[&["sweep"][..], arguments].concat()).await;
+    for (fails, code) in [(4, 6), (1, 0)] {
+        let id = go(&["submit", "sweep.json"]).await.expect(0);
+        for job in 0..4 {
+            let token = api.claim().await;
+            if job < fails {
+                let failure = Failure { class: ErrorClass::User, message: "the data is gone".into() };
+                queue::fail(&api.db.pool, &token.write(), &failure).await.unwrap();
+            } else {
+                api.publish(&token, &[]).await;
+            }
+        }
+        let watched = go(&["watch", id.trim()]).await;
+        assert_eq!(watched.code, code, "{watched:?}");
+        assert_eq!(watched.stderr.contains("1 of its jobs failed"), fails == 1, "{watched:?}");
+    }
 }
