@@ -66,13 +66,52 @@ async fn the_jobs_of_a_sweep_share_the_logits_and_the_evaluation_of_their_teache
     let teacher = server.post(&quick_job()).await;
     let mut base = quick_job();
     base["teacher"] = json!({"job": teacher});
-    base["distillation"] = json!({"method": "kd"});
-    let axes = json!({"/distillation/temperature": [2, 4]});
+    base["distillation"] = json!({"method": "sdd_kd"});
+    let axes = json!({"/distillation/temperature": [2, 4], "/distillation/scales": [[1], [1, 2]]});
     let sweep = post(&server, &json!({"base": base, "axes": axes, "seeds": 2})).await;
     let sweep = finished(&server, &sweep).await;
-    assert_eq!(sweep["jobs"], json!({"succeeded": 4}), "{sweep:#}");
+    assert_eq!(sweep["jobs"], json!({"succeeded": 8}), "{sweep:#}");
     let files = std::fs::read_dir(server.dir.path().join("data/cache")).unwrap();
     let names: Vec<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     let count = |kind: &str| names.iter().filter(|name| name.starts_with(kind)).count();
-    assert_eq!((count("teacher-"), count("evaluation-")), (1, 1), "{names:?}");
+    // The report on the regions of the evaluation images depends on the scales.
+    assert_eq!((count("teacher-"), count("evaluation-")), (1, 2), "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_whose_workers_are_killed_has_the_winner_and_the_bytes_of_an_undisturbed_one() {
+    let server = Server::start(Options { workers: Some(0), ..Options::default() }).await;
+    let lease = [("DISTILLERY_LEASE_SECONDS", "2")];
+    let mut base = quick_job();
+    base["training"]["epochs"] = json!(40);
+    let document = json!({
+        "name": "rates",
+        "base": base,
+        "axes": {"/training/optimizer/learning_rate": [1e-7, 0.05]},
+        "strategy": {"type": "halving", "rungs": [20, 40], "keep": 0.5},
+    });
+    let mut worker = server.start_worker(&lease);
+    let quiet = post(&server, &document).await;
+    let quiet = finished(&server, &quiet).await;
+    let sweep = post(&server, &document).await;
+    let made = server.get(&format!("/v1/sweeps/{sweep}")).await;
+    let mut members: Vec<&str> = made["results"].as_array().unwrap().iter().flat_map(jobs).collect();
+    members.sort_unstable();
+    // Each of them before the rung, and the one that goes on behind it.
+    for (job, epoch) in [(members[0], 3), (members[1], 3), (members[1], 23)] {
+        server.wait_until(job, |job| job["progress"]["epoch"].as_u64() >= Some(epoch)).await;
+        worker.kill().await;
+        worker = server.start_worker(&lease);
+    }
+    let ended = finished(&server, &sweep).await;
+    let winner = async |sweep: &Value| {
+        let result = &sweep["results"][0];
+        let job = server.get(&format!("/v1/jobs/{}", jobs(result).next().unwrap())).await;
+        (result["settings"].clone(), job["result"]["student"]["sha256"].clone(), job["attempt"].as_u64())
+    };
+    let (expected, found) = (winner(&quiet).await, winner(&ended).await);
+    assert_eq!((&found.0, &found.1), (&expected.0, &expected.1));
+    assert!(found.1.is_string() && found.2 > expected.2, "{found:?} was killed, and {expected:?} was not");
+    let dropped = &ended["results"][1];
+    assert_eq!((&dropped["dropped_after"], &dropped["rungs"]), (&json!(20), &quiet["results"][1]["rungs"]));
 }
