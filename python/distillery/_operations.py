@@ -198,10 +198,12 @@ def groups(
 
 
 def pareto(
-    constraints: Mapping[str, float], labels: Mapping[str, str], dataset: str | None, limit: int
+    constraints: Mapping[str, float], labels: Mapping[str, str], dataset: str | None,
+    sweep: Mapping[str, Any] | str | None, limit: int,
 ) -> Operation[Any]:
     """Finished students with what they cost."""
-    return (yield from get("v1", "pareto", label=_labels(labels), dataset=dataset, limit=limit, **constraints))
+    chosen = {"label": _labels(labels), "dataset": dataset, "sweep": None if sweep is None else id_of(sweep)}
+    return (yield from get("v1", "pareto", limit=limit, **chosen, **constraints))
 
 
 def events(job: str, after: int) -> Operation[list[Any]]:

@@ -67,9 +67,9 @@ class AsyncClient:
 
     async def pareto(
         self, constraints: Bounds = None, *, labels: Mapping[str, str] | None = None, dataset: str | None = None,
-        limit: int = 1000,
+        sweep: Document | str | None = None, limit: int = 1000,
     ) -> pandas.DataFrame:
-        operation = _operations.pareto(constraints or {}, labels or {}, dataset, limit)
+        operation = _operations.pareto(constraints or {}, labels or {}, dataset, sweep, limit)
         return _frames.of_students(await self._run(operation))
 
     async def job(self, job: JobOrId) -> types.JobDetails:

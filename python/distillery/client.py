@@ -94,11 +94,11 @@ class Client:
 
     def pareto(
         self, constraints: Bounds = None, *, labels: Mapping[str, str] | None = None, dataset: str | None = None,
-        limit: int = 1000,
+        sweep: Document | str | None = None, limit: int = 1000,
     ) -> pandas.DataFrame:
         """The newest finished students as a data frame, the most accurate first: what they cost, whether they keep the
         constraints (`qualifies`), and on which Pareto fronts they are. Needs pandas."""
-        operation = _operations.pareto(constraints or {}, labels or {}, dataset, limit)
+        operation = _operations.pareto(constraints or {}, labels or {}, dataset, sweep, limit)
         return _frames.of_students(self._run(operation))
 
     def job(self, job: JobOrId) -> types.JobDetails:

@@ -153,6 +153,8 @@ pub struct StudentFilter {
     pub labels: BTreeMap<String, String>,
     /// Of this data set, with any version of it.
     pub dataset: Option<String>,
+    /// Of jobs of this sweep.
+    pub sweep: Option<String>,
 }
 
 /// The newest finished students, and how many there are.
@@ -169,11 +171,13 @@ pub async fn students(pool: &PgPool, filter: &StudentFilter, limit: i64) -> sqlx
         where status = 'succeeded' and result #>> '{student,size_bytes}' is not null
             and ($1::jsonb = '{}' or labels @> $1)
             and ($2::text is null or dataset = $2 or split_part(dataset, '@', 1) = $2)
+            and ($4::text is null or sweep_id = $4)
         order by id desc limit $3
         "#,
         labels as _,
         filter.dataset,
         limit,
+        filter.sweep,
     )
     .fetch_all(pool)
     .await?;
@@ -184,9 +188,11 @@ pub async fn students(pool: &PgPool, filter: &StudentFilter, limit: i64) -> sqlx
         where status = 'succeeded' and result #>> '{student,size_bytes}' is not null
             and ($1::jsonb = '{}' or labels @> $1)
             and ($2::text is null or dataset = $2 or split_part(dataset, '@', 1) = $2)
+            and ($3::text is null or sweep_id = $3)
         "#,
         labels as _,
         filter.dataset,
+        filter.sweep,
     )
     .fetch_one(pool)
     .await?;

@@ -40,7 +40,7 @@ pub struct CombinationResult {
     pub cost_seconds: f64,
     /// Epochs after which it was dropped; null while it was not.
     pub dropped_after: Option<i32>,
-    /// Mean over the seeds of the top-1 accuracy by epoch, `[epoch, percent]`, thinned so that no peak is lost; only of
+    /// Mean over the jobs that did not fail of the top-1 accuracy by epoch, `[epoch, percent]`, thinned so that no peak is lost; only of
     /// the first 12 combinations.
     #[schema(value_type = Vec<Vec<f64>>)]
     pub curve: Vec<(f64, f64)>,
@@ -136,7 +136,7 @@ async fn curves(pool: &PgPool, sweep: &str, combinations: &[i32]) -> sqlx::Resul
         r#"
         select jobs.combination as "combination!", metrics.epoch, avg(metrics.value) as "top1!"
         from jobs join metrics on metrics.job_id = jobs.id and metrics.name = 'eval/top1'
-        where jobs.sweep_id = $1 and jobs.combination = any($2)
+        where jobs.sweep_id = $1 and jobs.combination = any($2) and jobs.status <> 'failed'
         group by jobs.combination, metrics.epoch order by jobs.combination, metrics.epoch
         "#,
         sweep,

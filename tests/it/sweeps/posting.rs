@@ -249,6 +249,9 @@ async fn every_combination_has_mean_deviation_count_best_cost_and_rank() {
     assert_eq!((&worse["top1"], &worse["deviation"]), (&json!(70.0), &json!(0.0)));
     assert!(best["cost_seconds"].as_f64().unwrap() > 0.0);
     assert_eq!(best["curve"], json!([[1.0, 81.0], [2.0, 81.0]]));
+    let pareto = api.get(&format!("/v1/pareto?sweep={}", id(&made))).await.expect(200);
+    assert_eq!((&pareto["total"], pareto["data"].as_array().unwrap().len()), (&json!(6), 6));
+    assert_eq!(api.get("/v1/pareto?sweep=swp_1").await.expect(200)["total"], 0);
     let seeds: Vec<_> = best["jobs"].as_array().unwrap().iter().map(|job| &job["seed"]).collect();
     assert_eq!(seeds, [0, 1, 2]);
     let answer = api.get(&format!("/v1/sweeps/{}?format=csv", id(&made))).await;
