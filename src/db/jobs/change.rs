@@ -46,10 +46,10 @@ async fn change_in(connection: &mut PgConnection, id: &str, change: Change) -> s
     }
     let event = NewEvent::status(after, format!("{} on request", after.name()));
     events::append(connection, id, &[event]).await?;
-    if after.is_final() {
-        fail_dependents(connection).await?;
-    }
     sweeps::settle(connection, id).await?;
+    if after.is_final() && fail_dependents(connection).await? > 0 {
+        sweeps::settle_free(connection).await?;
+    }
     Ok(Ok(()))
 }
 

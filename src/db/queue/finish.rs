@@ -49,10 +49,10 @@ pub async fn publish(pool: &PgPool, write: &Write, outcome: &Outcome, published:
 pub async fn fail(pool: &PgPool, write: &Write, failure: &Failure) -> sqlx::Result<Option<Status>> {
     HeldJob::change(pool, write, async |job| {
         let next = fail_attempt(&mut job.transaction, &job.token.job, job.status, job.token.attempt, failure).await?;
-        if next.is_final() {
-            fail_dependents(&mut job.transaction).await?;
-        }
         sweeps::settle(&mut job.transaction, &job.token.job).await?;
+        if next.is_final() {
+            end_dependents(&mut job.transaction).await?;
+        }
         Ok(next)
     })
     .await
@@ -78,18 +78,27 @@ pub async fn stopped(pool: &PgPool, write: &Write) -> sqlx::Result<Option<Status
         };
         release(&mut job.transaction, id, Release::to(next, message)).await?;
         attempts::end(&mut job.transaction, id, AttemptOutcome::Stopped, false).await?;
-        if next.is_final() {
-            fail_dependents(&mut job.transaction).await?;
-        } else {
+        if !next.is_final() {
             // The attempt did not fail, so it does not count against the most that the job may have.
             sqlx::query!("update jobs set max_attempts = max_attempts + 1 where id = $1", id)
                 .execute(&mut *job.transaction)
                 .await?;
         }
         sweeps::settle(&mut job.transaction, id).await?;
+        if next.is_final() {
+            end_dependents(&mut job.transaction).await?;
+        }
         Ok(next)
     })
     .await
+}
+
+/// Fails jobs that wait for a student which will not come, and goes on with sweeps that have none left to wait for.
+async fn end_dependents(connection: &mut PgConnection) -> sqlx::Result<()> {
+    if fail_dependents(connection).await? > 0 {
+        sweeps::settle_free(connection).await?;
+    }
+    Ok(())
 }
 
 /// The epochs after which a job is compared with the others of its sweep, if it has saved the state after them.

@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use super::settle::settle_sweep;
+use super::settle::{settle_free, settle_sweep};
 use super::{SweepRefusal, SweepStatus};
 use crate::db::declined;
 use crate::db::events::{self, NewEvent};
@@ -105,10 +105,10 @@ async fn change_in(
             change_job(connection, job, change.of_job()).await?;
         }
     }
-    if change == SweepChange::Cancel {
-        fail_dependents(connection).await?;
-    }
     settle_sweep(connection, id).await?;
+    if change == SweepChange::Cancel && fail_dependents(connection).await? > 0 {
+        settle_free(connection).await?;
+    }
     Ok(Ok(()))
 }
 

@@ -21,7 +21,7 @@ pub use change::{SweepChange, change};
 pub use create::{CreatedSweep, NewSweep, create, find_by_key};
 pub use delete::{DeletedJob, delete};
 pub use results::{CombinationResult, MemberJob, RungResult, results};
-pub(super) use settle::{settle, settle_all};
+pub(super) use settle::{settle, settle_all, settle_free};
 
 /// Where a sweep is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]

@@ -24,7 +24,7 @@ pub(in crate::db) async fn settle(connection: &mut PgConnection, job: &str) -> s
 }
 
 /// Goes on with every sweep none of whose jobs is under way: a decision was left because a row was locked, or a program
-/// that knows no sweeps has ended or deleted the last job.
+/// that knows no sweeps has ended or deleted the last job. Locks sweeps in order of their id.
 pub(in crate::db) async fn settle_all(connection: &mut PgConnection) -> sqlx::Result<()> {
     let sweeps = sqlx::query_scalar!(
         r#"
@@ -33,6 +33,28 @@ pub(in crate::db) async fn settle_all(connection: &mut PgConnection) -> sqlx::Re
             where jobs.sweep_id = sweeps.id and own.dropped_rung is null and jobs.status <> all($1)
                 and not (jobs.status = 'paused' and has_reached_rung(jobs)))
         order by id
+        "#,
+        &Status::FINAL as &[Status],
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for sweep in sweeps {
+        settle_sweep(connection, &sweep).await?;
+    }
+    Ok(())
+}
+
+/// The same for sweeps whose rows are not locked, for a transaction that may hold another sweep: it must not wait for one
+/// with a lower id. The others are left to [`settle_all`], which workers call again and again.
+pub(in crate::db) async fn settle_free(connection: &mut PgConnection) -> sqlx::Result<()> {
+    let sweeps = sqlx::query_scalar!(
+        r#"
+        select id from sweeps where status = 'running' and not exists (
+            select from jobs join sweep_combinations as own on own.sweep_id = sweeps.id and own.number = jobs.combination
+            where jobs.sweep_id = sweeps.id and own.dropped_rung is null and jobs.status <> all($1)
+                and not (jobs.status = 'paused' and has_reached_rung(jobs)))
+        order by id
+        for no key update skip locked
         "#,
         &Status::FINAL as &[Status],
     )

@@ -4,7 +4,7 @@ use distillery::db::queue;
 use serde_json::json;
 
 use super::{claim, get, halving, id, post, statuses, stop, sweep, train, train_all};
-use crate::support::api::Api;
+use crate::support::api::{Api, student_job};
 
 #[tokio::test]
 async fn a_paused_sweep_runs_nothing_and_decides_nothing_until_it_is_resumed() {
@@ -73,4 +73,16 @@ async fn a_sweep_ends_although_its_last_job_is_cancelled_or_deleted_by_hand() {
     queue::rescue_expired(&api.db.pool).await.unwrap();
     let read = get(&api, &made).await;
     assert_eq!((&read["status"], &read["jobs"]), (&json!("finished"), &json!({})));
+}
+
+#[tokio::test]
+async fn a_sweep_ends_with_its_teacher_although_no_worker_runs() {
+    let api = Api::start().await;
+    let teacher = api.job().await;
+    let mut document = sweep(&[0.1, 0.2], json!({}));
+    document["base"] = student_job(json!({"architecture": "resnet8", "job": teacher}));
+    let made = post(&api, &document).await;
+    api.ask(&format!("/v1/jobs/{teacher}/cancel")).await.expect(202);
+    let read = get(&api, &made).await;
+    assert_eq!((&read["status"], &read["jobs"]), (&json!("finished"), &json!({"failed": 2})));
 }
