@@ -305,7 +305,7 @@ fn compute(
     ended: &mut impl FnMut(Phase),
 ) -> Computed {
     student.begin_step(&part.number(&scalars.step));
-    let student_regions = regions(student, normalised, true, objective.scales());
+    let student_regions = student.regions(&student.features(normalised, true), objective.scales(), true);
     ended(Phase::Student);
     let cross_entropy = objective.label_loss.of(&student_regions.global, target);
     let mut loss = &cross_entropy * objective.cross_entropy;
@@ -339,8 +339,4 @@ fn padded(images: &Tensor, size: i64) -> Tensor {
     }
     let first = images.narrow(0, 0, 1);
     Tensor::cat(&[images, &first.expand([missing, -1, -1, -1], false)], 0)
-}
-
-fn regions(network: &Network, images: &Tensor, train: bool, scales: &[u32]) -> Regions {
-    network.regions(&network.features(images, train), scales, train)
 }
