@@ -8,7 +8,7 @@ use distillery_core::export::ExportFormat;
 
 use super::connection::{ConnectionArgs, idempotency_key};
 use super::constraints::ConstraintArgs;
-use super::sweep::SweepCommand;
+use super::sweep::{SweepCommand, sweep_id};
 
 /// The commands that use a server. They need neither its database nor its files.
 #[derive(Debug, Clone, Subcommand)]
@@ -126,7 +126,7 @@ pub struct JobEdits {
 #[derive(Debug, Clone, Args)]
 pub struct JobsArgs {
     /// Show only this job, in detail.
-    #[arg(value_parser = job_id, conflicts_with_all = ["status", "label", "limit"])]
+    #[arg(value_parser = job_id, conflicts_with_all = ["status", "label", "sweep", "limit"])]
     pub id: Option<String>,
     /// Only jobs with this status. Can be repeated.
     #[arg(long, env = "DISTILLERY_JOBS_STATUS", value_delimiter = ',')]
@@ -134,6 +134,9 @@ pub struct JobsArgs {
     /// Only jobs with this label. Can be repeated.
     #[arg(long, env = "DISTILLERY_JOBS_LABEL", value_name = "KEY:VALUE")]
     pub label: Vec<String>,
+    /// Only jobs of this sweep.
+    #[arg(long, env = "DISTILLERY_JOBS_SWEEP", value_name = "ID", value_parser = sweep_id)]
+    pub sweep: Option<String>,
     /// Most jobs to list.
     #[arg(long, env = "DISTILLERY_JOBS_LIMIT", value_name = "JOBS", default_value_t = 20,
         value_parser = clap::value_parser!(u32).range(1..=100_000))]

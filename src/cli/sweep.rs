@@ -97,7 +97,7 @@ pub struct OneSweepArgs {
 }
 
 /// An id goes into the path of a request.
-fn sweep_id(text: &str) -> Result<String, String> {
+pub(super) fn sweep_id(text: &str) -> Result<String, String> {
     let tail = text.strip_prefix("swp_").filter(|tail| !tail.is_empty());
     match tail {
         Some(tail) if tail.len() <= 64 && tail.bytes().all(|byte| byte.is_ascii_alphanumeric()) => Ok(text.to_owned()),

@@ -42,7 +42,7 @@ pub async fn list(server: &ApiClient, args: &JobsArgs) -> Result<Exit, Error> {
         writeln!(out, "{id:<30} {status:<10} {progress:>8} {top1:>8} {created:<20} {name}")?;
     }
     if has_more {
-        eprintln!("there are more jobs: --limit shows more of them, --status and --label fewer");
+        eprintln!("there are more jobs: --limit shows more of them, --status, --label and --sweep fewer");
     }
     Ok(Exit::Success)
 }
@@ -56,6 +56,7 @@ async fn pages(server: &ApiClient, args: &JobsArgs) -> Result<(Vec<Value>, bool)
         let mut query = vec![("limit", limit.as_str())];
         query.extend(args.status.iter().map(|status| ("status", status.as_str())));
         query.extend(args.label.iter().map(|label| ("label", label.as_str())));
+        query.extend(args.sweep.iter().map(|sweep| ("sweep", sweep.as_str())));
         query.extend(after.iter().map(|after| ("after", after.as_str())));
         let mut page = server.get(&["v1", "jobs"], &query).await?;
         let Value::Array(found) = page["data"].take() else {

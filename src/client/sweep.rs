@@ -201,9 +201,9 @@ async fn follow(server: &ApiClient, id: &str, is_json: bool) -> Result<Exit, Err
                     Some("cancelled") => Some(Exit::JobCancelled),
                     _ => None,
                 };
-                let now = if is_json { sweep.to_string() } else { summary(&sweep) };
-                if now != said {
-                    writeln!(io::stdout(), "{now}")?;
+                let now = if is_json { without_costs(&sweep).to_string() } else { summary(&sweep) };
+                if now != said || (is_json && exit.is_some()) {
+                    writeln!(io::stdout(), "{}", if is_json { sweep.to_string() } else { now.clone() })?;
                     said = now;
                 }
                 if let Some(exit) = exit {
@@ -229,10 +229,23 @@ fn outcome(sweep: &Value) -> Exit {
         (_, 0) => Exit::Success,
         (0, _) => Exit::JobFailed,
         (_, failed) => {
-            eprintln!("warning: {failed} of its jobs failed, and do not count: `distillery jobs --status failed`");
+            let id = member(sweep, "/id");
+            eprintln!(
+                "warning: {failed} of its jobs failed: `distillery jobs --status failed --sweep {id}` lists them"
+            );
             Exit::Success
         }
     }
+}
+
+/// A sweep without what changes with every second.
+fn without_costs(sweep: &Value) -> Value {
+    let mut sweep = sweep.clone();
+    let results = sweep.get_mut("results").and_then(Value::as_array_mut);
+    for result in results.into_iter().flatten().filter_map(Value::as_object_mut) {
+        result.remove("cost_seconds");
+    }
+    sweep
 }
 
 /// Status, jobs and the best combination in one line.

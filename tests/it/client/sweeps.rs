@@ -81,5 +81,8 @@ async fn a_sweep_that_leaves_no_student_has_failed_and_one_with_some_says_what_d
         let watched = go(&["watch", id.trim()]).await;
         assert_eq!(watched.code, code, "{watched:?}");
         assert_eq!(watched.stderr.contains("1 of its jobs failed"), fails == 1, "{watched:?}");
+        let failed = ["jobs", "--status", "failed", "--sweep", id.trim(), "--json"];
+        let failed = run(&api.url, home.path(), &failed).await.json();
+        assert_eq!(failed["data"].as_array().unwrap().len(), fails, "{failed:#}");
     }
 }
