@@ -53,6 +53,23 @@ test('gains within the deviation of their baseline are neither good nor bad', as
   }
 });
 
+test('gains within the deviation of their baseline are grey', async () => {
+  const group = (method, gain) => ({ values: [method], top1: 70, deviation: 1, n: 2, copies: 0, best: 71, gain, baseline_deviation: 0.5, jobs: [] });
+  const data = [group('kd', 0.5), group('dkd', 0.9), group('nkd', -0.9), group('ttm', -0.4)];
+  await page.route(/\/v1\/groups\?/, (route) => route.fulfill({ json: { by: ['method'], data, total: data.length } }));
+  await page.goto(`${server.url}/#/groups?sort=gain`);
+  await withLines(data.length);
+  const gains = await table().locator('.gain').evaluateAll((found) => found.map((gain) => [gain.dataset.sign, getComputedStyle(gain).color]));
+  assert.deepEqual(gains.map(([sign]) => sign), ['0', '1', '-1', '0']);
+  assert.equal(new Set(gains.map(([, color]) => color)).size, 3);
+  const muted = await table().evaluate((element) => {
+    element.style.color = 'var(--muted)';
+    return getComputedStyle(element).color;
+  });
+  assert.deepEqual([gains[0][1], gains[3][1]], [muted, muted]);
+  await page.unroute(/\/v1\/groups\?/);
+});
+
 test('any setting can be a column of the list', async () => {
   await page.goto(`${server.url}/#/`);
   await page.getByRole('combobox', { name: 'Add a column' }).fill('epochs');

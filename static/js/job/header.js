@@ -6,6 +6,7 @@ import { commandLine, curl } from '../ui/commands.js';
 import { copyButton, fill, h, progressBar, setText, statusBadge } from '../ui/dom.js';
 import { NO_BASELINE, clock, comparedWith, duration, isNumber, percent, points, rate, share, waitingText, whole } from '../ui/format.js';
 import { listAddress } from '../ui/places.js';
+import { gainSign, isWithin } from '../ui/settings.js';
 import { ACTIONS, isFinal } from '../ui/status.js';
 import { JobFacts } from './facts.js';
 
@@ -156,8 +157,9 @@ export class JobHeader {
     const baseline = this.#summary?.baseline;
     const gain = isNumber(best) && baseline ? best - baseline.top1 : null;
     this.#setTile('gain', points(gain), baseline ? `over ${baseline.method}, ${percent(baseline.top1)}` : 'no baseline yet');
-    tile.element.title = baseline ? comparedWith(baseline) : NO_BASELINE;
-    tile.value.dataset.sign = gain === null ? '' : String(Math.sign(Math.round(gain * 100)));
+    const within = isWithin(gain, baseline?.deviation) ? ' The difference lies within the deviation.' : '';
+    tile.element.title = baseline ? `${comparedWith(baseline)}${within}` : NO_BASELINE;
+    tile.value.dataset.sign = gain === null ? '' : String(gainSign(gain, baseline?.deviation));
   }
 
   /**
