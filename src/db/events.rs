@@ -1,6 +1,8 @@
 //! The table `events`: a job's history, numbered from 1 without gaps.
 
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
@@ -8,6 +10,10 @@ use utoipa::ToSchema;
 
 use super::jobs::Status;
 use super::message;
+
+/// Bytes of messages and data after which a [`page`] ends: a thousand messages of
+/// [`LONGEST_MESSAGE`](super::LONGEST_MESSAGE) bytes would have eight times as many.
+const MOST_BYTES: usize = 1 << 20;
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]
@@ -121,6 +127,25 @@ pub(super) async fn warn_once(connection: &mut PgConnection, job: &str, warning:
 
 /// The events after a number, oldest first.
 pub async fn list(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Result<Vec<StoredEvent>> {
+    rows(pool, job, after, limit).try_collect().await
+}
+
+/// The same, but that the list ends once it has [`MOST_BYTES`]. Also whether more follow, which there may be of a
+/// list that is shorter than the limit.
+pub async fn page(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Result<(Vec<StoredEvent>, bool)> {
+    let mut rows = rows(pool, job, after, limit.saturating_add(1));
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while let Some(event) = rows.try_next().await? {
+        if bytes >= MOST_BYTES || i64::try_from(page.len()).is_ok_and(|length| length >= limit) {
+            return Ok((page, true));
+        }
+        bytes += event.message.len() + event.data.as_ref().map_or(0, |data| data.to_string().len());
+        page.push(event);
+    }
+    Ok((page, false))
+}
+
+fn rows<'a>(pool: &'a PgPool, job: &'a str, after: i64, limit: i64) -> BoxStream<'a, sqlx::Result<StoredEvent>> {
     sqlx::query_as!(
         StoredEvent,
         r#"
@@ -133,6 +158,5 @@ pub async fn list(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Res
         limit,
         &EventKind::ALL as &[EventKind],
     )
-    .fetch_all(pool)
-    .await
+    .fetch(pool)
 }

@@ -16,7 +16,7 @@ use crate::http::v1::jobs;
 pub struct History {
     /// The entries, oldest first.
     pub data: Vec<StoredEvent>,
-    /// Whether more entries follow.
+    /// Whether more entries follow, of which the first is the one after the last `seq` here.
     pub has_more: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct EventsParameters {
     #[serde(default, deserialize_with = "whole::<0, { i64::MAX }, _>")]
     #[param(minimum = 0, default = 0)]
     after: Option<i64>,
-    /// Most entries to return.
+    /// Most entries to return. A page whose messages and data have a mebibyte ends earlier.
     #[serde(default, deserialize_with = "whole::<1, 1000, _>")]
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<i64>,
@@ -47,9 +47,6 @@ pub async fn list(
     let limit = parameters.limit.unwrap_or(100);
     // The events of a deleted job may be there a little longer than the job.
     jobs::find(&state, &id).await?;
-    let mut data = events::list(&state.pool, &id.0, parameters.after.unwrap_or(0), limit + 1).await?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = data.len() > limit;
-    data.truncate(limit);
+    let (data, has_more) = events::page(&state.pool, &id.0, parameters.after.unwrap_or(0), limit).await?;
     Ok(Json(History { data, has_more }))
 }

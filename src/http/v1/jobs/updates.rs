@@ -20,7 +20,8 @@ use crate::http::v1::jobs;
 pub struct Updates {
     /// The job as it is now.
     pub job: Job,
-    /// Entries of its history after the position, oldest first; at most 500.
+    /// Entries of its history after the position, oldest first; at most 500, and fewer if their messages
+    /// are long.
     pub events: Vec<StoredEvent>,
     /// Points of its series after the position, oldest first; at most 500.
     pub points: Vec<StoredPoint>,
@@ -61,12 +62,12 @@ pub async fn get(
     };
     // The job first: once it has ended, no events or points are added after this query.
     let job = jobs::find(&state, &id).await?;
-    let events = events::list(&state.pool, &id.0, event, PAGE).await?;
+    let (events, has_more_events) = events::page(&state.pool, &id.0, event, PAGE).await?;
     let points = metrics::list(&state.pool, &id.0, point, PAGE).await?;
     let next = Cursor {
         event: events.last().map_or(event, |last| last.seq),
         point: points.last().map_or(point, |last| last.id),
     };
-    let has_more = [events.len(), points.len()].iter().any(|&rows| rows as i64 == PAGE);
+    let has_more = has_more_events || points.len() as i64 == PAGE;
     Ok(Json(Updates { job, events, points, next: MessageId { cursor: next, ended: None }.text(), has_more }))
 }
