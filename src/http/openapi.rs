@@ -1,5 +1,6 @@
 //! `/openapi.json` and its page, `/docs`.
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
@@ -78,7 +79,12 @@ fn page(file: &str, asked: &HeaderMap) -> Result<Response, ApiError> {
     let found = found.ok_or_else(|| ApiError::not_found("there is no such page"))?;
     let etag = cached::etag(&Sha256::digest(&found.bytes));
     let headers = [(CONTENT_TYPE, found.content_type), (CONTENT_SECURITY_POLICY, DOCS_POLICY.to_owned())];
-    let mut response = cached::respond(asked, &etag, headers, found.bytes.into_owned().into());
+    // Pages are parts of the program: whoever reads one slowly costs no copy of it.
+    let bytes = match found.bytes {
+        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        Cow::Owned(bytes) => bytes.into(),
+    };
+    let mut response = cached::respond(asked, &etag, headers, bytes);
     if found.gzpipped {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
