@@ -27,6 +27,18 @@ const LONGEST_HEAD: usize = 64 << 10;
 /// File descriptors reserved for the database, the storage and downloads.
 const OTHER_FILES: usize = 256;
 
+/// A client's connection, which whoever serves a request of it can close. Without a client, as in tests of a router, it
+/// is nobody's.
+#[derive(Debug, Clone, Default)]
+pub struct Connection(CancellationToken);
+
+impl Connection {
+    /// Closes it at once, whatever is being sent.
+    pub fn close(&self) {
+        self.0.cancel();
+    }
+}
+
 /// Serves connections until `stopping`, then waits for running requests.
 pub async fn serve(listener: TcpListener, app: Router, settings: &ServerSettings, stopping: CancellationToken) {
     let mut http = http1::Builder::new();
@@ -52,12 +64,20 @@ pub async fn serve(listener: TcpListener, app: Router, settings: &ServerSettings
             continue;
         };
         prepare(&connection, settings.reader_patience);
-        let app = app.clone().map_request(|request: Request<Incoming>| request.map(Body::new));
+        let client = Connection::default();
+        let of_request = client.clone();
+        let app = app.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(of_request.clone());
+            request.map(Body::new)
+        });
         let served = open.watch(http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(app)));
         tokio::spawn(async move {
-            // The client has disconnected or violated the protocol.
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "a connection ended early");
+            tokio::select! {
+                // The client may have disconnected or violated the protocol.
+                ended = served => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                },
+                () = client.0.cancelled() => tracing::debug!("a connection was closed for others"),
             }
             drop(permit);
         });

@@ -20,6 +20,7 @@ use futures::{Stream, StreamExt};
 use sha2::{Digest, Sha256};
 
 use super::AppState;
+use super::answers::{Answers, Reader};
 use super::comparisons::{Compared, Comparisons};
 use super::error::ApiError;
 use crate::artifacts::{self, Bytestream};
@@ -39,8 +40,8 @@ pub struct Download {
     pub sha256: String,
     /// The name that browsers suggest.
     pub file_name: String,
-    /// The bytes, if they are not in storage.
-    pub local: Option<Arc<File>>,
+    /// The bytes, if they are not in storage, and who reads them.
+    pub local: Option<(Arc<File>, Reader)>,
 }
 
 impl Download {
@@ -77,9 +78,10 @@ impl Download {
         if bytes.is_empty() {
             return Ok(response.into_response());
         }
-        if let Some(file) = self.local {
+        if let Some((file, reader)) = self.local {
             if method != Method::HEAD {
-                *response.body_mut() = Body::from_stream(local(file, bytes));
+                let reader = reader.of_plain_bytes();
+                *response.body_mut() = Body::from_stream(local(file, bytes, state.answers.clone(), reader));
             }
             return Ok(response);
         }
@@ -168,19 +170,26 @@ impl Download {
 }
 
 /// A range of a local file, in pieces.
-fn local(file: Arc<File>, range: Range<u64>) -> impl Stream<Item = std::io::Result<Bytes>> {
+fn local(
+    file: Arc<File>,
+    range: Range<u64>,
+    answers: Arc<Answers>,
+    client: Reader,
+) -> impl Stream<Item = std::io::Result<Bytes>> {
     const PIECE: u64 = 1 << 18;
-    futures::stream::try_unfold((file, range), async |(file, range)| {
+    futures::stream::try_unfold((file, range, answers, client), async |(file, range, answers, client)| {
         if range.is_empty() {
             return Ok(None);
         }
         let piece = range.start..range.end.min(range.start + PIECE);
+        let length = (piece.end - piece.start) as usize;
+        let room = answers.room(length, &client).await;
         let (rest, reader) = (piece.end..range.end, file.clone());
         let read = tokio::task::spawn_blocking(move || {
-            let mut bytes = vec![0; (piece.end - piece.start) as usize];
-            reader.read_exact_at(&mut bytes, piece.start).map(|()| Bytes::from(bytes))
+            let mut bytes = vec![0; length];
+            reader.read_exact_at(&mut bytes, piece.start).map(|()| room.hold(bytes))
         });
-        Ok(Some((read.await.map_err(std::io::Error::other)??, (file, rest))))
+        Ok(Some((read.await.map_err(std::io::Error::other)??, (file, rest, answers, client))))
     })
 }
 

@@ -10,6 +10,7 @@
 //! are `error::ApiError`s.
 #![allow(unused_qualifications, reason = "utoipa qualifies the types of query parameters")]
 
+mod answers;
 mod assets;
 mod auth;
 mod board;
@@ -147,6 +148,13 @@ pub struct ServerSettings {
     pub keep_alive: Duration,
     /// How long a client may read nothing before its connection is closed.
     pub reader_patience: Duration,
+    /// Most bytes of all answers that wait for clients to read them, but for small ones. Further ones get 503.
+    pub answers_limit: u64,
+    /// While that is reached, connections are closed of clients that had this long to read an answer, or a piece of a
+    /// long one, and took fewer than [`answer_fair`](Self::answer_fair) bytes per second.
+    pub answer_patience: Duration,
+    /// In bytes per second.
+    pub answer_fair: u64,
     /// How long requests may still run after the server was told to stop.
     pub grace: Duration,
 }
@@ -186,6 +194,9 @@ impl ServerSettings {
             keep_alive: Duration::from_secs(15),
             spool_dir,
             reader_patience: Duration::from_secs(60),
+            answers_limit: 128 << 20,
+            answer_patience: Duration::from_secs(10),
+            answer_fair: 256 << 10,
             grace: Duration::from_secs(20),
         }
     }
@@ -201,6 +212,7 @@ pub struct AppState {
     feeds: feed::Feeds,
     boards: board::Boards,
     gate: auth::Gate,
+    answers: Arc<answers::Answers>,
     uploads: Arc<uploads::Uploads>,
     exports: Arc<exports::Exports>,
     latencies: Arc<latencies::Latencies>,
@@ -231,6 +243,7 @@ impl AppState {
             feeds: feed::Feeds::default(),
             boards: board::Boards::default(),
             gate: auth::Gate::new(pool.clone(), &settings),
+            answers: Arc::new(answers::Answers::new(&settings)),
             uploads: Arc::new(uploads::Uploads::new(&settings)),
             exports: Arc::default(),
             latencies: Arc::default(),

@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::{AppState, assets, auth, extract, health, openapi, origin, prometheus, v1};
+use super::{AppState, answers, assets, auth, extract, health, openapi, origin, prometheus, v1};
 
 pub fn router(state: AppState) -> Router {
     let with_token = middleware::from_fn_with_state(state.gate.clone(), auth::check);
@@ -27,6 +27,7 @@ pub fn router(state: AppState) -> Router {
         .route_layer(with_token)
         .merge(charts().route_layer(throughout()))
         .merge(public())
+        .layer(middleware::from_fn_with_state(state.answers.clone(), answers::hold))
         .layer(middleware::from_fn_with_state(state.settings.timeout, time_out))
         .layer(CompressionLayer::new());
     let long = long().route_layer(throughout());

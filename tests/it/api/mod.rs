@@ -1,6 +1,7 @@
 //! The HTTP API.
 
 mod amendments;
+mod answers;
 mod artifacts;
 mod board;
 mod checkpoints;

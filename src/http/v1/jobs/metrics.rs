@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
@@ -17,9 +17,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::db::metrics::{self, Series, SeriesPoint, SeriesReader};
 use crate::http::AppState;
+use crate::http::answers::{Answers, Reader};
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
+
+/// Room that a part takes until it is written, in bytes.
+pub const PART_ROOM: usize = 512 << 10;
 
 /// Parts that are read at the same time. Each takes a few megabytes until it is thinned.
 const READS: usize = 8;
@@ -74,6 +78,7 @@ pub struct MetricsParameters {
 pub async fn get(
     State(state): State<AppState>,
     id: JobId,
+    client: Reader,
     Query(parameters): Query<MetricsParameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -86,7 +91,9 @@ pub async fn get(
     }
     let max_points = parameters.max_points.and_then(|points| usize::try_from(points).ok()).unwrap_or(2000);
     let reader = SeriesReader::new(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
-    let mut answer = Answer { charts: state.charts, reader, is_csv, last_id, series: None, stage: AnswerStage::Start };
+    let (charts, answers) = (state.charts, state.answers);
+    let mut answer =
+        Answer { charts, answers, client, reader, is_csv, last_id, series: None, stage: AnswerStage::Start };
     // Before the status is sent, so that it can say that this failed.
     let first = answer.next().await?;
     let rest = stream::try_unfold(answer, |mut answer| async move {
@@ -102,6 +109,8 @@ pub async fn get(
 /// An answer, which is read and written in pieces as the client takes them.
 struct Answer {
     charts: Arc<Charts>,
+    answers: Arc<Answers>,
+    client: Reader,
     reader: SeriesReader,
     is_csv: bool,
     last_id: i64,
@@ -119,11 +128,13 @@ enum AnswerStage {
 
 impl Answer {
     /// The next piece; `None` at the end.
-    async fn next(&mut self) -> sqlx::Result<Option<String>> {
+    async fn next(&mut self) -> sqlx::Result<Option<Bytes>> {
         if self.stage == AnswerStage::End {
             return Ok(None);
         }
         let turn = self.charts.turn().await;
+        // Once there is a turn, so that what waits for one keeps no room.
+        let room = self.answers.room(PART_ROOM, &self.client).await;
         let part = self.reader.next().await?;
         drop(turn);
         let mut text = String::new();
@@ -140,7 +151,7 @@ impl Answer {
                 let _ = write!(text, "{close}],\"last_id\":{}}}", self.last_id);
             }
         }
-        Ok(Some(text))
+        Ok(Some(room.hold(text)))
     }
 
     fn json(&mut self, part: Series, text: &mut String) {

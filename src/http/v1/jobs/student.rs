@@ -13,6 +13,7 @@ use crate::db;
 use crate::db::artifacts::Artifact;
 use crate::db::jobs::Job;
 use crate::http::AppState;
+use crate::http::answers::Reader;
 use crate::http::download::Download;
 use crate::http::error::ApiError;
 use crate::http::exports::{ExportRequest, export, network_of};
@@ -85,6 +86,7 @@ pub struct StudentParameters {
 pub async fn get(
     State(state): State<AppState>,
     id: JobId,
+    reader: Reader,
     Query(parameters): Query<StudentParameters>,
     method: Method,
     headers: HeaderMap,
@@ -100,7 +102,7 @@ pub async fn get(
     }
     let request = request(&state, &job, &artifact, &parameters, title).await?;
     let exported = export(&state, request).await?;
-    let (size, sha256, local) = (exported.size, exported.sha256.clone(), Some(exported.file.clone()));
+    let (size, sha256, local) = (exported.size, exported.sha256.clone(), Some((exported.file.clone(), reader)));
     Download { key: String::new(), size, sha256, file_name, local }.respond(&state, &method, &headers).await
 }
 

@@ -1,12 +1,14 @@
 //! `/v1/jobs/{id}/tensorboard`
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::metrics::PART_ROOM;
 use crate::db::metrics;
+use crate::http::answers::Reader;
 use crate::http::error::ApiError;
 use crate::http::extract::JobId;
 use crate::http::v1::jobs;
@@ -23,20 +25,20 @@ const PART: i64 = 2000;
     params(("id" = String, Path, description = "Id of the job")),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream",
         headers(("Content-Disposition" = String, description = "The file name, by which TensorBoard finds it")))))]
-pub async fn get(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
+pub async fn get(State(state): State<AppState>, id: JobId, client: Reader) -> Result<Response, ApiError> {
     let job = jobs::find(&state, &id).await?;
     let disposition = format!("attachment; filename=\"{}\"", event_file::name(&job.id, job.created_at));
     // Points that come later are not waited for.
     let newest = metrics::newest(&state.pool, &id.0).await?;
-    let mut file = EventFile { state, job: job.id, after: 0, newest };
-    let mut start = event_file::beginning(job.created_at);
+    let mut file = EventFile { state, client, job: job.id, after: 0, newest };
+    let start = Bytes::from(event_file::beginning(job.created_at));
     // Before the status is sent, so that it can say that this failed.
-    start.extend(file.next().await?.unwrap_or_default());
+    let first = file.next().await?;
     let rest = stream::try_unfold(file, |mut file| async move {
         let records = file.next().await?;
         Ok::<_, sqlx::Error>(records.map(|records| (records, file)))
     });
-    let pieces = stream::iter([Ok(start)]).chain(rest);
+    let pieces = stream::iter([start].into_iter().chain(first).map(Ok)).chain(rest);
     let pieces = pieces.inspect_err(|error| tracing::warn!(%error, "an event file ends early"));
     let headers = [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_DISPOSITION, disposition)];
     Ok((headers, Body::from_stream(pieces)).into_response())
@@ -45,6 +47,7 @@ pub async fn get(State(state): State<AppState>, id: JobId) -> Result<Response, A
 /// A file, which is read and written in parts as the client takes them.
 struct EventFile {
     state: AppState,
+    client: Reader,
     job: String,
     /// Id of the last point that was written.
     after: i64,
@@ -54,16 +57,17 @@ struct EventFile {
 
 impl EventFile {
     /// The records of the next part; `None` at the end.
-    async fn next(&mut self) -> sqlx::Result<Option<Vec<u8>>> {
+    async fn next(&mut self) -> sqlx::Result<Option<Bytes>> {
         if self.after >= self.newest {
             return Ok(None);
         }
         let turn = self.state.charts.turn().await;
+        let room = self.state.answers.room(PART_ROOM, &self.client).await;
         let mut points = metrics::list(&self.state.pool, &self.job, self.after, PART).await?;
         drop(turn);
         points.retain(|point| point.id <= self.newest);
         // None are left where a newer attempt or a deletion has removed them meanwhile.
         self.after = points.last().map_or(self.newest, |last| last.id);
-        Ok(Some(event_file::records(&points)))
+        Ok(Some(room.hold(event_file::records(&points))))
     }
 }

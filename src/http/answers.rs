@@ -1,0 +1,243 @@
+//! Memory of answers that wait for clients to read them: it has a limit, and once that is reached the slowest clients
+//! give way.
+//!
+//! An answer is in memory until the kernel has taken its last byte, so a client that asks for much and reads nothing
+//! keeps much. Each answer that is made in one piece, and each piece of one that is made as it is read, takes room
+//! before it goes to its connection and returns it when it has gone.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::ACCEPT_ENCODING;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::ServerSettings;
+use super::connections::Connection;
+use super::error::ApiError;
+
+/// Bytes of an answer that take no room: the buffers of its connection take more.
+const SMALL: u64 = 16 << 10;
+/// Memory in bytes of what compresses an answer, which is there until the last byte is taken.
+const ENCODER: usize = 320 << 10;
+/// How long an answer that is made already waits for room.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Part of all room that answers may have while they wait for it, beside that of the others.
+const WAITING_PART: usize = 4;
+/// Part of all room that slow clients give up at a time.
+const GIVEN_UP_PART: usize = 8;
+/// How often slow clients give way at most.
+const PACE: Duration = Duration::from_millis(200);
+
+/// The answers of this process that wait to be read.
+#[derive(Debug)]
+pub struct Answers {
+    /// In KiB.
+    free: Arc<Semaphore>,
+    /// For those that wait for room, in KiB.
+    waiting: Arc<Semaphore>,
+    all_kib: usize,
+    held: Mutex<Held>,
+    /// How long a client keeps its room however slow it is.
+    patience: Duration,
+    /// Bytes per second with which it keeps its room after that.
+    fair: u64,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    last: u64,
+    /// By number, in the order in which they came.
+    answers: BTreeMap<u64, HeldAnswer>,
+    /// When slow clients gave way last.
+    gave_way: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct HeldAnswer {
+    since: Instant,
+    kib: usize,
+    connection: Connection,
+}
+
+impl HeldAnswer {
+    /// Bytes per second with which it would have been read by now.
+    fn rate(&self) -> f64 {
+        (self.kib << 10) as f64 / self.since.elapsed().as_secs_f64()
+    }
+}
+
+/// The client that an answer is for.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    connection: Connection,
+    /// Bytes that it costs to compress the answer.
+    encoder: usize,
+}
+
+impl Reader {
+    /// The same client, whose answer is not compressed.
+    pub fn of_plain_bytes(self) -> Self {
+        Self { encoder: 0, ..self }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Reader {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let mut accepted = parts.headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        let encoder = if accepted.any(|value| value.contains("gzip")) { ENCODER } else { 0 };
+        Ok(Self { connection: parts.extensions.get().cloned().unwrap_or_default(), encoder })
+    }
+}
+
+/// Room for one answer or one piece of it.
+#[derive(Debug)]
+pub struct Room {
+    answers: Arc<Answers>,
+    permit: OwnedSemaphorePermit,
+    reader: Reader,
+}
+
+/// Bytes on their way to a client, with their room.
+#[derive(Debug)]
+struct Sent {
+    bytes: Bytes,
+    number: u64,
+    room: Room,
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.room.answers.held().answers.remove(&self.number);
+    }
+}
+
+impl Answers {
+    pub fn new(settings: &ServerSettings) -> Self {
+        let all_kib = usize::try_from(settings.answers_limit >> 10).unwrap_or(usize::MAX);
+        let all_kib = all_kib.clamp(WAITING_PART, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        Self {
+            free: Arc::new(Semaphore::new(all_kib)),
+            waiting: Arc::new(Semaphore::new(all_kib / WAITING_PART)),
+            all_kib,
+            held: Mutex::default(),
+            patience: settings.answer_patience,
+            fair: settings.answer_fair,
+        }
+    }
+
+    /// Waits for room for so many bytes, for which slow clients give way. To be called before the bytes are made.
+    pub async fn room(self: &Arc<Self>, bytes: usize, reader: &Reader) -> Room {
+        let mut acquiring = pin!(self.free.clone().acquire_many_owned(self.kib(bytes, reader)));
+        loop {
+            tokio::select! {
+                biased;
+                permit = &mut acquiring => {
+                    let permit = permit.expect("nobody closes it");
+                    return Room { answers: self.clone(), permit, reader: reader.clone() };
+                }
+                () = tokio::time::sleep(PACE) => self.end_slow(),
+            }
+        }
+    }
+
+    /// Room for an answer that is made already. Few of those wait, and not for long.
+    async fn room_soon(self: &Arc<Self>, bytes: usize, reader: &Reader) -> Result<Room, ApiError> {
+        let needed = self.kib(bytes, reader);
+        if let Ok(permit) = self.free.clone().try_acquire_many_owned(needed) {
+            return Ok(Room { answers: self.clone(), permit, reader: reader.clone() });
+        }
+        self.end_slow();
+        let too_many =
+            || ApiError::Unavailable("too many answers wait for clients that read them slowly: try again".into());
+        let _waiting = self.waiting.clone().try_acquire_many_owned(needed).map_err(|_| too_many())?;
+        tokio::time::timeout(PATIENCE, self.room(bytes, reader)).await.map_err(|_| too_many())
+    }
+
+    /// KiB that so many bytes take, and no more than there are.
+    fn kib(&self, bytes: usize, reader: &Reader) -> u32 {
+        u32::try_from((bytes + reader.encoder).div_ceil(1024).clamp(1, self.all_kib)).unwrap_or(u32::MAX)
+    }
+
+    /// Closes the connections of the slowest clients that have had their time.
+    fn end_slow(&self) {
+        let mut held = self.held();
+        if held.gave_way.is_some_and(|last| last.elapsed() < PACE) {
+            return;
+        }
+        held.gave_way = Some(Instant::now());
+        let is_slow =
+            |answer: &&HeldAnswer| answer.since.elapsed() >= self.patience && answer.rate() < self.fair as f64;
+        let mut slow: Vec<&HeldAnswer> = held.answers.values().filter(is_slow).collect();
+        slow.sort_by(|one, other| one.rate().total_cmp(&other.rate()));
+        let (mut given_up, mut ended) = (0, 0);
+        for answer in slow {
+            if given_up >= self.all_kib.div_ceil(GIVEN_UP_PART) {
+                break;
+            }
+            answer.connection.close();
+            given_up += answer.kib;
+            ended += 1;
+        }
+        if ended > 0 {
+            tracing::warn!(
+                ended,
+                "closed connections of clients that read their answers too slowly, for want of memory"
+            );
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Room {
+    /// The bytes, which keep what they need of the room until they are sent or their connection is closed.
+    pub fn hold(mut self, bytes: impl Into<Bytes>) -> Bytes {
+        let bytes = bytes.into();
+        let needed = self.answers.kib(bytes.len(), &self.reader) as usize;
+        drop(self.permit.split(self.permit.num_permits().saturating_sub(needed)));
+        let answers = self.answers.clone();
+        let (since, connection) = (Instant::now(), self.reader.connection.clone());
+        let mut held = answers.held();
+        held.last += 1;
+        let number = held.last;
+        held.answers.insert(number, HeldAnswer { since, kib: self.permit.num_permits(), connection });
+        drop(held);
+        Bytes::from_owner(Sent { bytes, number, room: self })
+    }
+}
+
+/// Holds answers that are made in one piece, inside of what compresses them.
+pub async fn hold(
+    State(answers): State<Arc<Answers>>,
+    reader: Reader,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let response = next.run(request).await;
+    if response.body().size_hint().exact().is_none_or(|size| size <= SMALL) {
+        return Ok(response);
+    }
+    let (head, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.map_err(anyhow::Error::from)?;
+    let room = answers.room_soon(bytes.len(), &reader).await?;
+    Ok(Response::from_parts(head, Body::from(room.hold(bytes))))
+}
