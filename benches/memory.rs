@@ -1,12 +1,14 @@
-//! Shows the peaks of the API's memory while clients ask for what costs most: `cargo bench --bench memory`. Fails where
-//! a peak is above what `deploy/kubernetes/api.yaml` gives the pod, less what two exports may take.
+//! Shows the peaks of the API's memory while clients ask for what costs most, as a table: `cargo bench --bench memory`.
+//! Fails where a peak is above what `deploy/kubernetes/api.yaml` gives the pod, less what two exports may take.
 //!
-//! Starts its own server (with its own PostgreSQL, no workers). A peak is the kernel's, from the start of a part to the
-//! end of its last request.
+//! Starts its own server (with its own PostgreSQL, no workers). A peak is the kernel's, of the server's resident memory
+//! from the start of a part to the end of its last request. What the kernel keeps for connections is not in it.
 
 mod common;
+#[path = "memory/inputs.rs"]
+mod inputs;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,12 +16,17 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use common::{Process, Server};
 use futures::StreamExt;
+use inputs::{arguments, write_network, write_picture};
 use reqwest::Client;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 
 const JOBS: u32 = 10_000;
 const WATCHERS: usize = 40;
+/// Clients that ask for a mebibyte or more and read nothing: more of them than the pod has mebibytes.
+const IDLE_READERS: usize = 1500;
+/// How often each of these asks: for more than the kernel keeps for it.
+const PIPELINED: usize = 6;
 const IMAGES: u32 = 205_000;
 const MIB: u64 = 1 << 20;
 
@@ -40,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
     distillery::artifacts::install_tls_provider();
     let limit_mib = pod_limit()?;
     let mut bench = Bench { process, url, pool, http: Client::new(), limit_mib, above: Vec::new() };
-    println!("the pod has {limit_mib} MiB beside its exports");
+    println!("| what | peak, MiB (of {limit_mib}) | s | outcome |\n| --- | --- | --- | --- |");
     bench.fill(dir.path()).await?;
     bench.part("40 watchers of 10,000 jobs, each of which changes", Bench::watchers).await?;
     bench.part("2,000 watchers that read nothing", Bench::idle_watchers).await?;
@@ -73,6 +80,9 @@ async fn main() -> anyhow::Result<()> {
     bench.part("64 documents of a megabyte of lists", async |bench: &Bench| bench.documents("[],").await).await?;
     bench.part("40 jobs on a folder of 205,000 images", Bench::folder).await?;
     bench.part("20 charts of a million points", Bench::charts).await?;
+    bench.part("1,500 clients that read nothing of long answers", Bench::idle_readers).await?;
+    bench.part("12 pages of pictures of images of 67 megapixels", Bench::pictures).await?;
+    bench.part("8 sweeps of 1,000 jobs each", Bench::sweeps).await?;
     anyhow::ensure!(bench.above.is_empty(), "above {limit_mib} MiB: {}", bench.above.join("; "));
     Ok(())
 }
@@ -86,48 +96,6 @@ fn pod_limit() -> anyhow::Result<u64> {
     let (_, export) = text.split_once("--export-memory-mib, \"").context("the pod does not bound exports")?;
     let (export, _) = export.split_once('"').context("exports have no limit")?;
     limit.checked_sub(2 * export.parse::<u64>()?).context("two exports alone take all of the pod's memory")
-}
-
-/// So many arguments of a node, each with so many numbers, as JSON.
-fn arguments(count: usize, length: usize) -> String {
-    let argument = format!(r#"{{"name":"self","arg":{{"as_floats":[{}0]}},"kind":1}}"#, "0,".repeat(length - 1));
-    vec![argument; count].join(",")
-}
-
-/// Writes an exported network with another tensor of so many bytes, and another node if there are arguments for it.
-fn write_network(path: &Path, arguments: &str, bytes: usize) -> anyhow::Result<()> {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/exported/test_efficientnet.pt2");
-    let mut network = zip::ZipArchive::new(std::fs::File::open(fixture)?)?;
-    let mut writer = zip::ZipWriter::new(std::fs::File::create(path)?);
-    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    let mut folder = String::new();
-    for index in 0..network.len() {
-        let mut entry = network.by_index(index)?;
-        let (name, mut content) = (entry.name()?.into_owned(), Vec::new());
-        std::io::copy(&mut entry, &mut content)?;
-        if name.ends_with("model_weights_config.json") {
-            let mut weights: Value = serde_json::from_slice(&content)?;
-            let size = |size: usize| json!([{"as_int": size}]);
-            weights["config"]["large"] = json!({"path_name": "large", "is_param": true, "use_pickle": false,
-                "tensor_meta": {"dtype": 7, "sizes": size(bytes / 4), "strides": size(1), "requires_grad": true,
-                    "storage_offset": {"as_int": 0}, "layout": 7}});
-            content = serde_json::to_vec(&weights)?;
-            folder = name.replace("model_weights_config.json", "");
-        }
-        if name.ends_with("models/model.json") && !arguments.is_empty() {
-            let node =
-                format!(r#""nodes":[{{"target":"torch.ops.aten.relu.default","inputs":[{arguments}],"outputs":[]}},"#);
-            let text = String::from_utf8(content)?;
-            let (before, after) = text.split_once("\"nodes\":").context("a program")?;
-            content = format!("{before}{node}{}", after.trim_start().trim_start_matches('[')).into_bytes();
-        }
-        writer.start_file(name, stored)?;
-        writer.write_all(&content)?;
-    }
-    writer.start_file(format!("{folder}large"), stored)?;
-    std::io::copy(&mut std::io::repeat(0).take(bytes as u64), &mut writer)?;
-    writer.finish()?;
-    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -146,7 +114,7 @@ impl Bench {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
         let peak = peak.context("the kernel tells no peak")?.trim().parse::<u64>()? / 1024;
-        println!("{name:<50} {peak:>5} MiB  {:>6.1} s  {said}", start.elapsed().as_secs_f64());
+        println!("| {name} | {peak} | {:.1} | {said} |", start.elapsed().as_secs_f64());
         if peak > self.limit_mib {
             self.above.push(format!("{name}: {peak}"));
         }
@@ -165,6 +133,25 @@ impl Bench {
                  from generate_series(1, 50000) as step, generate_series(1, 20) as series"
         );
         self.pool.acquire().await?.execute(sqlx::raw_sql(AssertSqlSafe(copies))).await?;
+        // Events as long as there are, and a request as long.
+        sqlx::query(
+            "insert into events (job_id, seq, attempt, kind, message)
+                 select $1, number, 0, 'log', repeat('x', 8000) from generate_series(1001, 2000) as number",
+        )
+        .bind(&id)
+        .execute(&self.pool)
+        .await?;
+        let large = json!({"name": "large", "student": {"architecture": "resnet8"}, "dataset": {"name": "ten"},
+            "distillation": {"method": "none"}});
+        let large = format!("{}{large}", " ".repeat(1_000_000));
+        let post = self.http.post(format!("{}/v1/jobs", self.url)).header("content-type", "application/json");
+        post.body(large).send().await?.error_for_status()?;
+        write_picture(&dir.join("datasets/large/train/a/1.png"))?;
+        for (split, class) in [("train", "b"), ("test", "a"), ("test", "b")] {
+            let place = dir.join("datasets/large").join(split).join(class);
+            std::fs::create_dir_all(&place)?;
+            std::fs::copy(dir.join("datasets/large/train/a/1.png"), place.join("1.png"))?;
+        }
         let class = |split: &str, class: u32| dir.join(format!("datasets/many/{split}/class-{class:04}"));
         for number in 0..IMAGES {
             let place = class("train", number % 1000);
@@ -297,5 +284,68 @@ impl Bench {
             (0..20).map(|_| async { anyhow::Ok(self.http.get(&url).send().await?.bytes().await?.len() as u64) });
         let sizes = futures::future::join_all(charts).await.into_iter().collect::<anyhow::Result<Vec<u64>>>()?;
         Ok(format!("of {} MiB each", sizes.iter().max().unwrap_or(&0) / MIB))
+    }
+
+    async fn idle_readers(&self) -> anyhow::Result<String> {
+        let job: String = sqlx::query_scalar("select job_id from metrics limit 1").fetch_one(&self.pool).await?;
+        let large: String =
+            sqlx::query_scalar("select id from jobs where name = 'large'").fetch_one(&self.pool).await?;
+        let address = self.url.strip_prefix("http://").context("an address")?;
+        let paths = [
+            format!("/v1/jobs/{job}/events?limit=1000&after=1000"),
+            format!("/v1/jobs/{large}/submitted"),
+            format!("/v1/jobs/{job}/metrics?max_points=100000&name=series/1"),
+        ];
+        let mut open = Vec::new();
+        for path in paths.iter().cycle().take(IDLE_READERS) {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            // The kernel keeps what it takes of an answer elsewhere.
+            socket.set_recv_buffer_size(4096)?;
+            let mut stream = socket.connect(address.parse()?).await?;
+            let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").repeat(PIPELINED);
+            tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await?;
+            open.push(stream);
+        }
+        let start = Instant::now();
+        // Somebody who reads gets their answers meanwhile, and the others more than the time that they have.
+        let (mut read, mut refused) = (0, 0);
+        while start.elapsed() < Duration::from_secs(30) {
+            for path in &paths {
+                let answer = async {
+                    let answer = self.http.get(format!("{}{path}", self.url)).send().await?;
+                    anyhow::Ok(answer.error_for_status()?.bytes().await?.len())
+                };
+                let is_read = answer.await.is_ok_and(|length| length > 900_000);
+                *(if is_read { &mut read } else { &mut refused }) += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::ensure!(read > 0, "nobody else got an answer");
+        Ok(format!("another client got {read} answers and had to try again {refused} times"))
+    }
+
+    async fn pictures(&self) -> anyhow::Result<String> {
+        let url = &format!("{}/v1/datasets/large/images", self.url);
+        let pages = (0..12).map(|number| async move {
+            let page = self.http.get(format!("{url}?side={}", 16 + number)).send().await?;
+            anyhow::Ok(page.status().is_success())
+        });
+        let pages = futures::future::join_all(pages).await.into_iter().collect::<anyhow::Result<Vec<bool>>>()?;
+        Ok(format!("{} of 12 in time", pages.iter().filter(|page| **page).count()))
+    }
+
+    async fn sweeps(&self) -> anyhow::Result<String> {
+        let body = json!({"name": "wide", "seeds": 2, "strategy": {"type": "grid"},
+            "base": {"student": {"architecture": "resnet8"}, "dataset": {"name": "ten"},
+                "distillation": {"method": "none"}},
+            "axes": {"/training/batch_size": (2..=26).collect::<Vec<u32>>(),
+                "/training/epochs": (1..=20).collect::<Vec<u32>>()}});
+        let posts = (0..8).map(|_| async {
+            let post = self.http.post(format!("{}/v1/sweeps", self.url)).json(&body).send().await?;
+            anyhow::Ok(post.status())
+        });
+        let posts = futures::future::join_all(posts).await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        let first = posts.iter().find(|status| !status.is_success()).or(posts.first()).context("posts")?;
+        Ok(format!("{} of 8 in time, {first}", posts.iter().filter(|status| status.is_success()).count()))
     }
 }
