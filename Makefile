@@ -44,8 +44,10 @@ test: setup ## run all tests: Rust, then the evidence, the dashboard in a browse
 	@scripts/test-python
 	@echo "All tests passed: Rust, the evidence, the dashboard in a browser, and the Python client."
 
-soak: setup ## kill processes at random for MINUTES=30, then check every job's history
-	@DISTILLERY_SOAK_MINUTES=$${MINUTES:-30} cargo test --locked --package distillery --test it -- --ignored --exact crash::soak --nocapture
+soak: export DISTILLERY_SOAK_MINUTES ?= $(or $(MINUTES),30)
+soak: export DISTILLERY_CRASH_SEED ?= $(SEED)
+soak: setup ## kill processes at random for MINUTES=30 (with SEED=…), then check every job's history
+	@cargo test --locked --package distillery --test it -- --ignored --exact crash::soak --nocapture
 	@cargo test --locked --package distillery --test it -- --ignored --exact crash::sweeps::soak_sweeps --nocapture
 
 screenshots: build ## retake docs/screenshots/ from real jobs on the digits

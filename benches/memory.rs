@@ -289,7 +289,7 @@ impl Bench {
     async fn idle_readers(&self) -> anyhow::Result<String> {
         let job: String = sqlx::query_scalar("select job_id from metrics limit 1").fetch_one(&self.pool).await?;
         let large: String =
-            sqlx::query_scalar("select id from jobs where name = 'large'").fetch_one(&self.pool).await?;
+            sqlx::query_scalar("select id from jobs where name like 'large%'").fetch_one(&self.pool).await?;
         let address = self.url.strip_prefix("http://").context("an address")?;
         let paths = [
             format!("/v1/jobs/{job}/events?limit=1000&after=1000"),

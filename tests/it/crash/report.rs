@@ -1,4 +1,4 @@
-//! The figures of a run of the crash suite: what was done, and how long recovery took.
+//! The figures of a run of the crash suite: what was done, and, as a table, how long recovery took.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -19,6 +19,7 @@ pub fn of(world: &World, histories: &[History]) -> String {
         writeln!(text, "  {times:4} × {action:?}").unwrap();
     }
     writeln!(text, "crashes that lost an accepted job: {}", world.losses.len()).unwrap();
+    text += "\n| what | p50 | p95 | worst | of |\n| --- | --- | --- | --- | --- |\n";
     let (mut noticed, mut again) = (Vec::new(), Vec::new());
     for strike in &world.strikes {
         let Some(history) = histories.iter().find(|history| history.job == strike.job) else { continue };
@@ -29,14 +30,18 @@ pub fn of(world: &World, histories: &[History]) -> String {
             (attempt.attempt == strike.attempt + 1).then_some(attempt.started_at)
         }));
     }
-    line(&mut text, "from a kill or freeze to its detection, s", noticed);
-    line(&mut text, "to the next attempt, s", again);
-    line(&mut text, "API killed to its next answer, s", world.api_back.iter().map(Duration::as_secs_f64).collect());
+    line(&mut text, "from a kill or freeze until it is noticed, s", noticed);
+    line(&mut text, "from a kill or freeze to the next attempt, s", again);
+    line(
+        &mut text,
+        "from the API's kill to its next answer, s",
+        world.api_back.iter().map(Duration::as_secs_f64).collect(),
+    );
     let repeated = histories.iter().flat_map(checker::repeated).map(|steps| steps as f64).collect();
     line(&mut text, "steps done again after a kill", repeated);
     let refused: i64 =
         histories.iter().flat_map(|history| &history.attempts).map(|attempt| attempt.refused_writes).sum();
-    writeln!(text, "writes of stale attempts refused: {refused}").unwrap();
+    writeln!(text, "\nwrites of stale attempts refused: {refused}").unwrap();
     writeln!(text, "processes that ended without being killed: {}", world.ended_by_themselves).unwrap();
     text
 }
@@ -51,5 +56,5 @@ fn line(text: &mut String, what: &str, mut values: Vec<f64>) {
     let Some(last) = values.len().checked_sub(1) else { return };
     let at = |share: usize| values[last * share / 100];
     let (count, median, late, worst) = (values.len(), at(50), at(95), at(100));
-    writeln!(text, "{what}: p50 {median:.2}, p95 {late:.2}, worst {worst:.2} (of {count})").unwrap();
+    writeln!(text, "| {what} | {median:.1} | {late:.1} | {worst:.1} | {count} |").unwrap();
 }
