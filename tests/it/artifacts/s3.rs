@@ -168,17 +168,22 @@ async fn what_a_client_with_a_refused_part_does() {
     store.put_stream(KEY, futures::stream::iter(pieces)).await.unwrap_err();
 }
 
+/// The keys of more uploads than the service lists on one page.
+fn interrupted() -> [String; 5] {
+    std::array::from_fn(|number| format!("{KEY}-{number}"))
+}
+
 #[tokio::test]
-async fn an_upload_whose_client_was_killed_is_found_and_removed() {
+async fn uploads_whose_client_was_killed_are_found_page_by_page_and_removed() {
     let bucket = Bucket::serve().await;
     // Every part but the first waits.
     bucket.hold("partNumber=2");
     let mut killed = client(&bucket, "what_a_client_that_is_killed_does");
     killed.env("AWS_SECRET_ACCESS_KEY", "secret").stdout(Stdio::null()).stderr(Stdio::null());
     let mut killed = killed.spawn().unwrap();
-    bucket.until_waiting(1).await;
+    bucket.until_waiting(interrupted().len()).await;
     killed.kill().await.unwrap();
-    assert_eq!(bucket.open_uploads(), [format!("deep/prefix/{KEY}")]);
+    assert_eq!(bucket.open_uploads(), interrupted().map(|key| format!("deep/prefix/{key}")));
     bucket.release();
     let client = run_client(&bucket, "what_the_client_after_it_does", "secret").await;
     assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
@@ -191,8 +196,14 @@ async fn what_a_client_that_is_killed_does() {
         return;
     }
     let store = Store::open("s3://bucket/deep/prefix").unwrap();
-    let pieces = (0..12).map(|_| Ok::<_, Error>(Bytes::from(vec![7; 8 << 20])));
-    store.put_stream(KEY, futures::stream::iter(pieces)).await.unwrap();
+    let uploads = interrupted().map(|key| {
+        let store = &store;
+        async move {
+            let pieces = (0..12).map(|_| Ok::<_, Error>(Bytes::from(vec![7; 8 << 20])));
+            store.put_stream(&key, futures::stream::iter(pieces)).await.unwrap();
+        }
+    });
+    futures::future::join_all(uploads).await;
 }
 
 #[tokio::test]
@@ -205,7 +216,9 @@ async fn what_the_client_after_it_does() {
     let store = Store::open("s3://bucket/deep/prefix").unwrap();
     let unfinished = store.unfinished().await.unwrap();
     let keys: Vec<&str> = unfinished.iter().map(|file| file.key.as_str()).collect();
-    assert_eq!(keys, [KEY]);
-    store.remove_unfinished(&unfinished[0]).await.unwrap();
+    assert_eq!(keys, interrupted());
+    for file in &unfinished {
+        store.remove_unfinished(file).await.unwrap();
+    }
     assert_eq!(store.unfinished().await.unwrap(), []);
 }

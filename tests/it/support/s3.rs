@@ -21,6 +21,9 @@ use super::worker::files_below;
 
 type Answer = Response<Body>;
 
+/// Open uploads on a page of their list; S3 has 1,000.
+const UPLOADS_OF_A_PAGE: usize = 2;
+
 /// A bucket called `bucket`, served until the runtime ends.
 pub struct Bucket {
     /// The service's address.
@@ -105,9 +108,11 @@ impl Bucket {
         found
     }
 
-    /// The keys of all multipart uploads that were neither completed nor aborted.
+    /// The keys of all multipart uploads that were neither completed nor aborted, sorted.
     pub fn open_uploads(&self) -> Vec<String> {
-        self.control.uploads.lock().unwrap().values().cloned().collect()
+        let mut keys: Vec<String> = self.control.uploads.lock().unwrap().values().cloned().collect();
+        keys.sort();
+        keys
     }
 
     /// Lets requests whose method and path contain these words wait, as `DELETE /bucket/jobs/`.
@@ -149,7 +154,7 @@ impl Control {
         }
         let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
         if method == Method::GET && has("uploads") {
-            return answer(StatusCode::OK, self.list_uploads());
+            return answer(StatusCode::OK, self.list_uploads(&query));
         }
         let (head, body) = request.into_parts();
         let body = if method == Method::POST && has("delete") {
@@ -185,15 +190,31 @@ impl Control {
         Response::from_parts(head, body.into())
     }
 
-    fn list_uploads(&self) -> String {
+    /// A page of the open uploads, which begins after the markers of the query.
+    fn list_uploads(&self, query: &str) -> String {
+        let url = reqwest::Url::parse(&format!("http://bucket/?{query}")).expect("a query");
+        let marker =
+            |wanted: &str| url.query_pairs().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned());
+        let marker: Option<(String, String)> = marker("key-marker").zip(marker("upload-id-marker"));
         let uploads = self.uploads.lock().unwrap();
-        let uploads = uploads.iter().map(|(id, key)| {
+        let mut uploads: Vec<_> = uploads.iter().map(|(id, key)| (key.clone(), id.clone())).collect();
+        uploads.sort();
+        uploads.retain(|upload| marker.as_ref().is_none_or(|marker| upload > marker));
+        let is_truncated = uploads.len() > UPLOADS_OF_A_PAGE;
+        uploads.truncate(UPLOADS_OF_A_PAGE);
+        let next = uploads.last().filter(|_| is_truncated).map(|(key, id)| {
+            format!("<NextKeyMarker>{key}</NextKeyMarker><NextUploadIdMarker>{id}</NextUploadIdMarker>")
+        });
+        let uploads = uploads.iter().map(|(key, id)| {
             format!(
                 "<Upload><Key>{key}</Key><UploadId>{id}</UploadId><Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>"
             )
         });
-        let uploads: String = uploads.collect();
-        format!("<ListMultipartUploadsResult>{uploads}<IsTruncated>false</IsTruncated></ListMultipartUploadsResult>")
+        let (uploads, next): (String, String) = (uploads.collect(), next.into_iter().collect());
+        format!(
+            "<ListMultipartUploadsResult>{next}<IsTruncated>{is_truncated}</IsTruncated>{uploads}\
+             </ListMultipartUploadsResult>"
+        )
     }
 }
 
