@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use distillery_core::export::samples;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -253,7 +254,7 @@ impl Resolved {
         // For dry runs only: a job says what it waits for as long as it waits.
         let no_worker = prospects.lack.as_ref().filter(|_| self.waits.is_none()).map(Lack::warning);
         let (memory, time) = self.estimate_on(state, prospects, &mut Measurements::default()).await?;
-        let disk_bytes = self.spec.training.disk_bytes(self.costs().student.parameters);
+        let disk_bytes = self.spec.training.disk_bytes(self.costs().student.parameters) + self.sample_bytes();
         let waits = no_worker.into_iter().chain(self.waits.clone());
         let warnings = self.doubts().into_iter().chain(self.remarks());
         let warnings = warnings.chain(waits).chain(check_disk(&state.settings.spool_dir, disk_bytes)).collect();
@@ -320,6 +321,11 @@ impl Resolved {
         (student, of_teacher.map(|spec| JobNetwork::new(spec.architecture.as_deref(), teacher.as_ref())))
     }
 
+    fn sample_bytes(&self) -> u64 {
+        let DatasetFacts { train_images, eval_images, classes, .. } = self.dataset;
+        samples::file_bytes(self.spec.dataset.image_size, train_images, eval_images, classes)
+    }
+
     fn costs(&self) -> Costs {
         let (student, teacher) = self.networks();
         let (classes, side) = (self.dataset.classes, self.spec.dataset.image_size);
@@ -338,7 +344,8 @@ fn check_disk(directory: &Path, needed: u64) -> Option<String> {
     let free = found.f_bavail.saturating_mul(found.f_frsize);
     (free < needed).then(|| {
         format!(
-            "the server's disk has {} MiB of free space, and the job needs about {} MiB for its checkpoints and students",
+            "the server's disk has {} MiB of free space, and the job needs about {} MiB for its checkpoints and students, \
+             with the images that exports are checked with",
             free >> 20,
             needed.div_ceil(1 << 20)
         )

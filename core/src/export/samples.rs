@@ -5,10 +5,30 @@ use std::path::Path;
 
 use super::{Preprocessing, Result, Student, refused};
 use crate::checkpoint::{Checkpoint, Dtype};
-use crate::dataset::MeanStd;
+use crate::dataset::{MeanStd, plane_bytes};
 
 /// Most bytes of a file of samples.
 const MOST_BYTES: u64 = 1 << 30;
+/// Most images of each split.
+const MOST_IMAGES: u64 = 512;
+/// Most bytes of the images of each split, which are held in memory while they are written: 512 images of 3×224×224
+/// pixels fit.
+const MOST_IMAGE_BYTES: u64 = 80 << 20;
+
+/// Most images of a split of a data set that a file of samples has, if they are `side` pixels wide and high.
+#[must_use]
+pub fn most_images(side: u32) -> u64 {
+    (MOST_IMAGE_BYTES / plane_bytes(side).max(1) as u64).clamp(1, MOST_IMAGES)
+}
+
+/// Bytes of the file of samples of a run, for splits with this number of images: the images, and for each evaluation
+/// image its label and both students' logits.
+#[must_use]
+pub fn file_bytes(side: u32, train_images: u64, eval_images: u64, classes: u32) -> u64 {
+    let most = most_images(side);
+    let (train, eval) = (train_images.min(most), eval_images.min(most));
+    (train + eval) * plane_bytes(side) as u64 + eval * (8 + 2 * 4 * u64::from(classes))
+}
 
 /// The names of the tensors.
 pub mod tensors {
@@ -220,5 +240,18 @@ fn floats(file: &Checkpoint, name: &str, shape: &[u64]) -> Result<Option<Vec<f32
             tensor.dtype()
         )),
         None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_images_that_there_are_up_to_a_limit_of_their_number_and_bytes() {
+        assert_eq!(file_bytes(8, 3, 2, 10), 5 * 192 + 2 * (8 + 80));
+        assert_eq!(file_bytes(224, 50_000, 10_000, 1000), 2 * 512 * 150_528 + 512 * 8008);
+        assert_eq!(most_images(1024), 26);
+        assert_eq!(most_images(8192), 1);
     }
 }

@@ -87,8 +87,8 @@ pub fn disk(directory: &Path, needed: u64) -> Option<String> {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     (free < needed).then(|| {
         format!(
-            "{} has {} MiB of free space, and this run needs about {} MiB for its checkpoints and students: free some \
-             space, or it will fail",
+            "{} has {} MiB of free space, and this run needs about {} MiB for its checkpoints and students, with \
+             the images that exports are checked with: free some space, or it will fail",
             directory.display(),
             free >> 20,
             mib(needed)

@@ -46,6 +46,7 @@ use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::metrics_file::MetricsFile;
 use crate::worker_link::report::{Report, warning};
+use distillery_core::export::samples::file_bytes;
 use distillery_core::protocol::{Event, Level, StopRequest, files};
 use distillery_core::spec::{TeacherCache, TeacherPlan, TrainingPlan};
 use doubts::ChanceWatch;
@@ -119,6 +120,13 @@ struct Run<'a> {
     chance_watch: ChanceWatch,
 }
 
+/// Most bytes that the run needs on disk at any time.
+fn disk_bytes(spec: &TrainingPlan, setup: &Setup, settings: &Settings) -> u64 {
+    let data = &setup.data;
+    let samples = file_bytes(data.eval.side(), data.train.len(), data.eval.len(), data.classes.count);
+    spec.training.disk_bytes(setup.student.parameters()) + if settings.samples { samples } else { 0 }
+}
+
 /// Seconds between two readings of the metrics, each of which waits for the device.
 const BETWEEN_READINGS: f64 = 1.0;
 
@@ -148,7 +156,7 @@ impl<'a> Run<'a> {
             meter = meter.with_unlabelled();
         }
         if ranks.is_leader()
-            && let Some(message) = doubts::disk(output, spec.training.disk_bytes(setup.student.parameters()))
+            && let Some(message) = doubts::disk(output, disk_bytes(spec, &setup, settings))
         {
             report.event(&warning(message));
         }

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use distillery_core::checkpoint::{self, Dtype, NewTensor};
 use distillery_core::dataset::plane_bytes;
-use distillery_core::export::samples::tensors;
+use distillery_core::export::samples::{most_images, tensors};
 
 use super::setup::{Setup, restore};
 use crate::data::normalisation::Normalisation;
@@ -17,10 +17,6 @@ use crate::device::cuda::Tf32;
 use crate::error::{Error, Result};
 use crate::models::state_dict::{self, StateDict};
 
-/// Most images of each split.
-const MOST_IMAGES: usize = 512;
-/// Most bytes of the images of each split, which are held in memory: 512 images of 3×224×224 pixels fit.
-const MOST_BYTES: usize = 80 << 20;
 /// Images that are evaluated at a time.
 const BATCH: usize = 64;
 
@@ -96,7 +92,7 @@ fn logits(setup: &Setup, student: &StateDict, images: &Pictures) -> Result<Vec<u
 /// Some images, the same for every run with this seed.
 fn some(loader: &Loader) -> Result<Pictures> {
     let plane = plane_bytes(loader.side());
-    let most = (MOST_BYTES / plane).clamp(1, MOST_IMAGES);
+    let most = most_images(loader.side()) as usize;
     let mut found = Pictures { bytes: Vec::new(), labels: Vec::new() };
     // All at once, so that nothing is copied while it grows.
     found.bytes.reserve_exact(usize::try_from(loader.len()).unwrap_or(most).min(most) * plane);
