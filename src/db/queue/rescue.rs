@@ -33,9 +33,12 @@ pub async fn rescue_expired(pool: &PgPool) -> sqlx::Result<u64> {
         fail_attempt(&mut transaction, &job.id, job.status, job.attempt, &failure).await?;
     }
     let orphans = fail_dependents(&mut transaction).await?;
-    sweeps::settle_all(&mut transaction).await?;
     workers::forget_dead(&mut transaction).await?;
     transaction.commit().await?;
+    // Afterwards, since what a newer version of the program stored of a sweep must not keep jobs from being rescued.
+    if let Err(error) = sweeps::settle_all(pool).await {
+        tracing::warn!(%error, "cannot look for sweeps to go on with");
+    }
     Ok(expired.len() as u64 + orphans)
 }
 

@@ -23,7 +23,7 @@ impl SweepChange {
         match (self, status) {
             (Self::Pause, SweepStatus::Running | SweepStatus::Paused) => Some(SweepStatus::Paused),
             (Self::Resume, SweepStatus::Running | SweepStatus::Paused) => Some(SweepStatus::Running),
-            (Self::Cancel, SweepStatus::Finished) => None,
+            (Self::Cancel, SweepStatus::Finished | SweepStatus::Unknown) => None,
             (Self::Cancel, _) => Some(SweepStatus::Cancelled),
             _ => None,
         }
@@ -131,6 +131,7 @@ mod tests {
     fn a_sweep_that_has_ended_does_not_change_any_more() {
         for change in [SweepChange::Pause, SweepChange::Resume, SweepChange::Cancel] {
             assert_eq!(change.after(SweepStatus::Finished), None, "{change:?}");
+            assert_eq!(change.after(SweepStatus::Unknown), None, "{change:?}");
             let cancelled = (change == SweepChange::Cancel).then_some(SweepStatus::Cancelled);
             assert_eq!(change.after(SweepStatus::Cancelled), cancelled, "{change:?}");
         }

@@ -2,8 +2,8 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use super::SweepRefusal;
 use super::change::lock_all;
+use super::{SweepRefusal, SweepStatus};
 use crate::artifacts::keys;
 use crate::db::file_deletions::{self, FileDeletion};
 use crate::db::jobs::{Refusal, Status, delete_in};
@@ -36,7 +36,10 @@ async fn delete_all(connection: &mut PgConnection, id: &str) -> sqlx::Result<Res
     )
     .fetch_all(&mut *connection)
     .await?;
-    let Some((_, jobs)) = lock_all(connection, id).await? else { return Ok(Err(SweepRefusal::Missing)) };
+    let Some((status, jobs)) = lock_all(connection, id).await? else { return Ok(Err(SweepRefusal::Missing)) };
+    if status == SweepStatus::Unknown {
+        return Ok(Err(SweepRefusal::NotWhile(status)));
+    }
     let unfinished: Vec<_> = jobs.iter().filter(|job| !job.status.is_final()).collect();
     if let Some(first) = unfinished.first() {
         return Ok(Err(SweepRefusal::Because(format!(

@@ -14,6 +14,9 @@ mod settle;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef, Postgres};
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
@@ -24,9 +27,8 @@ pub use results::{CombinationResult, MemberJob, RungResult, results};
 pub(super) use settle::{settle, settle_all, settle_free};
 
 /// Where a sweep is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum SweepStatus {
     /// Jobs are left to run.
     Running,
@@ -36,9 +38,14 @@ pub enum SweepStatus {
     Finished,
     /// Its user cancelled it.
     Cancelled,
+    /// A newer version of the program gave it a status that this one does not know, and does not change.
+    Unknown,
 }
 
 impl SweepStatus {
+    /// Every status that this program knows.
+    const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Finished, Self::Cancelled];
+
     /// The name in the database and in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -47,7 +54,33 @@ impl SweepStatus {
             Self::Paused => "paused",
             Self::Finished => "finished",
             Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
         }
+    }
+}
+
+impl sqlx::Type<Postgres> for SweepStatus {
+    fn type_info() -> PgTypeInfo {
+        <str as sqlx::Type<Postgres>>::type_info()
+    }
+
+    fn compatible(other: &PgTypeInfo) -> bool {
+        <str as sqlx::Type<Postgres>>::compatible(other)
+    }
+}
+
+impl sqlx::Encode<'_, Postgres> for SweepStatus {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        <&str as sqlx::Encode<Postgres>>::encode(self.name(), buffer)
+    }
+}
+
+/// A status that this program does not know is [`Unknown`](SweepStatus::Unknown), so that one sweep of a newer program
+/// does not keep all others from being listed.
+impl<'r> sqlx::Decode<'r, Postgres> for SweepStatus {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let name = <&str as sqlx::Decode<Postgres>>::decode(value)?;
+        Ok(Self::ALL.into_iter().find(|status| status.name() == name).unwrap_or(Self::Unknown))
     }
 }
 

@@ -70,7 +70,7 @@ pub struct RungResult {
 pub struct MemberJob {
     /// The job.
     pub id: String,
-    /// Its seed.
+    /// Its seed; 0 if this version of the program cannot read it.
     pub seed: u64,
     /// Where it is in its life.
     pub status: Status,
@@ -157,10 +157,11 @@ async fn members(pool: &PgPool, sweep: &str) -> sqlx::Result<HashMap<i32, Vec<Me
     let rows = sqlx::query!(
         r#"
         select combination as "combination!", id, status as "status: Status", best_top1,
-            coalesce((spec #>> '{training,seed}')::bigint, 0) as "seed!",
+            case when spec #>> '{training,seed}' ~ '^[0-9]{1,18}$' then (spec #>> '{training,seed}')::bigint else 0 end
+                as "seed!",
             case when status = 'succeeded' then 1 else (progress ->> 'fraction')::float8 end as fraction
         from jobs where sweep_id = $1 and combination is not null
-        order by combination, (spec #>> '{training,seed}')::bigint, id
+        order by combination, "seed!", id
         "#,
         sweep,
     )

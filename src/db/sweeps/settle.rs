@@ -1,7 +1,7 @@
 //! Decides what follows in a sweep once none of its jobs is left to wait for.
 
 use serde_json::json;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 
 use super::SweepStatus;
 use super::ranking::{Score, rank};
@@ -24,8 +24,9 @@ pub(in crate::db) async fn settle(connection: &mut PgConnection, job: &str) -> s
 }
 
 /// Goes on with every sweep none of whose jobs is under way: a decision was left because a row was locked, or a program
-/// that knows no sweeps has ended or deleted the last job. Locks sweeps in order of their id.
-pub(in crate::db) async fn settle_all(connection: &mut PgConnection) -> sqlx::Result<()> {
+/// that knows no sweeps has ended or deleted the last job. Each has a transaction of its own, so that one that this
+/// program cannot read keeps no other from going on.
+pub(in crate::db) async fn settle_all(pool: &PgPool) -> sqlx::Result<()> {
     let sweeps = sqlx::query_scalar!(
         r#"
         select id from sweeps where status = 'running' and not exists (
@@ -36,10 +37,17 @@ pub(in crate::db) async fn settle_all(connection: &mut PgConnection) -> sqlx::Re
         "#,
         &Status::FINAL as &[Status],
     )
-    .fetch_all(&mut *connection)
+    .fetch_all(pool)
     .await?;
     for sweep in sweeps {
-        settle_sweep(connection, &sweep).await?;
+        let settled = async {
+            let mut transaction = pool.begin().await?;
+            settle_sweep(&mut transaction, &sweep).await?;
+            transaction.commit().await
+        };
+        if let Err(error) = settled.await {
+            tracing::warn!(sweep, %error, "cannot go on with a sweep");
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod halving;
 mod parallel;
 mod posting;
 mod trained;
+mod versions;
 
 use std::collections::BTreeMap;
 

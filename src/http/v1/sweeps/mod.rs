@@ -215,6 +215,10 @@ async fn change(state: &AppState, id: &SweepId, change: SweepChange, action: &st
 fn refused(refusal: SweepRefusal, id: &SweepId, action: &str) -> ApiError {
     match refusal {
         SweepRefusal::Missing => no_such(&id.0),
+        SweepRefusal::NotWhile(SweepStatus::Unknown) => ApiError::conflict(format!(
+            "sweep {id} has a status that this version of the server does not know: it cannot be {action} before the \
+             server is updated"
+        )),
         SweepRefusal::NotWhile(status) => {
             ApiError::conflict(format!("sweep {id} is {}: it cannot be {action}", status.name()))
         }

@@ -1,0 +1,47 @@
+//! What a newer version of the program stored of a sweep keeps nothing else from going on.
+
+use distillery::db::queue;
+use serde_json::json;
+
+use super::{claim, get, halving, id, post, stop, sweep, train};
+use crate::support::api::Api;
+
+#[tokio::test]
+async fn a_sweep_of_an_unknown_status_is_listed_as_such_and_left_alone() {
+    let api = Api::start().await;
+    let (foreign, known) = (post(&api, &sweep(&[0.1], json!({}))).await, post(&api, &sweep(&[0.2], json!({}))).await);
+    sqlx::raw_sql("alter table sweeps drop constraint sweeps_status_check").execute(&api.db.pool).await.unwrap();
+    let change = sqlx::query("update sweeps set status = 'sharded' where id = $1").bind(id(&foreign));
+    change.execute(&api.db.pool).await.unwrap();
+    let list = api.get("/v1/sweeps").await.expect(200);
+    let listed: Vec<_> = list["data"].as_array().unwrap().iter().map(|sweep| (id(sweep), &sweep["status"])).collect();
+    assert_eq!(listed, [(id(&known), &json!("running")), (id(&foreign), &json!("unknown"))]);
+    assert_eq!(get(&api, &foreign).await["status"], "unknown");
+    let path = format!("/v1/sweeps/{}", id(&foreign));
+    for action in ["pause", "resume", "cancel"] {
+        api.ask(&format!("{path}/{action}")).await.says(409, &["does not know", "updated"]);
+    }
+    api.delete(&path).await.says(409, &["does not know"]);
+    api.ask(&format!("/v1/sweeps/{}/cancel", id(&known))).await.expect(202);
+}
+
+#[tokio::test]
+async fn a_sweep_that_cannot_be_read_keeps_no_job_from_being_rescued() {
+    let api = Api::start().await;
+    let lost = api.job().await;
+    assert_eq!(claim(&api).await.unwrap().token.job, lost);
+    let made = post(&api, &sweep(&[0.1, 0.2], json!({"strategy": halving(&[1, 2], 0.5)}))).await;
+    let waiting = claim(&api).await.unwrap().token;
+    train(&api, &waiting, 1, 30.0).await;
+    stop(&api, &waiting).await;
+    api.db.set(&waiting.job, r#"checkpoint = '{"epoch": "the first"}'"#).await;
+    api.db.set(&waiting.job, r#"spec = jsonb_set(spec, '{training,seed}', '"random"')"#).await;
+    api.db.expire_lease(&lost).await;
+    assert_eq!(queue::rescue_expired(&api.db.pool).await.unwrap(), 1);
+    assert_eq!(api.db.job(&lost).await["status"], "queued");
+    // And the sweep is still shown.
+    let read = get(&api, &made).await;
+    let jobs: Vec<_> = read["results"].as_array().unwrap().iter().map(|result| &result["jobs"][0]).collect();
+    let foreign = jobs.iter().find(|job| job["id"] == json!(waiting.job)).unwrap();
+    assert_eq!((jobs.len(), &foreign["seed"]), (2, &json!(0)));
+}
