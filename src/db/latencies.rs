@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::PgPool;
 use sqlx::types::Json;
 use utoipa::ToSchema;
+
+use super::{message, storable_description};
 
 /// How long a network takes on a CPU, with one thread, as ONNX in ONNX Runtime.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -49,14 +52,22 @@ impl Latency {
     }
 }
 
+/// What is stored of a student: its latency, or why there is none.
+fn read(latency: Option<Value>, failure: Option<String>) -> (Option<Latency>, Option<String>) {
+    let Some(latency) = latency else { return (None, failure) };
+    match serde_json::from_value(latency) {
+        Ok(latency) => (Some(latency), failure),
+        Err(error) => (None, Some(format!("another version of the program measured it, in another form: {error}"))),
+    }
+}
+
 /// What is known of a job's student.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MeasuredStudent {
     /// When it was measured.
     pub measured_at: DateTime<Utc>,
     /// Null if it cannot be measured.
-    #[schema(value_type = Option<Latency>)]
-    pub latency: Option<Json<Latency>>,
+    pub latency: Option<Latency>,
     /// Why it cannot be measured.
     pub failure: Option<String>,
 }
@@ -78,8 +89,8 @@ pub async fn insert(pool: &PgPool, job: &str, outcome: Result<&Latency, &str>) -
          select id, $2::jsonb, $3::text from jobs where id = $1
          on conflict (job_id) do nothing",
         job,
-        outcome.ok().map(Json) as _,
-        outcome.err(),
+        outcome.ok().map(storable_description) as _,
+        outcome.err().map(message),
     )
     .execute(pool)
     .await?;
@@ -88,13 +99,11 @@ pub async fn insert(pool: &PgPool, job: &str, outcome: Result<&Latency, &str>) -
 
 /// What is known of a job's student; `None` before it was measured.
 pub async fn get(pool: &PgPool, job: &str) -> sqlx::Result<Option<MeasuredStudent>> {
-    sqlx::query_as!(
-        MeasuredStudent,
-        r#"select measured_at, latency as "latency: Json<Latency>", failure from student_latencies where job_id = $1"#,
-        job,
-    )
-    .fetch_optional(pool)
-    .await
+    let query = sqlx::query!(r#"select measured_at, latency, failure from student_latencies where job_id = $1"#, job,);
+    Ok(query.fetch_optional(pool).await?.map(|row| {
+        let (latency, failure) = read(row.latency, row.failure);
+        MeasuredStudent { measured_at: row.measured_at, latency, failure }
+    }))
 }
 
 /// A network, as far as its speed is concerned.
@@ -114,7 +123,7 @@ pub struct NetworkKey {
 pub async fn of_network(pool: &PgPool, network: &NetworkKey, cpu: &str) -> sqlx::Result<Option<Latency>> {
     let query = sqlx::query_scalar!(
         r#"
-        select latency as "latency!: Json<Latency>" from student_latencies join jobs on jobs.id = job_id
+        select latency as "latency!" from student_latencies join jobs on jobs.id = job_id
         where latency ->> 'cpu' = $5 and (result #>> '{student,parameters}')::bigint = $4
             and (spec #>> '{dataset,image_size}')::bigint = $3
             and student_architecture is not distinct from $1
@@ -127,7 +136,7 @@ pub async fn of_network(pool: &PgPool, network: &NetworkKey, cpu: &str) -> sqlx:
         i64::try_from(network.parameters).unwrap_or(i64::MAX),
         cpu,
     );
-    Ok(query.fetch_optional(pool).await?.map(|latency| latency.0))
+    Ok(query.fetch_optional(pool).await?.and_then(|latency| read(Some(latency), None).0))
 }
 
 /// A finished student.
@@ -142,7 +151,7 @@ pub struct FinishedStudent {
     pub top1: f64,
     pub parameters: i64,
     pub size_bytes: i64,
-    pub latency: Option<Json<Latency>>,
+    pub latency: Option<Latency>,
     pub failure: Option<String>,
 }
 
@@ -160,13 +169,13 @@ pub struct StudentFilter {
 /// The newest finished students, and how many there are.
 pub async fn students(pool: &PgPool, filter: &StudentFilter, limit: i64) -> sqlx::Result<(Vec<FinishedStudent>, i64)> {
     let labels = Json(&filter.labels);
-    let found = sqlx::query_as!(
-        FinishedStudent,
+    let found = sqlx::query!(
         r#"
         select id, name, coalesce(method, '') as "method!",
             coalesce(student_architecture, student_network, '') as "student!", coalesce(dataset, '') as "dataset!",
             (result ->> 'best_top1')::float8 as "top1!", (result #>> '{student,parameters}')::bigint as "parameters!",
-            (result #>> '{student,size_bytes}')::bigint as "size_bytes!", latency as "latency?: Json<Latency>", failure
+            (result #>> '{student,size_bytes}')::bigint as "size_bytes!", latency as "latency?",
+            failure as "failure?"
         from jobs left join student_latencies on job_id = id
         where status = 'succeeded' and result #>> '{student,size_bytes}' is not null
             and ($1::jsonb = '{}' or labels @> $1)
@@ -181,6 +190,22 @@ pub async fn students(pool: &PgPool, filter: &StudentFilter, limit: i64) -> sqlx
     )
     .fetch_all(pool)
     .await?;
+    let found = found.into_iter().map(|row| {
+        let (latency, failure) = read(row.latency, row.failure);
+        FinishedStudent {
+            id: row.id,
+            name: row.name,
+            method: row.method,
+            student: row.student,
+            dataset: row.dataset,
+            top1: row.top1,
+            parameters: row.parameters,
+            size_bytes: row.size_bytes,
+            latency,
+            failure,
+        }
+    });
+    let found = found.collect();
     let labels = Json(&filter.labels);
     let total = sqlx::query_scalar!(
         r#"

@@ -126,7 +126,7 @@ pub async fn get(
 }
 
 fn judged(student: FinishedStudent, constraints: Constraints) -> ParetoStudent {
-    let latency = student.latency.map(|latency| latency.0);
+    let latency = student.latency;
     let size_mb = student.size_bytes as f64 / MEGABYTE;
     let verdict = constraints.judge(Measures::of(student.parameters as f64, size_mb, latency.as_ref()));
     ParetoStudent {

@@ -153,6 +153,29 @@ async fn the_front_has_students_that_no_other_beats_on_the_same_cpu() {
 }
 
 #[tokio::test]
+async fn what_is_measured_is_stored_whatever_it_says_and_read_whatever_stored_it() {
+    let api = Api::start().await;
+    let [strange, refused, foreign] =
+        [published(&api, b"1").await, published(&api, b"2").await, published(&api, b"3").await];
+    let noted = Latency { notes: vec!["a node a\0b".to_owned()], ..latency("one", 2.0, 90.0) };
+    latencies::insert(&api.db.pool, &strange, Ok(&noted)).await.unwrap();
+    latencies::insert(&api.db.pool, &refused, Err("no operator for a\0b")).await.unwrap();
+    let newer =
+        sqlx::query("insert into student_latencies (job_id, latency) values ($1, '{\"p50\": 3}')").bind(&foreign);
+    newer.execute(&api.db.pool).await.unwrap();
+    let pareto = api.get("/v1/pareto").await.expect(200);
+    let find = |id: &String| pareto["data"].as_array().unwrap().iter().find(|one| one["id"] == **id).unwrap();
+    assert_eq!(find(&strange)["latency"]["notes"], json!(["a node a\u{fffd}b"]));
+    assert_eq!(find(&refused)["latency_failure"], "no operator for a\u{fffd}b");
+    for failure in [
+        &find(&foreign)["latency_failure"],
+        &api.get(&format!("/v1/jobs/{foreign}")).await.expect(200)["student_latency"]["failure"],
+    ] {
+        assert!(failure.as_str().unwrap().contains("another version of the program"), "{failure}");
+    }
+}
+
+#[tokio::test]
 async fn a_bound_that_is_no_positive_number_is_refused() {
     let api = Api::start().await;
     for query in ["latency_ms=0", "size_mb=-1", "parameters=nan", "latency_64_ms=inf", "latency_ms=fast", "size=4"] {
