@@ -132,9 +132,13 @@ pub async fn list(
     id: JobId,
     Query(parameters): Query<PredictionParameters>,
 ) -> Result<Json<PredictionPage>, ApiError> {
-    let _turn = state.predictions.acquire().await.map_err(anyhow::Error::from)?;
+    let turn = state.predictions.clone().acquire_owned().await.map_err(anyhow::Error::from)?;
     let file = fetch(&state, &id, files::PREDICTIONS).await?;
-    let read = move || page(&predictions::read(&file).map_err(Wrong::File)?, &parameters);
+    let read = move || {
+        // Until the file is no longer in memory, even if the client has gone.
+        let _turn = turn;
+        page(&predictions::read(&file).map_err(Wrong::File)?, &parameters)
+    };
     match tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)? {
         Ok(page) => Ok(Json(page)),
         Err(Wrong::Parameter(message)) => Err(ApiError::malformed(format!("query parameters: {message}"))),
@@ -154,11 +158,14 @@ pub async fn list(
     operation_id = "get_prediction_summary", params(("id" = String, Path, description = "Id of the job")),
     responses((status = 200, body = PredictionReport)))]
 pub async fn summary(State(state): State<AppState>, id: JobId) -> Result<Json<PredictionReport>, ApiError> {
-    let _turn = state.predictions.acquire().await.map_err(anyhow::Error::from)?;
+    let turn = state.predictions.clone().acquire_owned().await.map_err(anyhow::Error::from)?;
     let file = fetch(&state, &id, files::PREDICTION_REPORT).await?;
-    let read = move || std::fs::read(&file);
-    let bytes = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
-    serde_json::from_slice(&bytes)
+    let read = move || -> anyhow::Result<Result<PredictionReport, serde_json::Error>> {
+        let _turn = turn;
+        Ok(serde_json::from_slice(&std::fs::read(&file)?))
+    };
+    let report = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
+    report
         .map(Json)
         .map_err(|error| ApiError::invalid(format!("{} of job {id} cannot be read: {error}", files::PREDICTION_REPORT)))
 }
