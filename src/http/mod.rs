@@ -267,6 +267,9 @@ impl AppState {
     }
 }
 
+/// Bytes of entries after which a page ends: an axis of a sweep alone may have a mebibyte.
+const MOST_PAGE_BYTES: usize = 1 << 20;
+
 /// One page of a list.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
@@ -278,12 +281,19 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-impl<T> Page<T> {
-    /// From up to one entry more than a page holds.
+impl<T: Serialize> Page<T> {
+    /// From up to one entry more than a page holds. A page that has [`MOST_PAGE_BYTES`] ends earlier.
     fn new(mut data: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let has_more = data.len() > limit;
-        data.truncate(limit);
+        let mut bytes = 0;
+        let is_room = |entry: &&T| {
+            let is_room = bytes < MOST_PAGE_BYTES;
+            bytes += serde_json::to_vec(entry).map_or(0, |text| text.len());
+            is_room
+        };
+        let entries = data.iter().take(limit).take_while(is_room).count();
+        let has_more = data.len() > entries;
+        data.truncate(entries);
         let next = data.last().filter(|_| has_more).map(cursor);
         Self { data, has_more, next }
     }

@@ -12,6 +12,7 @@ mod results;
 mod settle;
 
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::encode::IsNull;
@@ -117,6 +118,9 @@ pub struct StoredSweep {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
+/// Bytes of axes after which a list ends, which is after one more sweep: the axes of one may have a mebibyte.
+const MOST_BYTES: usize = 1 << 20;
+
 /// Sweeps, newest first: those after an id, or only that of one id.
 pub async fn list(
     pool: &PgPool,
@@ -124,7 +128,7 @@ pub async fn list(
     after: Option<&str>,
     limit: i64,
 ) -> sqlx::Result<Vec<StoredSweep>> {
-    sqlx::query_as!(
+    let mut rows = sqlx::query_as!(
         StoredSweep,
         r#"
         select id, name, status as "status: SweepStatus", axes, seeds, strategy, max_parallel, rungs, rung,
@@ -140,8 +144,17 @@ pub async fn list(
         after,
         limit,
     )
-    .fetch_all(pool)
-    .await
+    .fetch(pool);
+    let (mut sweeps, mut bytes) = (Vec::new(), 0);
+    while let Some(sweep) = rows.try_next().await? {
+        let is_last = bytes >= MOST_BYTES;
+        bytes += sweep.axes.to_string().len();
+        sweeps.push(sweep);
+        if is_last {
+            break;
+        }
+    }
+    Ok(sweeps)
 }
 
 pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<StoredSweep>> {

@@ -181,7 +181,7 @@ impl Upload {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct CheckpointsParameters {
-    /// Most entries to return.
+    /// Most entries to return. A page that has a mebibyte ends earlier.
     #[serde(default, deserialize_with = "whole::<1, 100, _>")]
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<i64>,

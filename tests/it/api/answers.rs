@@ -166,3 +166,24 @@ async fn a_page_of_long_messages_ends_at_a_mebibyte_and_the_next_goes_on() {
     let two = api.get(&format!("/v1/jobs/{id}/events?limit=2&after=1000")).await.expect(200);
     assert_eq!((seqs(&two["data"]), &two["has_more"]), (vec![1001, 1002], &json!(true)));
 }
+
+#[tokio::test]
+async fn a_page_of_sweeps_with_long_axes_ends_at_a_mebibyte_and_the_next_goes_on() {
+    let api = Api::start().await;
+    let insert = "insert into sweeps (id, name, submitted, axes, seeds, strategy)
+        select 'swp_' || lpad(number::text, 26, '0'), 'wide', '{}',
+            json_build_array(json_build_object('pointer', '/notes', 'values', json_build_array(repeat('x', 300000)))),
+            1, '{\"type\": \"grid\"}'
+        from generate_series(1, 12) as number";
+    sqlx::query(insert).execute(&api.db.pool).await.unwrap();
+    let (mut found, mut after) = (Vec::new(), String::new());
+    loop {
+        let answer = api.get(&format!("/v1/sweeps?limit=100{after}")).await;
+        assert!(answer.body.len() < (1 << 20) + 400_000, "{}", answer.body.len());
+        let page = answer.expect(200);
+        found.extend(page["data"].as_array().unwrap().iter().map(|sweep| sweep["id"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(found, (1..=12).rev().map(|number| format!("swp_{number:0>26}")).collect::<Vec<_>>());
+}

@@ -161,7 +161,7 @@ pub struct JobsParameters {
     label: Vec<String>,
     /// Only jobs of this sweep.
     sweep: Option<String>,
-    /// Most entries to return.
+    /// Most entries to return. A page that has a mebibyte ends earlier.
     #[serde(default, deserialize_with = "whole::<1, 100, _>")]
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<i64>,
