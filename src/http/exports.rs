@@ -22,8 +22,8 @@ use super::error::ApiError;
 use super::workspace::Workspace;
 use crate::artifacts;
 use crate::db::artifacts::Artifact;
+use crate::db::checkpoints;
 use crate::db::jobs::Job;
-use crate::db::{checkpoints, embedded};
 use crate::process;
 
 /// Most exports that are written simultaneously. Further ones wait.
@@ -158,12 +158,7 @@ pub async fn export(state: &AppState, request: ExportRequest) -> Result<Arc<Expo
 }
 
 async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, ApiError> {
-    let spool = state.settings.spool_dir.clone();
-    let workspace = tokio::task::spawn_blocking(move || -> anyhow::Result<Workspace> {
-        embedded::create_private(&spool)?;
-        Ok(Workspace::new(&spool)?)
-    });
-    let workspace = workspace.await.map_err(anyhow::Error::from)??;
+    let workspace = Workspace::make(&state.settings.spool_dir).await?;
     let directory = workspace.files();
     let output = directory.join("exported");
     let mut command = process::command("KILL", &state.settings.program);
@@ -187,7 +182,7 @@ async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, Ap
         fetch(state, input, &path).await?;
         command.arg(flag).arg(path);
     }
-    let report = run(command, memory).await?;
+    let report = run(command, &directory, memory).await?;
     let file = Arc::new(tokio::fs::File::open(&output).await?.into_std().await);
     let text = |key: &str| report[key].as_str().map(str::to_owned);
     let (Some(size), Some(sha256)) = (report["size_bytes"].as_u64(), text("sha256")) else {
@@ -218,11 +213,13 @@ pub(super) struct Ended {
     pub(super) complaint: String,
 }
 
-/// Runs a command with pipes to its end; `None` if that takes longer than [`PATIENCE`].
-pub(super) async fn finish(mut command: std::process::Command) -> std::io::Result<Option<Ended>> {
+/// Runs a command with pipes to its end; `None` if that takes longer than [`PATIENCE`]. Its temporary files are in
+/// `scratch`, since it may be killed before it removes them.
+pub(super) async fn finish(mut command: std::process::Command, scratch: &Path) -> std::io::Result<Option<Ended>> {
     // Nothing that the server knows is the process's business.
-    let kept = ["PATH", "LD_LIBRARY_PATH", "TMPDIR"].map(|name| (name, std::env::var_os(name)));
+    let kept = ["PATH", "LD_LIBRARY_PATH"].map(|name| (name, std::env::var_os(name)));
     command.env_clear().envs(kept.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))));
+    command.env("TMPDIR", scratch);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = Running(process::spawn(command)?);
     let stdout = running.0.stdout.take().map(ChildStdout::from_std).transpose()?;
@@ -252,8 +249,8 @@ pub(super) const OUT_OF_MEMORY: [&str; 4] =
     ["memory allocation of", "bad_alloc", "Failed to allocate memory", "Cannot allocate memory"];
 
 /// Runs the command, and returns the report that it prints. `memory`: its limit in MiB.
-async fn run(command: std::process::Command, memory: u64) -> Result<Value, ApiError> {
-    let Some(Ended { status, said, complaint }) = finish(command).await? else {
+async fn run(command: std::process::Command, scratch: &Path, memory: u64) -> Result<Value, ApiError> {
+    let Some(Ended { status, said, complaint }) = finish(command, scratch).await? else {
         return Err(ApiError::Unavailable("exporting the student took too long: try again".into()));
     };
     if status.success() {

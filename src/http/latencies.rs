@@ -6,14 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use distillery_core::export::EXIT_REFUSED;
-use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
 use super::AppState;
 use super::error::ApiError;
 use super::exports::{self, Ended, OUT_OF_MEMORY, StoredInput};
+use super::workspace::Workspace;
+use crate::db;
 use crate::db::latencies::{self, Latency, NetworkKey};
-use crate::db::{self, embedded};
 use crate::onnx_runtime::{self, EXIT_NO_RUNTIME};
 use crate::process;
 use crate::protocol::files;
@@ -221,23 +221,19 @@ async fn measure(
 ) -> Result<Latency, MeasureFailure> {
     let _turn = state.latencies.turn.acquire().await.expect("nobody closes it");
     let _place = state.exports.turn().await;
-    let spool = state.settings.spool_dir.clone();
-    let directory = tokio::task::spawn_blocking(move || -> anyhow::Result<TempDir> {
-        embedded::create_private(&spool)?;
-        Ok(tempfile::Builder::new().prefix("export-").tempdir_in(&spool)?)
-    });
-    let directory = directory.await.map_err(anyhow::Error::from)??;
+    let workspace = Workspace::make(&state.settings.spool_dir).await?;
+    let directory = workspace.files();
     let memory = state.settings.export_memory_mib;
     let mut command = process::command("KILL", &state.settings.program);
     command.arg("measure").arg("--onnxruntime").arg(&state.settings.onnxruntime);
     command.arg("--memory-mib").arg(memory.to_string()).args(flags);
     for (flag, input) in inputs {
         let Some(input) = input else { continue };
-        let path = directory.path().join(flag.trim_start_matches('-'));
+        let path = directory.join(flag.trim_start_matches('-'));
         exports::fetch(state, &input, &path).await?;
         command.arg(flag).arg(path);
     }
-    let ended = exports::finish(command).await.map_err(ApiError::from)?;
+    let ended = exports::finish(command, &directory).await.map_err(ApiError::from)?;
     let Some(Ended { status, said, complaint }) = ended else {
         return Err(MeasureFailure::Refused("measuring it took too long".to_owned()));
     };

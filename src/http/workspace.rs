@@ -1,5 +1,5 @@
-//! Directories beside the spooled uploads, in which archives are unpacked, state dicts taken out of files, and students
-//! exported. Those that a killed server has left are removed when a server starts.
+//! Directories beside the spooled uploads, in which archives are unpacked, state dicts taken out of files, students
+//! exported and measured, and stored files read. Those that a killed server has left are removed when a server starts.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
+
+use crate::db::embedded;
 
 /// Prefix of the names of these directories.
 const PREFIX: &str = "work-";
@@ -34,6 +36,19 @@ impl Workspace {
         lock.lock()?;
         fs::create_dir(directory.path().join(FILES))?;
         Ok(Self { directory, _lock: lock })
+    }
+
+    /// Makes a directory in `spool`, which is made first if it is not there, where waiting for the disk blocks nobody.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub async fn make(spool: &Path) -> anyhow::Result<Self> {
+        let spool = spool.to_owned();
+        let make = move || -> anyhow::Result<Self> {
+            embedded::create_private(&spool)?;
+            Ok(Self::new(&spool)?)
+        };
+        tokio::task::spawn_blocking(make).await?
     }
 
     /// The directory for the files, empty at first. It may be moved elsewhere.

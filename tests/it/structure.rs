@@ -300,6 +300,15 @@ fn transactions_are_begun_where_nothing_waits_for_storage_files_or_the_network()
     assert_eq!(faults, Vec::<String>::new());
 }
 
+#[test]
+fn the_servers_temporary_files_are_where_the_next_server_finds_them() {
+    let modules = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let named = ["NamedTempFile", "TempDir", "TempPath", "tempfile::Builder", "temp_dir("];
+    let places = modules.iter().filter(|(_, code)| named.iter().any(|name| code.contains(name)));
+    let of_server: Vec<_> = places.map(|(module, _)| module.as_str()).filter(|name| name.starts_with("http")).collect();
+    assert_eq!(of_server, ["http::workspace"]);
+}
+
 /// The functions that are tables, with a line or two for each entry.
 const TABLES: [&str; 6] = [
     "core/src/checkpoint/pickle/mod.rs: step",

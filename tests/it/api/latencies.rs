@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::networks::{efficientnet, uploaded};
 use crate::support::PATIENCE;
 use crate::support::api::{Api, checkpoint, outcome, plain_job};
+use crate::support::process::write_script;
 
 /// A server that measures, with the ONNX Runtime that the tests have.
 async fn measuring() -> Api {
@@ -76,6 +77,32 @@ async fn a_student_that_cannot_be_measured_says_why_and_does_not_keep_others_fro
     assert!(measured(&api, &sound).await["latency"].is_object());
     let found = measured(&api, &faulty).await;
     assert!(found["latency"].is_null() && found["failure"].as_str().is_some_and(|text| !text.is_empty()), "{found}");
+}
+
+#[tokio::test]
+async fn what_a_measurement_writes_is_where_the_next_server_removes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (program, seen, spool) = (dir.path().join("program"), dir.path().join("seen"), dir.path().join("spool"));
+    // It has the server's end of its life to expect at any time, and cannot remove what it wrote.
+    let look = r#"cd "$TMPDIR/.." && pwd -P && ls && env | cut -d = -f 1 | grep -i -e token -e secret -e database"#;
+    let note = format!("mv '{0}.part' '{0}'", seen.display());
+    write_script(&program, &format!("#!/bin/sh\n({look}) > '{}.part'\n{note}\nexit 1\n", seen.display()));
+    let api = Api::start_with(|settings| {
+        (settings.program, settings.spool_dir, settings.measure_latency) = (program, spool.clone(), true);
+    })
+    .await;
+    published(&api, b"weights").await;
+    let measured = async {
+        while !seen.exists() {
+            // Nothing tells of it but the file.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, measured).await.expect("the student is measured");
+    let seen = std::fs::read_to_string(seen).unwrap();
+    let (place, content) = seen.split_once('\n').unwrap();
+    assert_eq!(content, "files\nlock\n", "what is removed with its lock, and no secret");
+    assert_eq!(std::path::Path::new(place).parent(), Some(spool.canonicalize().unwrap().as_path()));
 }
 
 #[tokio::test]

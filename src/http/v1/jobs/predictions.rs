@@ -1,21 +1,22 @@
 //! `/v1/jobs/{id}/predictions`
 
+use std::path::PathBuf;
+
 use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
-use tempfile::{NamedTempFile, TempPath};
 use utoipa::{IntoParams, ToSchema};
 
 use super::artifacts::find;
 use crate::artifacts;
 use crate::checkpoint;
 use crate::dataset;
-use crate::db::embedded;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
+use crate::http::workspace::Workspace;
 use crate::predictions::{self, Answers, Pictures, PredictionFile, PredictionOutcome, PredictionReport, Predictions};
 use crate::protocol::files;
 
@@ -136,8 +137,8 @@ pub async fn list(
     let file = fetch(&state, &id, files::PREDICTIONS).await?;
     let read = move || {
         // Until the file is no longer in memory, even if the client has gone.
-        let _turn = turn;
-        page(&predictions::read(&file).map_err(Wrong::File)?, &parameters)
+        let (_turn, file) = (turn, file);
+        page(&predictions::read(&file.path).map_err(Wrong::File)?, &parameters)
     };
     match tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)? {
         Ok(page) => Ok(Json(page)),
@@ -161,8 +162,8 @@ pub async fn summary(State(state): State<AppState>, id: JobId) -> Result<Json<Pr
     let turn = state.predictions.clone().acquire_owned().await.map_err(anyhow::Error::from)?;
     let file = fetch(&state, &id, files::PREDICTION_REPORT).await?;
     let read = move || -> anyhow::Result<Result<PredictionReport, serde_json::Error>> {
-        let _turn = turn;
-        Ok(serde_json::from_slice(&std::fs::read(&file)?))
+        let (_turn, file) = (turn, file);
+        Ok(serde_json::from_slice(&std::fs::read(&file.path)?))
     };
     let report = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
     report
@@ -170,8 +171,13 @@ pub async fn summary(State(state): State<AppState>, id: JobId) -> Result<Json<Pr
         .map_err(|error| ApiError::invalid(format!("{} of job {id} cannot be read: {error}", files::PREDICTION_REPORT)))
 }
 
-/// Copies an artifact of the job to a temporary file.
-async fn fetch(state: &AppState, id: &JobId, name: &str) -> Result<TempPath, ApiError> {
+/// A copy of an artifact, which is removed when this is dropped.
+struct Fetched {
+    path: PathBuf,
+    _workspace: Workspace,
+}
+
+async fn fetch(state: &AppState, id: &JobId, name: &str) -> Result<Fetched, ApiError> {
     let artifact = find(state, id, name).await?;
     if artifact.size_bytes > MOST_BYTES {
         let size = artifact.size_bytes;
@@ -179,14 +185,10 @@ async fn fetch(state: &AppState, id: &JobId, name: &str) -> Result<TempPath, Api
             "{name} of job {id} has {size} bytes, and at most {MOST_BYTES} are read here: download the artifact"
         )));
     }
-    let spool = state.settings.spool_dir.clone();
-    let make = move || -> anyhow::Result<NamedTempFile> {
-        embedded::create_private(&spool)?;
-        Ok(NamedTempFile::new_in(&spool)?)
-    };
-    let path = tokio::task::spawn_blocking(make).await.map_err(anyhow::Error::from)??.into_temp_path();
+    let workspace = Workspace::make(&state.settings.spool_dir).await?;
+    let path = workspace.files().join("artifact");
     match state.artifacts.fetch_verified(&artifact.key, &path, &artifact.sha256).await {
-        Ok(()) => Ok(path),
+        Ok(()) => Ok(Fetched { path, _workspace: workspace }),
         Err(error @ (artifacts::Error::NotFound(_) | artifacts::Error::Damaged { .. })) => {
             tracing::error!(%error, "a published file is gone or damaged");
             Err(ApiError::Gone(
