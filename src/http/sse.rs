@@ -23,8 +23,9 @@ pub const PACE: Duration = Duration::from_millis(200);
 /// while to be noticed.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Messages that wait for a client. A message takes a few kilobytes, and there may be thousands of clients.
-const BACKLOG: usize = 8;
+/// Messages that wait for a client, beside what its connection's buffer takes. A message takes up to ten kilobytes, and
+/// there may be ten thousand clients that read nothing.
+const BACKLOG: usize = 2;
 
 /// The sending end of a stream. `send` waits while the client is slower than we are.
 #[derive(Debug, Clone)]
