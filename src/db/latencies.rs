@@ -124,8 +124,8 @@ pub async fn of_network(pool: &PgPool, network: &NetworkKey, cpu: &str) -> sqlx:
     let query = sqlx::query_scalar!(
         r#"
         select latency as "latency!" from student_latencies join jobs on jobs.id = job_id
-        where latency ->> 'cpu' = $5 and (result #>> '{student,parameters}')::bigint = $4
-            and (spec #>> '{dataset,image_size}')::bigint = $3
+        where latency ->> 'cpu' = $5 and result #> '{student,parameters}' = to_jsonb($4::bigint)
+            and spec #> '{dataset,image_size}' = to_jsonb($3::bigint)
             and student_architecture is not distinct from $1
             and ($1::text is not null or spec #>> '{student,checkpoint}' = $2)
         order by measured_at desc limit 1
@@ -166,7 +166,8 @@ pub struct StudentFilter {
     pub sweep: Option<String>,
 }
 
-/// The newest finished students, and how many there are.
+/// The newest finished students, and how many there are. Those are left out whose results another version of the
+/// program wrote in another form.
 pub async fn students(pool: &PgPool, filter: &StudentFilter, limit: i64) -> sqlx::Result<(Vec<FinishedStudent>, i64)> {
     let labels = Json(&filter.labels);
     let found = sqlx::query!(
@@ -177,7 +178,9 @@ pub async fn students(pool: &PgPool, filter: &StudentFilter, limit: i64) -> sqlx
             (result #>> '{student,size_bytes}')::bigint as "size_bytes!", latency as "latency?",
             failure as "failure?"
         from jobs left join student_latencies on job_id = id
-        where status = 'succeeded' and result #>> '{student,size_bytes}' is not null
+        where status = 'succeeded' and jsonb_typeof(result -> 'best_top1') = 'number'
+            and jsonb_typeof(result #> '{student,parameters}') = 'number'
+            and jsonb_typeof(result #> '{student,size_bytes}') = 'number'
             and ($1::jsonb = '{}' or labels @> $1)
             and ($2::text is null or dataset = $2 or split_part(dataset, '@', 1) = $2)
             and ($4::text is null or sweep_id = $4)
@@ -210,7 +213,9 @@ pub async fn students(pool: &PgPool, filter: &StudentFilter, limit: i64) -> sqlx
     let total = sqlx::query_scalar!(
         r#"
         select count(*) as "count!" from jobs
-        where status = 'succeeded' and result #>> '{student,size_bytes}' is not null
+        where status = 'succeeded' and jsonb_typeof(result -> 'best_top1') = 'number'
+            and jsonb_typeof(result #> '{student,parameters}') = 'number'
+            and jsonb_typeof(result #> '{student,size_bytes}') = 'number'
             and ($1::jsonb = '{}' or labels @> $1)
             and ($2::text is null or dataset = $2 or split_part(dataset, '@', 1) = $2)
             and ($3::text is null or sweep_id = $3)

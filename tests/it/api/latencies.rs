@@ -190,7 +190,11 @@ async fn what_is_measured_is_stored_whatever_it_says_and_read_whatever_stored_it
     let newer =
         sqlx::query("insert into student_latencies (job_id, latency) values ($1, '{\"p50\": 3}')").bind(&foreign);
     newer.execute(&api.db.pool).await.unwrap();
+    // Of one that a newer program trained, even less can be read.
+    let newer = published(&api, b"4").await;
+    api.db.set(&newer, r#"result = '{"student": {"size_bytes": "4 MB"}}'"#).await;
     let pareto = api.get("/v1/pareto").await.expect(200);
+    assert_eq!((&pareto["total"], pareto["data"].as_array().unwrap().len()), (&json!(3), 3));
     let find = |id: &String| pareto["data"].as_array().unwrap().iter().find(|one| one["id"] == **id).unwrap();
     assert_eq!(find(&strange)["latency"]["notes"], json!(["a node a\u{fffd}b"]));
     assert_eq!(find(&refused)["latency_failure"], "no operator for a\u{fffd}b");
