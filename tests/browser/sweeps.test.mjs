@@ -87,6 +87,25 @@ test('a sweep begins with a job, is checked as it is typed, and starts', { timeo
   await badge('finished').waitFor({ timeout: PATIENCE });
 });
 
+test('a sweep that was typed and not started is there again after a look at others', { timeout: PATIENCE }, async () => {
+  const spec = page.getByRole('textbox', { name: 'Sweep (JSON)' });
+  await page.goto(`${server.url}/#/sweeps/new`);
+  await page.getByText('combinations × 3 seeds').waitFor();
+  const example = await spec.inputValue();
+  const typed = example.replace('"seeds": 3', '"seeds": 5');
+  assert.notEqual(typed, example);
+  await spec.fill(typed);
+  await page.getByText('combinations × 5 seeds').waitFor();
+  const { id: other } = await server.post('/v1/jobs', smallJob('another'));
+  await page.goto(`${server.url}/#/sweeps/new?job=${other}`);
+  await page.getByText('2 combinations × 3 seeds').waitFor();
+  assert.match(await spec.inputValue(), /another/);
+  await page.getByRole('link', { name: 'Sweeps' }).first().click();
+  await page.getByRole('link', { name: 'New sweep' }).click();
+  await page.getByText('combinations × 5 seeds').waitFor();
+  assert.equal(await spec.inputValue(), typed);
+});
+
 test('the pages fit every screen and can be used by everybody', { timeout: PATIENCE }, async () => {
   await onEveryScreen(browser, async (screen) => {
     await screen.goto(`${server.url}/#/sweeps/${sweep.id}`);

@@ -12,6 +12,12 @@ const TYPING_DELAY = 400;
 const EXAMPLE = { student: { architecture: 'resnet8' }, dataset: { name: 'digits' }, distillation: { method: 'none' }, training: { epochs: 8 } };
 
 /**
+ * What was typed and not started, by the job that it began from, until the tab is reloaded.
+ * @type {Map<string, string>}
+ */
+const drafts = new Map();
+
+/**
  * @param {PageContext} context
  * @returns {PageView}
  */
@@ -27,6 +33,10 @@ class NewSweepPage {
   /** The body that the key is for: a repeated request makes no second sweep. */
   #keyFor = '';
   #key = '';
+  /** The job that this begins from; empty for the example. */
+  #job = '';
+  /** The text that the page itself wrote. */
+  #given = '';
 
   /** @param {PageContext} context */
   constructor({ root, query, signal, memory }) {
@@ -44,16 +54,29 @@ class NewSweepPage {
       clearTimeout(this.#timer);
       this.#pending?.abort();
     });
-    if (typeof memory === 'string') this.editor.text = memory;
-    else this.update(query);
+    if (typeof memory === 'string') {
+      this.#job = query.get('job') ?? '';
+      this.editor.text = memory;
+    } else {
+      this.update(query);
+    }
   }
 
   /** @param {URLSearchParams} query */
   async update(query) {
-    const job = query.get('job');
+    const job = query.get('job') ?? '';
+    this.#job = job;
+    const draft = drafts.get(job);
+    if (draft !== undefined) {
+      this.editor.text = draft;
+      return;
+    }
     try {
       const base = job ? await api.submitted(job, this.signal) : EXAMPLE;
-      if (!this.signal.aborted) this.editor.text = prettyJson(firstSweep(base));
+      // Who typed before it came keeps that.
+      if (this.signal.aborted || this.#job !== job || drafts.has(job)) return;
+      this.#given = prettyJson(firstSweep(base));
+      this.editor.text = this.#given;
     } catch (error) {
       if (!this.signal.aborted) setText(this.verdict, error.message);
     }
@@ -64,6 +87,9 @@ class NewSweepPage {
   }
 
   #typed() {
+    const { text } = this.editor;
+    if (text === '' || text === this.#given) drafts.delete(this.#job);
+    else drafts.set(this.#job, text);
     clearTimeout(this.#timer);
     this.#pending?.abort();
     this.start.disabled = true;
@@ -102,6 +128,7 @@ class NewSweepPage {
     this.start.disabled = true;
     try {
       const { id } = await api.createSweep(body, this.#key);
+      drafts.delete(this.#job);
       if (!this.signal.aborted) location.hash = `#/sweeps/${encodeURIComponent(id)}`;
     } catch (error) {
       this.#showError(error);
