@@ -7,6 +7,39 @@ use std::path::Path;
 use super::{Classes, Error};
 use crate::text::counted;
 
+/// Most bytes of the names of all classes, with what keeping them takes: whoever looks at a data set keeps them all.
+const MOST_BYTES: usize = 16 << 20;
+/// Bytes that keeping a name takes beside its text.
+const PER_NAME: usize = 64;
+/// Most characters of a name in a message.
+const SHOWN: usize = 64;
+
+/// Counts the different labels of a split that are text: captions and ids are no classes.
+#[derive(Debug, Default)]
+pub(super) struct NameBudget {
+    bytes: usize,
+}
+
+impl NameBudget {
+    /// Counts a label that was not seen before.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn add(&mut self, path: &Path, name: &str, advice: &str) -> Result<(), Error> {
+        self.bytes += name.len() + PER_NAME;
+        if self.bytes <= MOST_BYTES {
+            return Ok(());
+        }
+        let shown: String = name.chars().take(SHOWN).collect();
+        let message = format!(
+            "has more and longer different labels than classes can have, such as {shown:?} (their names may have {} MiB \
+             together): {advice}",
+            MOST_BYTES >> 20
+        );
+        Err(Error::invalid(path, message))
+    }
+}
+
 /// Infers the classes from the labels of a split, for formats that do not store them. Labels count from 0 or from 1.
 pub(super) fn count(path: &Path, labels: &[u32]) -> Result<Classes, Error> {
     let Some(&largest) = labels.iter().max() else { return Err(Error::invalid(path, "contains no images")) };

@@ -29,13 +29,17 @@ pub(super) fn of(split: &str, shards: &[ShardFile]) -> Result<Classes, Error> {
         return Ok(Classes { count: number(names.len()), names: Some(names), first_label: 0 });
     }
     let (classes, images) = if first.is_text() {
-        let mut texts = BTreeSet::new();
+        let (mut texts, mut budget) = (BTreeSet::new(), labels::NameBudget::default());
         let mut images = 0;
         each_group(shards, |shard, labels| {
             if let RawLabels::Texts(labels) = labels {
                 images += labels.len();
                 for label in &labels {
-                    texts.insert(text(shard, label)?.to_owned());
+                    let label = text(shard, label)?;
+                    if !texts.contains(label) {
+                        budget.add(&shard.path, label, "set label_column to the column of the labels")?;
+                        texts.insert(label.to_owned());
+                    }
                 }
             }
             Ok(())

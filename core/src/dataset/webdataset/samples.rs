@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::super::folder::is_image;
+use super::super::labels::NameBudget;
 use super::super::{Error, source};
 use super::members::{self, Member};
 use crate::byte_source::ByteSource;
@@ -59,6 +60,7 @@ struct Sample {
 struct Reader {
     samples: Samples,
     known: HashMap<String, u32>,
+    budget: NameBudget,
     current: Option<Sample>,
 }
 
@@ -77,7 +79,7 @@ pub(in super::super) fn is_shard(path: &Path) -> Result<bool, Error> {
         Err(error) if error.is_users() => return Ok(!reader.samples.images.is_empty()),
         Err(error) => return Err(error),
     }
-    reader.end();
+    reader.end(path)?;
     Ok(!reader.samples.images.is_empty())
 }
 
@@ -89,7 +91,7 @@ impl Samples {
             source::refuse_lfs_pointer(path, &source::open(path)?)?;
             let file = File::open(path).map_err(Error::io(path))?;
             members::each(path, &file, |member| reader.take((path, &file), shard, &member).map(|_| true))?;
-            reader.end();
+            reader.end(path)?;
         }
         let mut samples = reader.samples;
         if samples.images.is_empty()
@@ -128,7 +130,7 @@ impl Reader {
         let Some((key, extension)) = key_and_extension(&member.name) else { return Ok(false) };
         let begins = self.current.as_ref().is_none_or(|sample| sample.key != key);
         if begins {
-            self.end();
+            self.end(path)?;
         }
         let sample = self.current.get_or_insert_with(|| Sample { key: key.to_owned(), image: None, label: None });
         if is_image(&format!("x.{extension}")) && !extension.contains('.') {
@@ -146,8 +148,8 @@ impl Reader {
     }
 
     /// Keeps the current sample, if it is complete.
-    fn end(&mut self) {
-        let Some(Sample { key, image, label }) = self.current.take() else { return };
+    fn end(&mut self, path: &Path) -> Result<(), Error> {
+        let Some(Sample { key, image, label }) = self.current.take() else { return Ok(()) };
         let count = |(count, first): &mut (u64, String)| {
             if *count == 0 {
                 first.clone_from(&key);
@@ -156,18 +158,27 @@ impl Reader {
         };
         match (image, label) {
             (Some(place), Some((_, label))) => {
-                let next = u32::try_from(self.samples.texts.len()).unwrap_or(u32::MAX);
-                let number = *self.known.entry(label).or_insert_with_key(|label| {
-                    self.samples.texts.push(label.clone());
-                    next
-                });
                 self.samples.images.push(place);
+                let number = self.number(path, label)?;
                 self.samples.labels.push(number);
             }
             (Some(_), None) => count(&mut self.samples.unlabelled),
             (None, Some(_)) => count(&mut self.samples.unseen),
             (None, None) => {}
         }
+        Ok(())
+    }
+
+    /// The place of a label among all texts.
+    fn number(&mut self, path: &Path, label: String) -> Result<u32, Error> {
+        if let Some(&number) = self.known.get(&label) {
+            return Ok(number);
+        }
+        self.budget.add(path, &label, "write the name of a class into each label, and captions elsewhere")?;
+        let number = u32::try_from(self.samples.texts.len()).unwrap_or(u32::MAX);
+        self.samples.texts.push(label.clone());
+        self.known.insert(label, number);
+        Ok(number)
     }
 }
 

@@ -181,3 +181,18 @@ fn another_shard_is_another_data_set() {
     fs::copy(dir.path().join("train-0.tar"), dir.path().join("train-1.tar")).unwrap();
     assert_ne!(fingerprint(dir.path()).unwrap(), before);
 }
+
+#[test]
+fn labels_that_are_captions_are_refused_before_they_fill_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<_> = (0..4200).map(|key| (format!("{key:04}.png"), format!("{key:04}.cls"))).collect();
+    let mut members = Vec::new();
+    for (image, label) in &names {
+        members.push((image.as_str(), plain(1)));
+        members.push((label.as_str(), format!("{label} {}", "x".repeat(4000)).into_bytes()));
+    }
+    put(&dir.path().join("train-000000.tar"), &tar(&members));
+    let refused = refusal(dir.path());
+    assert!(refused.contains("different labels than classes can have") && refused.contains("captions"), "{refused}");
+    assert!(refused.len() < 1000, "{refused}");
+}
