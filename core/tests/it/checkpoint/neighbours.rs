@@ -59,6 +59,26 @@ fn objects_of_unknown_classes_are_passed_over_and_named() {
     assert!(notes.contains("m.C0") && notes.contains("and 2995 more") && notes.len() < 300, "{notes}");
 }
 
+/// An object of a class with attributes, which can be named again as number `memo`.
+fn object(class: &str, memo: u8, attributes: &[(&str, &[u8])]) -> Vec<u8> {
+    [b"c".as_slice(), class.as_bytes(), b"\n)\x81q", &[memo], &dict(attributes), b"b"].concat()
+}
+
+#[test]
+fn nested_settings_that_name_each_other_are_passed_over() {
+    // As omegaconf stores a configuration: nodes with types as values, and each with its parent.
+    let node = object("omegaconf.nodes\nAnyNode", 201, &[("_val", &int(3)), ("_parent", b"h\xc8")]);
+    let metadata = object(
+        "omegaconf.base\nContainerMetadata",
+        202,
+        &[("ref_type", b"ctyping\nAny\n"), ("object_type", b"c__builtin__\ndict\n")],
+    );
+    let content = dict(&[("epochs", &node)]);
+    let settings = object("omegaconf.dictconfig\nDictConfig", 200, &[("_metadata", &metadata), ("_content", &content)]);
+    let notes = notes(&beside(&settings));
+    assert!(notes.contains("nothing of them was run: ") && notes.contains("omegaconf."), "{notes}");
+}
+
 #[test]
 fn a_state_dict_of_an_unknown_dictionary_class_is_read() {
     let weights = [b"ceasydict\nEasyDict\n)\x81".as_slice(), &text("w"), &stored("0", 1), b"s"].concat();
