@@ -176,6 +176,17 @@ test('students beyond a bound are marked, whatever the axis shows', async () => 
   await scatter.getByLabel('Cost').selectOption('size');
   await scatter.getByLabel('at most').fill('1.2');
   await scatter.getByText('6 of 6 qualify').waitFor();
+  // What is no number, or could be two, bounds nothing and says so.
+  await scatter.getByLabel('at most').fill('');
+  await scatter.getByLabel('at most').pressSequentially('1,234', { delay: 50 });
+  await scatter.getByText('1,234 could be 1234 or 1.234').waitFor();
+  assert.equal(await scatter.getByText('qualify').count(), 0);
+  await scatter.getByLabel('Cost').selectOption('parameters');
+  assert.equal(await scatter.getByText('could be').count(), 0);
+  await scatter.getByLabel('Cost').selectOption('size');
+  assert.equal(await scatter.getByLabel('at most').inputValue(), '1,234');
+  await scatter.getByLabel('at most').fill('1,2');
+  await scatter.getByText('6 of 6 qualify').waitFor();
   page.assertQuiet();
 });
 

@@ -4,6 +4,7 @@ import { fileName, save } from '../charts/export.js';
 import { svg } from '../charts/svg.js';
 import { logTicks, ticks } from '../charts/ticks.js';
 import { token } from '../charts/theme.js';
+import { readNumber } from '../json/numbers.js';
 import { h, setText } from '../ui/dom.js';
 import { isNumber, percent } from '../ui/format.js';
 import { COST_NAMES, COSTS, missed } from './costs.js';
@@ -41,6 +42,11 @@ export class Scatter {
    * @type {Costs}
    */
   #bounds = {};
+  /**
+   * What was typed for each, which may not be a number yet.
+   * @type {Partial<Record<CostName, string>>}
+   */
+  #typed = {};
 
   /** @param {AbortSignal} signal */
   constructor(signal) {
@@ -49,11 +55,12 @@ export class Scatter {
     this.heading = h('h3', {});
     this.choice = h('select', { onchange: () => { this.#choose(/** @type {CostName} */ (this.choice.value)); } },
       COST_NAMES.map((name) => h('option', { value: name }, COSTS[name].title)));
-    this.bound = h('input', { type: 'number', min: '0', step: 'any', oninput: () => this.#setBound() });
+    this.bound = h('input', { type: 'text', inputmode: 'decimal', autocomplete: 'off', spellcheck: 'false', size: 10, oninput: () => this.#setBound() });
+    this.fault = h('span', { class: 'error-text', role: 'status' });
     this.element = h('section', { class: 'card chart', 'data-points': 0 },
       h('header', {}, this.heading, this.key,
         h('span', {}, h('button', { type: 'button', class: 'quiet copy', title: 'Download the chart as a drawing', onclick: () => this.#save() }, 'SVG'))),
-      h('div', { class: 'scatter-tools' }, h('label', {}, 'Cost ', this.choice), h('label', {}, 'at most ', this.bound)),
+      h('div', { class: 'scatter-tools' }, h('label', {}, 'Cost ', this.choice), h('label', {}, 'at most ', this.bound), this.fault),
       this.plot);
     this.#choose('parameters');
     const observer = new ResizeObserver(() => this.show(this.#points));
@@ -67,14 +74,19 @@ export class Scatter {
     const title = `Accuracy against ${COSTS[cost].title}`;
     setText(this.heading, title);
     this.element.setAttribute('aria-label', title);
-    this.bound.value = String(this.#bounds[cost] ?? '');
-    this.show(this.#points);
+    this.bound.value = this.#typed[cost] ?? '';
+    this.#setBound();
   }
 
   /** Bounds of the other costs stay. */
   #setBound() {
-    const bound = this.bound.valueAsNumber;
-    this.#bounds[this.#cost] = bound > 0 ? bound : undefined;
+    const text = this.bound.value;
+    this.#typed[this.#cost] = text;
+    const { value, fault } = readNumber(text);
+    const wrong = fault ?? (value !== undefined && value <= 0 ? `${text.trim()} is not above 0` : '');
+    this.#bounds[this.#cost] = wrong ? undefined : value;
+    setText(this.fault, wrong);
+    this.bound.setAttribute('aria-invalid', String(wrong !== ''));
     this.show(this.#points);
   }
 
