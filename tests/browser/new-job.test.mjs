@@ -206,6 +206,7 @@ test('a file dropped on the page is uploaded and becomes the missing teacher', a
   await page.locator('main').evaluate((main, base64) => {
     const transfer = new DataTransfer();
     transfer.items.add(new File([Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))], 'dropped.safetensors'));
+    transfer.items.add(new File(['another'], 'second.pth'));
     main.dispatchEvent(new DragEvent('dragover', { dataTransfer: transfer, bubbles: true, cancelable: true }));
     main.dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }));
   }, bytes);
@@ -215,6 +216,7 @@ test('a file dropped on the page is uploaded and becomes the missing teacher', a
   assert.deepEqual((await spec()).teacher, { architecture: 'resnet8', checkpoint: checkpoint.id });
   await field('/teacher/checkpoint').locator('.picked').getByText(/^resnet8 · 10 classes/).waitFor();
   assert.match(await field('/teacher/checkpoint').locator('.picked').textContent(), /^dropped\.safetensors/);
+  await page.getByText('Only dropped.safetensors is uploaded, and not second.pth').waitFor();
   page.assertQuiet();
 });
 

@@ -40,6 +40,7 @@ export class UploadForm {
     this.bar = progressBar('Upload');
     this.bar.element.hidden = true;
     this.message = h('div', { class: 'upload-message', role: 'status' });
+    this.notTaken = h('p', { class: 'note', role: 'status' });
     this.element = h('form', { class: 'upload', onsubmit: (event) => this.#submit(event) },
       h('p', { class: 'drop-hint' }, 'Drop a checkpoint or an exported network anywhere on this page, or choose one.'),
       h('div', { class: 'fields' },
@@ -47,16 +48,21 @@ export class UploadForm {
         h('label', { for: 'teacher-architecture' }, 'Architecture', this.architecture),
         h('label', { for: 'teacher-classes' }, 'Classes', this.classes),
         h('label', { for: 'teacher-state-dict' }, 'State dict', this.stateDict)),
-      h('div', { class: 'actions' }, this.send, this.stop), this.bar.element, this.message, exportHelp(signal));
+      h('div', { class: 'actions' }, this.send, this.stop), this.bar.element, this.message, this.notTaken, exportHelp(signal));
     signal.addEventListener('abort', () => this.#request?.abort());
   }
 
   /**
-   * Uploads dropped files as if they had been chosen.
+   * Uploads a dropped file as if it had been chosen.
    * @param {FileList} files
    */
   take(files) {
-    if (this.#request) return;
+    const [first, ...others] = files;
+    if (this.#request) {
+      setText(this.notTaken, `${first.name} was not taken, because another upload is running. Drop it again afterwards.`);
+      return;
+    }
+    setText(this.notTaken, others.length ? `Only ${first.name} is uploaded, and not ${others.map(({ name }) => name).join(', ')}: drop one file after the other.` : '');
     this.file.files = files;
     this.element.scrollIntoView({ block: 'nearest' });
     this.element.requestSubmit();
