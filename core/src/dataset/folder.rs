@@ -16,7 +16,7 @@ use super::detect::count_by_extension;
 use super::links::{self, DirectoryEntry, Links};
 use super::{
     ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE,
-    UNLABELLED, is_name, pixels, splits,
+    UNLABELLED, is_name, memory, pixels, splits,
 };
 use crate::text::counted;
 
@@ -365,6 +365,7 @@ impl Images for FolderImages {
         let path = &self.files[index];
         let mut encoded = Vec::new();
         let file = File::open(path).map_err(Error::io(path))?;
+        let _turn = memory::read(file.metadata().map_err(Error::io(path))?.len());
         file.take(LARGEST_FILE + 1).read_to_end(&mut encoded).map_err(Error::io(path))?;
         if encoded.len() as u64 > LARGEST_FILE {
             return Err(Error::invalid(path, "is larger than 256 MiB: replace it by a smaller copy"));

@@ -1,7 +1,10 @@
 //! The memory that decoding takes, in a process that decodes images of strangers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Encoded images of more bytes are read one at a time.
+const LARGE: u64 = 16 << 20;
 
 static DECODING: DecodingMemory = DecodingMemory::new();
 
@@ -10,6 +13,12 @@ static DECODING: DecodingMemory = DecodingMemory::new();
 /// limit.
 pub fn limit_decoding(bytes: u64) {
     DECODING.limit.store(bytes, Ordering::Relaxed);
+}
+
+/// Waits until no other thread has an encoded image in memory that is as large as this one, if it is large. To be kept
+/// until the image is decoded.
+pub(super) fn read(bytes: u64) -> Option<MutexGuard<'static, ()>> {
+    DECODING.read(bytes)
 }
 
 /// Waits for memory to decode an image.
@@ -22,6 +31,9 @@ struct DecodingMemory {
     limit: AtomicU64,
     taken: Mutex<u64>,
     freed: Condvar,
+    /// Held while a large encoded image is in memory. Whoever holds it may wait for memory to decode, and not the other
+    /// way round.
+    reading: Mutex<()>,
 }
 
 /// Memory for an image, until this is dropped.
@@ -33,7 +45,12 @@ pub(super) struct TakenMemory<'a> {
 
 impl DecodingMemory {
     const fn new() -> Self {
-        Self { limit: AtomicU64::new(u64::MAX), taken: Mutex::new(0), freed: Condvar::new() }
+        Self { limit: AtomicU64::new(u64::MAX), taken: Mutex::new(0), freed: Condvar::new(), reading: Mutex::new(()) }
+    }
+
+    fn read(&self, bytes: u64) -> Option<MutexGuard<'_, ()>> {
+        let is_limited = self.limit.load(Ordering::Relaxed) != u64::MAX;
+        (is_limited && bytes > LARGE).then(|| self.reading.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn take(&self, bytes: u64) -> TakenMemory<'_> {
@@ -83,5 +100,19 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn large_encoded_images_are_read_one_after_the_other_where_memory_is_limited() {
+        let memory = DecodingMemory::new();
+        assert!(memory.read(LARGE + 1).is_none());
+        memory.limit.store(10, Ordering::Relaxed);
+        assert!(memory.read(LARGE).is_none());
+        let first = memory.read(LARGE + 1);
+        assert!(first.is_some() && memory.reading.try_lock().is_err());
+        // It may be decoded meanwhile, and others that are not large.
+        drop((memory.take(5), memory.read(LARGE)));
+        drop(first);
+        assert!(memory.reading.try_lock().is_ok());
     }
 }

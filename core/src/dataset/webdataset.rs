@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 pub(super) use self::samples::is_shard;
 use self::samples::{Place, Samples};
 use super::links::{self, Links};
-use super::{Classes, DatasetFormat, Error, FormatReader, Frame, Images, is_name, labels, parquet, pixels, splits};
+use super::{
+    Classes, DatasetFormat, Error, FormatReader, Frame, Images, is_name, labels, memory, parquet, pixels, splits,
+};
 
 /// Largest encoded image, in bytes.
 const LARGEST_IMAGE: u64 = 256 << 20;
@@ -198,6 +200,7 @@ impl Images for TarImages {
         if place.size > LARGEST_IMAGE {
             return Err(invalid("is larger than 256 MiB: replace it by a smaller copy"));
         }
+        let _turn = memory::read(place.size);
         let encoded = samples::encoded(path, place)?;
         // As WebDataset's own decoder, which does not turn images.
         let decoded = pixels::decode(&encoded, pixels::Orientation::AsStored, frame, side, planes);
