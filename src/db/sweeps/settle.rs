@@ -1,7 +1,7 @@
 //! Decides what follows in a sweep once none of its jobs is left to wait for.
 
 use serde_json::json;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool};
 
 use super::SweepStatus;
 use super::ranking::{Score, rank};
@@ -53,8 +53,20 @@ pub(in crate::db) async fn settle_all(pool: &PgPool) -> sqlx::Result<()> {
 }
 
 /// The same for sweeps whose rows are not locked, for a transaction that may hold another sweep: it must not wait for one
-/// with a lower id. The others are left to [`settle_all`], which workers call again and again.
+/// with a lower id. The others are left to [`settle_all`], which workers call again and again, and so is everything if
+/// there is one that this program cannot read.
 pub(in crate::db) async fn settle_free(connection: &mut PgConnection) -> sqlx::Result<()> {
+    let mut savepoint = connection.begin().await?;
+    match settle_each_free(&mut savepoint).await {
+        Ok(()) => savepoint.commit().await,
+        Err(error) => {
+            tracing::warn!(%error, "cannot go on with other sweeps now");
+            savepoint.rollback().await
+        }
+    }
+}
+
+async fn settle_each_free(connection: &mut PgConnection) -> sqlx::Result<()> {
     let sweeps = sqlx::query_scalar!(
         r#"
         select id from sweeps where status = 'running' and not exists (
