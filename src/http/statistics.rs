@@ -10,11 +10,11 @@ use tokio::sync::Semaphore;
 use super::AppState;
 use super::datasets::Located;
 use super::error::ApiError;
-use crate::dataset::{Dataset, DatasetOptions, DatasetStatistics};
+use crate::dataset::{Dataset, DatasetOptions, DatasetStatistics, StatisticsLimits};
 use crate::db::datasets;
 
-/// Most images of a split that are decoded.
-const MOST_IMAGES: usize = 100_000;
+/// Most images that are decoded, of each split, and compared, of a data set. The latter take 112 MB.
+const LIMITS: StatisticsLimits = StatisticsLimits { decoded: 100_000, compared: 4_000_000 };
 /// Most threads that decode. They are also at most half of the processors, because the API needs the others.
 const MOST_THREADS: usize = 4;
 /// Data sets whose statistics are kept in memory.
@@ -125,7 +125,7 @@ async fn decode(state: AppState, located: Located, version: String) {
     let decoding = tokio::task::spawn_blocking(move || {
         let options = DatasetOptions { follow_links, ..DatasetOptions::default() };
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).clamp(1, MOST_THREADS);
-        Dataset::open(&files.path, &options)?.statistics(MOST_IMAGES, threads, &stop)
+        Dataset::open(&files.path, &options)?.statistics(LIMITS, threads, &stop)
     });
     let outcome = tokio::select! {
         outcome = decoding => outcome,

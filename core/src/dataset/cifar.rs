@@ -173,18 +173,29 @@ pub(super) struct CifarImages {
     pub labels: Vec<u32>,
 }
 
+impl CifarImages {
+    fn raw(&self, index: usize) -> Result<[u8; PIXELS], Error> {
+        assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
+        let batch = &self.batches[self.batches.partition_point(|batch| batch.start <= index) - 1];
+        let mut raw = [0; PIXELS];
+        let at = batch.first + ((index - batch.start) * batch.stride) as u64;
+        batch.source.read_at(&mut raw, at).map_err(Error::io(&batch.path))?;
+        Ok(raw)
+    }
+}
+
 impl Images for CifarImages {
     fn labels(&self) -> &[u32] {
         &self.labels
     }
 
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
-        assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
-        let batch = &self.batches[self.batches.partition_point(|batch| batch.start <= index) - 1];
-        let mut raw = [0; PIXELS];
-        let at = batch.first + ((index - batch.start) * batch.stride) as u64;
-        batch.source.read_at(&mut raw, at).map_err(Error::io(&batch.path))?;
-        pixels::from_planes(&raw, [SIDE; 2], frame, side, planes);
+        pixels::from_planes(&self.raw(index)?, [SIDE; 2], frame, side, planes);
+        Ok(())
+    }
+
+    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        take(&self.raw(index)?);
         Ok(())
     }
 }

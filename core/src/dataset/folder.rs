@@ -356,12 +356,8 @@ struct FolderImages {
     labels: Vec<u32>,
 }
 
-impl Images for FolderImages {
-    fn labels(&self) -> &[u32] {
-        &self.labels
-    }
-
-    fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
+impl FolderImages {
+    fn encoded(&self, index: usize) -> Result<Vec<u8>, Error> {
         let path = &self.files[index];
         let mut encoded = Vec::new();
         let file = File::open(path).map_err(Error::io(path))?;
@@ -370,9 +366,24 @@ impl Images for FolderImages {
         if encoded.len() as u64 > LARGEST_FILE {
             return Err(Error::invalid(path, "is larger than 256 MiB: replace it by a smaller copy"));
         }
+        Ok(encoded)
+    }
+}
+
+impl Images for FolderImages {
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
         // As torchvision's ImageFolder, which does not turn images.
         let orientation = pixels::Orientation::AsStored;
-        let decoded = pixels::decode(&encoded, orientation, frame, side, planes);
-        decoded.map(drop).map_err(|message| Error::invalid(path, message))
+        let decoded = pixels::decode(&self.encoded(index)?, orientation, frame, side, planes);
+        decoded.map(drop).map_err(|message| Error::invalid(&self.files[index], message))
+    }
+
+    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        take(&self.encoded(index)?);
+        Ok(())
     }
 }

@@ -174,17 +174,28 @@ struct IdxImages {
     labels: Vec<u32>,
 }
 
+impl IdxImages {
+    fn raw(&self, index: usize) -> Result<Vec<u8>, Error> {
+        let area = self.size[0] as usize * self.size[1] as usize;
+        let mut raw = vec![0; area];
+        assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
+        self.source.read_at(&mut raw, 16 + (index * area) as u64).map_err(Error::io(&self.path))?;
+        Ok(raw)
+    }
+}
+
 impl Images for IdxImages {
     fn labels(&self) -> &[u32] {
         &self.labels
     }
 
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
-        let area = self.size[0] as usize * self.size[1] as usize;
-        let mut raw = vec![0; area];
-        assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
-        self.source.read_at(&mut raw, 16 + (index * area) as u64).map_err(Error::io(&self.path))?;
-        pixels::from_planes(&raw, self.size, frame, side, planes);
+        pixels::from_planes(&self.raw(index)?, self.size, frame, side, planes);
+        Ok(())
+    }
+
+    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        take(&self.raw(index)?);
         Ok(())
     }
 }

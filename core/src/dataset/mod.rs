@@ -48,7 +48,7 @@ pub use links::is_passed_over;
 pub use memory::limit_decoding;
 pub use pixels::{MeanStd, plane_bytes};
 pub use selection::{SelectedImages, Selection, SelectionError, SelectionRequest};
-pub use statistics::{DatasetStatistics, Duplicates, ExaminedSplit, ImageSizes, UndecodableImage};
+pub use statistics::{DatasetStatistics, Duplicates, ExaminedSplit, ImageSizes, StatisticsLimits, UndecodableImage};
 pub use subset::{Subset, cap, hold_out, spread};
 pub use summary::{DatasetSummary, SplitSummary};
 pub use thumbnail::{encode_jpeg, thumbnail};
@@ -112,6 +112,15 @@ pub trait Images: Debug + Send + Sync {
     /// # Panics
     /// There is no such image, or `planes` has another length.
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error>;
+
+    /// Passes the bytes of an image to `take` as the data set has them: an encoded image, or raw pixels in planes.
+    ///
+    /// # Errors
+    /// The image cannot be read.
+    ///
+    /// # Panics
+    /// There is no such image.
+    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error>;
 
     /// The image's position in the split.
     fn position(&self, index: usize) -> usize {

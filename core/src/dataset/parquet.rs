@@ -206,6 +206,16 @@ impl ParquetImages {
         let read = || Ok(Piece::of(&groups::images(shard, group.index, first - group.start..last - group.start)?));
         Ok((self.cache.get(first, bytes, read)?, index - first, &shard.path))
     }
+
+    /// Passes an encoded image to `take`, whose errors are predicates that continue "the image".
+    fn with_encoded(&self, index: usize, take: impl FnOnce(&[u8]) -> Result<(), String>) -> Result<(), Error> {
+        assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
+        let (piece, place, path) = self.piece(index)?;
+        let missing = "has no bytes: it is null, or not embedded in the file. Remove it, or write the data set with \
+                       embedded images";
+        let taken = piece.get(place).map_or_else(|| Err(missing.to_owned()), take);
+        taken.map_err(|message| Error::invalid(path, format!("image {index} of the split {message}")))
+    }
 }
 
 impl Images for ParquetImages {
@@ -214,17 +224,19 @@ impl Images for ParquetImages {
     }
 
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
-        assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
-        let (piece, place, path) = self.piece(index)?;
-        let invalid = |message: &str| Error::invalid(path, format!("image {index} of the split {message}"));
-        let missing = "has no bytes: it is null, or not embedded in the file. Remove it, or write the data set with \
-                       embedded images";
-        let encoded = piece.get(place).ok_or_else(|| invalid(missing))?;
-        // As `datasets` does when it decodes an image.
-        let decoded = pixels::decode(encoded, pixels::Orientation::Upright, frame, side, planes);
-        let is_turned = decoded.map_err(|message| invalid(&message))?;
-        self.turned.fetch_add(u64::from(is_turned), Ordering::Relaxed);
-        Ok(())
+        self.with_encoded(index, |encoded| {
+            // As `datasets` does when it decodes an image.
+            let is_turned = pixels::decode(encoded, pixels::Orientation::Upright, frame, side, planes)?;
+            self.turned.fetch_add(u64::from(is_turned), Ordering::Relaxed);
+            Ok(())
+        })
+    }
+
+    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        self.with_encoded(index, |encoded| {
+            take(encoded);
+            Ok(())
+        })
     }
 
     fn turned(&self) -> u64 {

@@ -1,25 +1,28 @@
-//! What decoding the images of a data set shows: mean and standard deviation, duplicates, and images that cannot be
-//! decoded.
+//! What reading the images of a data set shows: mean and standard deviation, formats, duplicates, and images that cannot
+//! be decoded.
 
-use std::cell::Cell;
-use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+mod duplicates;
+mod examination;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::{Dataset, Error, Frame, Images, Rectangle, UNLABELLED, plane_bytes};
+use self::duplicates::{EXAMPLES, HashedImage};
+use self::examination::{Examination, Examined};
+use super::{Dataset, DatasetFormat, Error, Images};
 use crate::text::counted;
 
-/// Side to which images are resized before they are compared and averaged.
-const SIDE: u32 = 32;
-/// Most examples of a finding that are kept.
-const EXAMPLES: usize = 20;
-/// Number of images that a thread takes at a time.
-const PORTION: usize = 64;
+/// How many images are read for the statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatisticsLimits {
+    /// Most images of a split that are decoded. Where a split has more, all images are compared by their bytes, too.
+    pub decoded: usize,
+    /// Most images of the data set whose bytes are compared. Each takes 28 bytes of memory.
+    pub compared: usize,
+}
 
 /// What decoding the images of a data set has shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -30,7 +33,7 @@ pub struct DatasetStatistics {
     pub std: Option<[f64; 3]>,
     /// How many images of each split were decoded.
     pub splits: Vec<ExaminedSplit>,
-    /// Images with the same pixels at 32×32: within a split, and in two splits.
+    /// Images with the same pixels at 32×32, or with the same bytes: within a split, and in two splits.
     pub duplicates: Vec<Duplicates>,
     /// What is probably not intended, such as images that are trained on and evaluated on.
     pub warnings: Vec<String>,
@@ -43,8 +46,13 @@ pub struct ExaminedSplit {
     pub split: String,
     /// Number of images that were decoded, or could not be: all, or some that are spread evenly over a large split.
     pub examined: u64,
+    /// Number of images that were compared with all others, by their pixels or by their bytes.
+    pub compared: u64,
     /// Number of its images.
     pub images: u64,
+    /// Number of images that were read in each format, such as `jpeg` and `png`, by their first bytes; empty for a data
+    /// set of raw pixels.
+    pub formats: BTreeMap<String, u64>,
     /// Width and height of the images in pixels; null if none of them can be decoded.
     pub sizes: Option<ImageSizes>,
     /// Number of images that cannot be decoded.
@@ -103,45 +111,31 @@ pub struct Duplicates {
     pub examples: Vec<[u64; 2]>,
 }
 
-/// Where an image was found first.
-#[derive(Clone, Copy)]
-struct First {
-    split: usize,
-    position: u64,
-    label: u32,
-}
-
-/// Sums of pixels of a split.
-#[derive(Default)]
-struct Sums {
-    pixels: f64,
-    values: [f64; 3],
-    squares: [f64; 3],
-}
-
-/// What was found in a split.
-#[derive(Default)]
-struct Examined {
-    /// Position, hash and label of each image that can be decoded.
-    hashes: Vec<(u64, [u8; 16], u32)>,
-    undecodable: Vec<UndecodableImage>,
-    sizes: Option<ImageSizes>,
-    sums: Sums,
-}
-
 impl Dataset {
-    /// Decodes the images, at most `most` of each split, with that number of `threads`. `None` if `stop` was set
-    /// meanwhile.
+    /// Reads the images with that number of `threads`: all, or as many as the limits allow, evenly spaced over each
+    /// split. `None` if `stop` was set meanwhile.
     ///
     /// # Errors
     /// A file cannot be read. An image that cannot be decoded is counted.
     pub fn statistics(
         &self,
-        most: usize,
+        limits: StatisticsLimits,
         threads: usize,
         stop: &AtomicBool,
     ) -> Result<Option<DatasetStatistics>, Error> {
         let trained = self.train_split(None).ok();
+        // The training split first, so that an image that it shares with another split is reported for the other one.
+        let mut names = self.splits();
+        names.sort_by_key(|name| Some(name) != trained.as_ref());
+        // Those without labels last, so that an image that one of them shares with the split of an evaluation is
+        // reported for it.
+        let unlabelled = self.unlabelled_splits();
+        names.extend(unlabelled.iter().cloned());
+        let counts = names.iter().map(|split| self.count(split)).collect::<Result<Vec<_>, Error>>()?;
+        let hashes_bytes = counts.iter().any(|&images| images > limits.decoded);
+        let allowed = if hashes_bytes { fair_shares(&counts, limits.compared) } else { counts };
+        let is_encoded =
+            matches!(self.format(), DatasetFormat::Parquet | DatasetFormat::Folder | DatasetFormat::WebDataset);
         let mut result = DatasetStatistics {
             mean: None,
             std: None,
@@ -149,76 +143,76 @@ impl Dataset {
             duplicates: Vec::new(),
             warnings: Vec::new(),
         };
-        let mut first: HashMap<[u8; 16], First> = HashMap::new();
-        // The training split first, so that an image that it shares with another split is reported for the other one.
-        let mut names = self.splits();
-        names.sort_by_key(|name| Some(name) != trained.as_ref());
-        for split in names {
-            let images = match self.split(&split) {
+        let (mut pixels, mut stored) = (Vec::new(), Vec::new());
+        for (split, allowed) in names.iter().zip(allowed) {
+            let opened = if unlabelled.contains(split) { self.without_labels(split) } else { self.split(split) };
+            let images: Box<dyn Images> = match opened {
                 Ok(images) => images,
                 Err(error) if error.is_users() => continue,
                 Err(error) => return Err(error),
             };
-            let Some(examined) = examine(&*images, most, threads, stop)? else { return Ok(None) };
-            if trained.as_ref() == Some(&split) {
+            let number = u32::try_from(result.splits.len()).unwrap_or(u32::MAX);
+            let read = images.len().min(allowed);
+            let decoded = read.min(limits.decoded);
+            let examination = Examination { images: &*images, split: number, read, decoded, hashes_bytes, is_encoded };
+            let Some(mut examined) = examination.run(threads, stop)? else { return Ok(None) };
+            if trained.as_ref() == Some(split) {
                 (result.mean, result.std) = examined.sums.mean_std().unzip();
             }
-            result.add(&split, images.len(), examined, &mut first);
+            take(&mut pixels, &mut examined.pixels);
+            take(&mut stored, &mut examined.stored);
+            result.add(split, images.len(), read, examined);
         }
-        // Last, so that an image that one of them shares with the split of an evaluation is reported for it.
-        let unlabelled = self.unlabelled_splits();
-        for split in &unlabelled {
-            let images = match self.without_labels(split) {
-                Ok(images) => images,
-                Err(error) if error.is_users() => continue,
-                Err(error) => return Err(error),
-            };
-            let Some(examined) = examine(&*images, most, threads, stop)? else { return Ok(None) };
-            result.add(split, images.len(), examined, &mut first);
-        }
+        let names: Vec<&str> = result.splits.iter().map(|split| split.split.as_str()).collect();
+        result.duplicates = duplicates::find(pixels, stored, &names);
         result.warn(trained.as_deref(), &unlabelled);
         Ok(Some(result))
     }
+
+    /// Number of images of a split, with labels or without; 0 if the files are at fault.
+    fn count(&self, split: &str) -> Result<usize, Error> {
+        match self.layout.images(split) {
+            Ok(images) => Ok(usize::try_from(images).unwrap_or(usize::MAX)),
+            Err(error) if error.is_users() => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Moves images behind others, without room for more.
+fn take(all: &mut Vec<HashedImage>, more: &mut Vec<HashedImage>) {
+    all.reserve_exact(more.len());
+    all.append(more);
+}
+
+/// How many images each split may have of at most `most`: all of a small one, before large ones share the rest.
+fn fair_shares(counts: &[usize], most: usize) -> Vec<usize> {
+    let mut ascending: Vec<usize> = (0..counts.len()).collect();
+    ascending.sort_by_key(|&split| counts[split]);
+    let (mut shares, mut left) = (vec![0; counts.len()], most);
+    for (done, &split) in ascending.iter().enumerate() {
+        shares[split] = counts[split].min(left / (counts.len() - done));
+        left -= shares[split];
+    }
+    shares
 }
 
 impl DatasetStatistics {
-    fn add(&mut self, split: &str, images: usize, examined: Examined, first: &mut HashMap<[u8; 16], First>) {
-        let Examined { mut hashes, mut undecodable, sizes, .. } = examined;
-        hashes.sort_unstable();
+    fn add(&mut self, split: &str, images: usize, read: usize, examined: Examined) {
+        let Examined { mut undecodable, sizes, formats, decoded, .. } = examined;
         undecodable.sort_by_key(|image| image.position);
-        let here = self.splits.len();
-        let (decoded, broken) = (hashes.len() as u64, undecodable.len() as u64);
+        let broken = undecodable.len() as u64;
         undecodable.truncate(EXAMPLES);
         self.splits.push(ExaminedSplit {
             split: split.to_owned(),
             examined: decoded + broken,
+            compared: read as u64,
             images: images as u64,
+            formats,
             sizes,
             undecodable: broken,
             examples: undecodable,
         });
-        let mut found: HashMap<usize, Duplicates> = HashMap::new();
-        for (position, hash, label) in hashes {
-            let earlier = *first.entry(hash).or_insert(First { split: here, position, label });
-            if (earlier.split, earlier.position) == (here, position) {
-                continue;
-            }
-            let pair = found.entry(earlier.split).or_insert_with(|| Duplicates {
-                splits: [split.to_owned(), self.splits[earlier.split].split.clone()],
-                images: 0,
-                contradictory: 0,
-                examples: Vec::new(),
-            });
-            pair.images += 1;
-            let has_labels = ![earlier.label, label].contains(&UNLABELLED);
-            pair.contradictory += u64::from(has_labels && earlier.label != label);
-            if pair.examples.len() < EXAMPLES {
-                pair.examples.push([position, earlier.position]);
-            }
-        }
-        let mut found: Vec<_> = found.into_iter().collect();
-        found.sort_by_key(|(earlier, _)| *earlier);
-        self.duplicates.extend(found.into_iter().map(|(_, pair)| pair));
     }
 
     fn warn(&mut self, trained: Option<&str>, unlabelled: &[String]) {
@@ -245,121 +239,23 @@ impl DatasetStatistics {
                 warnings.push(format!("{count} of the {split} split {have} of another class in the {other} split"));
             }
         }
-        for ExaminedSplit { split, examined, images, undecodable, .. } in &self.splits {
+        for ExaminedSplit { split, examined, compared, images, undecodable, .. } in &self.splits {
             if *undecodable > 0 {
                 let of = counted(*examined, "image", "images");
                 warnings.push(format!("{undecodable} of {of} of the {split} split cannot be decoded"));
             }
-            if examined < images {
+            if compared < images {
                 warnings.push(format!(
-                    "only {examined} of the {images} images of the {split} split were decoded, evenly spaced: duplicates \
-                     among the others are not found"
+                    "only {compared} of the {images} images of the {split} split were read, evenly spaced, and \
+                     {examined} of them decoded: duplicates among the others are not found"
+                ));
+            } else if examined < images {
+                warnings.push(format!(
+                    "only {examined} of the {images} images of the {split} split were decoded, evenly spaced. The others \
+                     were compared byte by byte: copies that were encoded again are not found among them"
                 ));
             }
         }
         self.warnings = warnings;
-    }
-}
-
-impl Sums {
-    fn add(&mut self, planes: &[u8]) {
-        let area = planes.len() / 3;
-        self.pixels += area as f64;
-        for (channel, plane) in planes.chunks_exact(area).enumerate() {
-            let sum: u64 = plane.iter().map(|&value| u64::from(value)).sum();
-            let squares: u64 = plane.iter().map(|&value| u64::from(value) * u64::from(value)).sum();
-            self.values[channel] += sum as f64;
-            self.squares[channel] += squares as f64;
-        }
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.pixels += other.pixels;
-        for channel in 0..3 {
-            self.values[channel] += other.values[channel];
-            self.squares[channel] += other.squares[channel];
-        }
-    }
-
-    /// Mean and standard deviation (of the population) of pixels in [0, 1].
-    fn mean_std(&self) -> Option<([f64; 3], [f64; 3])> {
-        if self.pixels == 0.0 {
-            return None;
-        }
-        let mean = self.values.map(|sum| sum / self.pixels);
-        let std = [0, 1, 2].map(|channel: usize| {
-            (self.squares[channel] / self.pixels - mean[channel] * mean[channel]).max(0.0).sqrt() / 255.0
-        });
-        Some((mean.map(|value| value / 255.0), std))
-    }
-}
-
-/// Decodes at most `most` images, which are spread evenly over the split.
-fn examine(images: &dyn Images, most: usize, threads: usize, stop: &AtomicBool) -> Result<Option<Examined>, Error> {
-    let count = images.len().min(most);
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Examined::default())));
-    let work = || {
-        let mut own = Examined::default();
-        let mut planes = vec![0; plane_bytes(SIDE)];
-        let size = Cell::new([0; 2]);
-        let whole = |[width, height]: [u32; 2]| {
-            size.set([width, height]);
-            let (width, height) = (f64::from(width), f64::from(height));
-            Rectangle { left: 0.0, top: 0.0, width, height, mirrored: false }
-        };
-        loop {
-            let start = next.fetch_add(PORTION, Ordering::Relaxed);
-            if start >= count || stop.load(Ordering::Relaxed) {
-                break;
-            }
-            for place in start..count.min(start + PORTION) {
-                let index = place * images.len() / count;
-                match images.read(index, &Frame::Part(&whole), SIDE, &mut planes) {
-                    Ok(()) => own.decoded(index, images.labels()[index], size.get(), &planes),
-                    Err(error) if error.is_users() => {
-                        own.undecodable.push(UndecodableImage { position: index as u64, reason: error.detail() });
-                    }
-                    Err(error) => {
-                        *found.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
-                        return;
-                    }
-                }
-            }
-        }
-        if let Ok(all) = &mut *found.lock().unwrap_or_else(PoisonError::into_inner) {
-            all.merge(own);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(work);
-        }
-    });
-    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner)?;
-    Ok((!stop.load(Ordering::Relaxed)).then_some(found))
-}
-
-impl Examined {
-    fn decoded(&mut self, index: usize, label: u32, size: [u32; 2], planes: &[u8]) {
-        self.add_sizes(Some(ImageSizes::of(size)));
-        let digest = Sha256::digest(planes);
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&digest[..16]);
-        self.hashes.push((index as u64, hash, label));
-        self.sums.add(planes);
-    }
-
-    fn add_sizes(&mut self, other: Option<ImageSizes>) {
-        self.sizes = match (self.sizes, other) {
-            (Some(sizes), Some(other)) => Some(sizes.with(other)),
-            (sizes, other) => sizes.or(other),
-        };
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.add_sizes(other.sizes);
-        self.hashes.extend(other.hashes);
-        self.undecodable.extend(other.undecodable);
-        self.sums.merge(&other.sums);
     }
 }

@@ -35,6 +35,10 @@ impl Images for Subset {
         self.images.read(self.positions[index], frame, side, planes)
     }
 
+    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        self.images.stored(self.positions[index], take)
+    }
+
     fn position(&self, index: usize) -> usize {
         self.images.position(self.positions[index])
     }

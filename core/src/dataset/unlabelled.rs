@@ -58,6 +58,10 @@ impl Images for WithoutLabels {
         self.images.read(index, frame, side, planes)
     }
 
+    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        self.images.stored(index, take)
+    }
+
     fn position(&self, index: usize) -> usize {
         self.images.position(index)
     }
@@ -111,6 +115,11 @@ impl Images for Joined {
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
         let (images, index) = self.of(index);
         images.read(index, frame, side, planes)
+    }
+
+    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        let (images, index) = self.of(index);
+        images.stored(index, take)
     }
 
     /// Of the second split, behind all of the first.

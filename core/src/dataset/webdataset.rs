@@ -188,22 +188,38 @@ struct TarImages {
     labels: Vec<u32>,
 }
 
+impl TarImages {
+    fn encoded(&self, index: usize) -> Result<Vec<u8>, Error> {
+        let place = self.places[index];
+        if place.size > LARGEST_IMAGE {
+            return Err(self.invalid(index, "is larger than 256 MiB: replace it by a smaller copy"));
+        }
+        samples::encoded(&self.shards[place.shard as usize], place)
+    }
+
+    /// The error for an image. `message` is a predicate.
+    fn invalid(&self, index: usize, message: &str) -> Error {
+        let path = &self.shards[self.places[index].shard as usize];
+        Error::invalid(path, format!("image {index} of the split {message}"))
+    }
+}
+
 impl Images for TarImages {
     fn labels(&self) -> &[u32] {
         &self.labels
     }
 
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
-        let place = self.places[index];
-        let path = &self.shards[place.shard as usize];
-        let invalid = |message: &str| Error::invalid(path, format!("image {index} of the split {message}"));
-        if place.size > LARGEST_IMAGE {
-            return Err(invalid("is larger than 256 MiB: replace it by a smaller copy"));
-        }
-        let _turn = memory::read(place.size);
-        let encoded = samples::encoded(path, place)?;
+        let _turn = memory::read(self.places[index].size);
         // As WebDataset's own decoder, which does not turn images.
-        let decoded = pixels::decode(&encoded, pixels::Orientation::AsStored, frame, side, planes);
-        decoded.map(drop).map_err(|message| invalid(&message))
+        let orientation = pixels::Orientation::AsStored;
+        let decoded = pixels::decode(&self.encoded(index)?, orientation, frame, side, planes);
+        decoded.map(drop).map_err(|message| self.invalid(index, &message))
+    }
+
+    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        let _turn = memory::read(self.places[index].size);
+        take(&self.encoded(index)?);
+        Ok(())
     }
 }

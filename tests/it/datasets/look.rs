@@ -137,7 +137,7 @@ async fn images_without_labels_that_are_evaluated_on_are_a_warning() {
 }
 
 #[tokio::test]
-async fn the_sizes_of_the_images_are_said() {
+async fn the_sizes_and_formats_of_the_images_are_said() {
     let api = Api::start().await;
     let wide = [b"P6 4 2 255\n".as_slice(), &[9; 24]].concat();
     api.upload_dataset("pets", zip(&[pets(), vec![("train/cat/4.ppm", wide)]].concat())).await.expect(201);
@@ -150,6 +150,8 @@ async fn the_sizes_of_the_images_are_said() {
             &json!({"smallest": [8, 8], "largest": [8, 8], "is_uniform": true}),
         ]
     );
+    let train = &details["statistics"]["splits"][0];
+    assert_eq!((&train["formats"], &train["compared"]), (&json!({"pnm": 7}), &json!(7)));
 }
 
 #[tokio::test]

@@ -339,4 +339,9 @@ impl Images for Noise {
         }
         Ok(())
     }
+
+    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        take(&index.to_le_bytes());
+        Ok(())
+    }
 }

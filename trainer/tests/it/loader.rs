@@ -72,6 +72,11 @@ impl Images for Fake {
         Ok(())
     }
 
+    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), dataset::Error> {
+        take(&index.to_le_bytes());
+        Ok(())
+    }
+
     fn packed_bytes(&self) -> u64 {
         self.packed
     }

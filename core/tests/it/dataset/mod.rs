@@ -7,6 +7,7 @@ mod layouts;
 mod parquet;
 mod reads;
 mod selection;
+mod statistics;
 mod support;
 mod tables;
 mod unlabelled;

@@ -1,0 +1,128 @@
+//! Promise: images that a data set has twice are found, however many images it has, and what was not read is said.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use distillery_core::dataset::{DatasetStatistics, Duplicates, ExaminedSplit, StatisticsLimits};
+use image::{ImageFormat, Rgb, RgbImage};
+
+use super::support::{encode, open, plain, put};
+
+fn statistics(at: &Path, decoded: usize, compared: usize) -> DatasetStatistics {
+    let limits = StatisticsLimits { decoded, compared };
+    open(at).unwrap().statistics(limits, 2, &AtomicBool::new(false)).unwrap().unwrap()
+}
+
+/// The pixels of [`plain`] in another format.
+fn again(red: u8) -> Vec<u8> {
+    encode(RgbImage::from_pixel(2, 2, Rgb([red, 1, 2])), ImageFormat::Bmp)
+}
+
+/// Six images to train on, and three that are copies of the first, the third and the second.
+fn with_copies(at: &Path) {
+    for (path, red) in [("a/0", 0), ("a/1", 10), ("a/2", 20), ("b/3", 30), ("b/4", 40), ("b/5", 50)] {
+        put(&at.join(format!("train/{path}.png")), &plain(red));
+    }
+    put(&at.join("test/a/0.png"), &plain(0));
+    put(&at.join("test/a/1.bmp"), &again(20));
+    put(&at.join("test/b/2.bmp"), &again(10));
+}
+
+/// Per split: its name, how many images were decoded and how many were compared, and the formats.
+fn splits(found: &DatasetStatistics) -> Vec<(String, [u64; 2], String)> {
+    let described = |split: &ExaminedSplit| {
+        let formats: Vec<_> = split.formats.iter().map(|(format, images)| format!("{images} {format}")).collect();
+        (split.split.clone(), [split.examined, split.compared], formats.join(" "))
+    };
+    found.splits.iter().map(described).collect()
+}
+
+fn split(name: &str, read: [u64; 2], formats: &str) -> (String, [u64; 2], String) {
+    (name.to_owned(), read, formats.to_owned())
+}
+
+/// The only pair of splits with copies: the number of copies, of those with another class, and the examples.
+fn copies(found: &DatasetStatistics) -> (String, [u64; 2], Vec<[u64; 2]>) {
+    let [pair] = found.duplicates.as_slice() else { panic!("{:?}", found.duplicates) };
+    (pair.splits.join(" of "), [pair.images, pair.contradictory], pair.examples.clone())
+}
+
+/// The copies that one split has of images of another.
+fn between<'a>(found: &'a DatasetStatistics, split: &str, other: &str) -> &'a Duplicates {
+    found.duplicates.iter().find(|pair| pair.splits[0] == split && pair.splits[1] == other).unwrap()
+}
+
+#[test]
+fn copies_are_found_by_pixels_among_the_decoded_images_and_by_bytes_among_all() {
+    let dir = tempfile::tempdir().unwrap();
+    with_copies(dir.path());
+    let all = statistics(dir.path(), 6, 6);
+    assert_eq!(copies(&all), ("test of train".to_owned(), [3, 1], vec![[0, 0], [1, 2], [2, 1]]));
+    assert_eq!(splits(&all), [split("train", [6, 6], "6 png"), split("test", [3, 3], "2 bmp 1 png")]);
+    assert_eq!(all.warnings.len(), 2, "{:?}", all.warnings);
+    // The second, fourth and sixth image to train on are decoded.
+    let some = statistics(dir.path(), 3, 9);
+    assert_eq!(copies(&some), ("test of train".to_owned(), [2, 1], vec![[0, 0], [2, 1]]));
+    assert_eq!(splits(&some), [split("train", [3, 6], "6 png"), split("test", [3, 3], "2 bmp 1 png")]);
+    assert_eq!(
+        some.warnings,
+        [
+            "the test split shares 2 images with the train split: the accuracy on it will be better than on other images",
+            "1 image of the test split has a copy of another class in the train split",
+            "only 3 of the 6 images of the train split were decoded, evenly spaced. The others were compared byte by \
+             byte: copies that were encoded again are not found among them",
+        ]
+    );
+}
+
+#[test]
+fn where_the_comparison_is_cut_large_splits_give_way_and_the_numbers_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    with_copies(dir.path());
+    let found = statistics(dir.path(), 3, 7);
+    assert_eq!(splits(&found), [split("train", [3, 4], "4 png"), split("test", [3, 3], "2 bmp 1 png")]);
+    assert_eq!(
+        found.warnings.last().unwrap(),
+        "only 4 of the 6 images of the train split were read, evenly spaced, and 3 of them decoded: duplicates among \
+         the others are not found"
+    );
+}
+
+#[test]
+fn an_image_that_is_a_copy_in_two_ways_counts_once_as_a_copy_of_the_earliest() {
+    let dir = tempfile::tempdir().unwrap();
+    with_copies(dir.path());
+    // The same bytes as the first image to train on, and the same pixels as another one to evaluate on.
+    put(&dir.path().join("test/b/1.bmp"), &again(0));
+    put(&dir.path().join("test/b/3.png"), &plain(0));
+    // All five images to evaluate on are decoded, and the first to train on is not.
+    let found = statistics(dir.path(), 5, 100);
+    // Positions: a/0.png, a/1.bmp, b/1.bmp, b/2.bmp, b/3.png.
+    let across = between(&found, "test", "train");
+    assert!(across.examples.contains(&[0, 0]) && across.examples.contains(&[4, 0]), "{across:?}");
+    let within = between(&found, "test", "test");
+    assert_eq!((within.images, &within.examples), (1, &vec![[2, 0]]));
+}
+
+#[test]
+fn what_an_image_really_is_counts_and_not_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    with_copies(dir.path());
+    put(&dir.path().join("test/a/7.png"), b"GIF89a");
+    put(&dir.path().join("test/a/8.png"), b"no image");
+    let found = statistics(dir.path(), 100, 100);
+    assert_eq!(splits(&found)[1], split("test", [5, 5], "2 bmp 1 gif 1 png 1 unknown"));
+    assert_eq!(found.splits[1].undecodable, 2);
+}
+
+#[test]
+fn raw_pixels_have_no_format_and_are_compared_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = |label: u8, value: u8| [vec![label], vec![value; 3072]].concat();
+    put(&dir.path().join("data_batch_1.bin"), &[record(0, 1), record(1, 2), record(2, 3)].concat());
+    put(&dir.path().join("test_batch.bin"), &record(0, 1));
+    // Of those to train on, only the last is decoded.
+    let found = statistics(dir.path(), 1, 100);
+    assert_eq!(splits(&found), [split("train", [1, 3], ""), split("test", [1, 1], "")]);
+    assert_eq!(copies(&found), ("test of train".to_owned(), [1, 0], vec![[0, 0]]));
+}
