@@ -81,6 +81,7 @@ test('its page shows classes, findings and thumbnails', async () => {
   await page.getByRole('row', { name: '0 cat 1 2' }).waitFor();
   await page.getByText('the test split shares 1 image with the train split').waitFor();
   await page.getByText('Width×height in pixels: train 8×8 · test 8×8.').waitFor();
+  await page.getByText('Images by format: train 4 pnm · test 2 pnm.').waitFor();
   await page.getByText('4 of 4 images of train').waitFor();
   const pictures = page.locator('.pictures img');
   assert.equal(await pictures.count(), 4);

@@ -84,11 +84,16 @@ function found({ notes, statistics, statistics_fault: fault }) {
   const numbers = (/** @type {number[] | null | undefined} */ values) => values?.map(significant).join(', ') ?? '–';
   const side = (/** @type {number[]} */ [width, height]) => `${whole(width)}×${whole(height)}`;
   const sizes = statistics.splits.flatMap(({ split, sizes: found }) => (found ? [`${split} ${found.is_uniform ? '' : `${side(found.smallest)} to `}${side(found.largest)}`] : []));
+  const formats = statistics.splits.flatMap(({ split, formats: some }) => {
+    const counts = Object.entries(some).map(([format, images]) => `${whole(images)} ${format}`);
+    return counts.length ? [`${split} ${counts.join(', ')}`] : [];
+  });
   const broken = statistics.splits.flatMap(({ split, examples }) => examples.map(({ position, reason }) => `image ${position} of ${split} ${reason}`));
   return [
     list(notes), list(statistics.warnings),
     h('p', {}, `Mean ${numbers(statistics.mean)} · standard deviation ${numbers(statistics.std)} of the training images (red, green, blue).`),
     h('p', {}, `Width×height in pixels: ${sizes.join(' · ') || '–'}.`),
+    formats.length ? h('p', {}, `Images by format: ${formats.join(' · ')}.`) : null,
     broken.length ? h('details', { class: 'more-fields' }, h('summary', {}, 'Images that cannot be decoded'), list(broken)) : null,
     statistics.warnings.length || notes.length ? null : h('p', { class: 'note' }, 'Nothing was passed over, every image can be decoded, and none is in two splits.'),
   ];
