@@ -44,7 +44,8 @@ pub struct ServeArgs {
     /// Largest accepted data set, in bytes: as it is uploaded, and unpacked.
     #[arg(long, env = "DISTILLERY_MAX_DATASET_BYTES", default_value_t = crate::http::DATASET_LIMIT)]
     pub max_dataset_bytes: u64,
-    /// Largest total size of all uploaded checkpoints and data sets, in bytes. Default: no limit.
+    /// Largest total size of all uploaded checkpoints and data sets, unfinished uploads included, in bytes. Default: no
+    /// limit.
     #[arg(long, env = "DISTILLERY_MAX_UPLOADED_BYTES")]
     pub max_uploaded_bytes: Option<u64>,
     /// Days after its end when a job's series and log are thinned. The server checks once an hour; 0 means never.

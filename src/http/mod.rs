@@ -36,6 +36,7 @@ mod networks;
 mod openapi;
 mod origin;
 mod prometheus;
+mod quota;
 mod resolve;
 mod router;
 mod sse;

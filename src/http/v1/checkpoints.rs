@@ -18,6 +18,7 @@ use crate::db::jobs::Refusal;
 use crate::http::error::ApiError;
 use crate::http::extract::{CheckpointId, Query, time, whole};
 use crate::http::inspection::Expected;
+use crate::http::quota::{self, NewUpload};
 use crate::http::uploads::{Upload, UploadKind};
 use crate::http::{AppState, Page};
 use crate::removals;
@@ -123,17 +124,8 @@ impl Upload {
         .map_err(anyhow::Error::from)?;
         let checkpoint = checkpoint?;
         let _turn = state.uploads.storing().await;
-        if let Some(limit) = state.settings.uploads_limit
-            && let others = checkpoints::size_of_others(&state.pool, &checkpoint.id).await?
-            && others.saturating_add(upload.size) > limit
-        {
-            return Err(ApiError::conflict(format!(
-                "no space for this checkpoint: its {} bytes and the {others} bytes of other uploads exceed the limit of \
-                 {limit} bytes for all of them. Delete a checkpoint or a data set that no job needs: DELETE \
-                 /v1/checkpoints/{{id}}, DELETE /v1/datasets/{{name}}",
-                upload.size
-            )));
-        }
+        let new = NewUpload { kind: UploadKind::Checkpoint, id: &checkpoint.id, bytes: upload.size, replaced: 0 };
+        quota::check(state, new).await?;
         upload.keep(state, &checkpoint).await
     }
 

@@ -6,5 +6,6 @@ mod hostile;
 mod life;
 mod look;
 mod pieces;
+mod quota;
 mod shards;
 mod training;

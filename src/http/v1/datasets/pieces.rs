@@ -17,15 +17,14 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::shards::UploadOutcome;
-use super::version::check_space;
 use crate::artifacts::keys;
 use crate::dataset;
 use crate::db::dataset_pieces::{self, StoredPiece};
-use crate::db::dataset_shards;
 use crate::db::file_deletions::{self, FileDeletion};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Name, UploadName};
+use crate::http::quota::{self, NewUpload};
 use crate::http::uploads::{Spooled, Upload, UploadKind};
 use crate::removals;
 
@@ -41,6 +40,13 @@ pub struct UploadPiece {
     start: u64,
     size: u64,
     total: u64,
+}
+
+impl UploadPiece {
+    /// Bytes of all pieces in storage once this one has completed the upload. They leave it for what was uploaded.
+    pub fn stored_bytes(&self) -> u64 {
+        if self.size == self.total { 0 } else { self.total }
+    }
 }
 
 /// How much of an upload the server has.
@@ -109,9 +115,8 @@ pub async fn receive(
     let before = dataset_pieces::of_upload(&state.pool, name, &piece.upload).await?;
     check_place(&before, piece)?;
     // All of this upload counts at once, so that it is not refused after hours.
-    let waiting = dataset_pieces::size(&state.pool).await?.saturating_sub(received(&before));
-    let waiting = waiting.saturating_add(dataset_shards::size(&state.pool).await?);
-    check_space(state, "", waiting.saturating_add(piece.total)).await?;
+    let new = NewUpload { kind: UploadKind::Dataset, id: "", bytes: piece.total, replaced: received(&before) };
+    quota::check(state, new).await?;
     let upload = Upload::receive(state, UploadKind::Dataset, headers, body).await?;
     if upload.size != piece.size {
         return Err(ApiError::malformed(format!(

@@ -19,7 +19,8 @@ use crate::http::AppState;
 use crate::http::datasets::Located;
 use crate::http::error::ApiError;
 use crate::http::extract::whole;
-use crate::http::uploads::{Upload, full};
+use crate::http::quota::{self, NewUpload};
+use crate::http::uploads::{Upload, UploadKind, full};
 use crate::http::workspace::Workspace;
 use crate::removals;
 
@@ -167,8 +168,15 @@ impl ShardFormat {
     }
 }
 
-/// Stores a shard. Once all shards of its split are there, they become a version.
-pub async fn store(state: &AppState, upload: Upload, name: &str, place: ShardPlace) -> Result<UploadOutcome, ApiError> {
+/// Stores a shard. Once all shards of its split are there, they become a version. `pieces` is the size of the pieces that
+/// it came in.
+pub async fn store(
+    state: &AppState,
+    upload: Upload,
+    name: &str,
+    place: ShardPlace,
+    pieces: u64,
+) -> Result<UploadOutcome, ApiError> {
     let format = ShardFormat::of_file(upload.file())?;
     if let Some(latest) = latest(state, name).await?
         && ShardFormat::of(&latest)? != format
@@ -180,8 +188,12 @@ pub async fn store(state: &AppState, upload: Upload, name: &str, place: ShardPla
         )));
     }
     let upload = check_shard(state, upload, name, (&place, format)).await?;
-    let waiting = dataset_shards::size(&state.pool).await?;
-    version::check_space(state, "", upload.size.saturating_add(waiting)).await?;
+    let waiting = dataset_shards::of_dataset(&state.pool, name).await?;
+    let is_replaced = |shard: &StoredShard| {
+        shard.split == place.split && (shard.shard == place.shard || shard.shards != place.shards)
+    };
+    let replaced = pieces.saturating_add(size(waiting.iter().filter(|shard| is_replaced(shard))));
+    quota::check(state, NewUpload { kind: UploadKind::Dataset, id: "", bytes: upload.size, replaced }).await?;
     let sha256 = upload.sha256.clone();
     let key = keys::dataset(&sha256, &keys::unique());
     file_deletions::announce(&state.pool, &key).await?;
@@ -200,15 +212,21 @@ pub async fn store(state: &AppState, upload: Upload, name: &str, place: ShardPla
     for file in replaced {
         removals::start(&state.pool, &state.artifacts, file).await;
     }
-    combine(state, name, &new, waiting).await
+    combine(state, name, (&new, pieces), waiting).await
+}
+
+/// Total size of shards in bytes.
+fn size<'a>(shards: impl IntoIterator<Item = &'a StoredShard>) -> u64 {
+    shards.into_iter().map(|shard| shard.size_bytes.unsigned_abs()).fold(0, u64::saturating_add)
 }
 
 /// Makes a version of the splits whose shards are all there, if the new shard's is one. Other requests may do the same
-/// at the same time, with other splits: who comes second begins again, on top of the first.
+/// at the same time, with other splits: who comes second begins again, on top of the first. `pieces` is the size of the
+/// pieces that the new shard came in.
 async fn combine(
     state: &AppState,
     name: &str,
-    new: &StoredShard,
+    (new, pieces): (&StoredShard, u64),
     mut waiting: Vec<StoredShard>,
 ) -> Result<UploadOutcome, ApiError> {
     for _ in 0..TRIES {
@@ -223,7 +241,7 @@ async fn combine(
             return Ok(UploadOutcome::Waiting(PendingShards { name: name.to_owned(), splits, expires_at }));
         }
         let whole: Vec<_> = waiting.into_iter().filter(|shard| is_whole(&shard.split)).collect();
-        let published = publish(state, name, &whole).await;
+        let published = publish(state, name, &whole, pieces).await;
         if let Ok(Some(version)) = published {
             let keys: Vec<String> = whole.into_iter().map(|shard| shard.key).collect();
             for file in dataset_shards::forget(&state.pool, name, Shards::Under(&keys)).await? {
@@ -258,11 +276,16 @@ async fn taken(
 }
 
 /// Makes a version of shards. `None` if another version came in between.
-async fn publish(state: &AppState, name: &str, shards: &[StoredShard]) -> Result<Option<UploadedVersion>, ApiError> {
+async fn publish(
+    state: &AppState,
+    name: &str,
+    shards: &[StoredShard],
+    pieces: u64,
+) -> Result<Option<UploadedVersion>, ApiError> {
     let before = latest(state, name).await?;
     let after = Predecessor::Exactly(before.as_ref().map(|before| before.id.clone()));
     let inspected = assemble(state, name, shards, before).await?;
-    version::admit(state, inspected, &after).await
+    version::admit(state, inspected, &after, pieces.saturating_add(size(shards))).await
 }
 
 /// Refuses a shard that cannot be read as one of a data set.
@@ -316,8 +339,7 @@ async fn assemble(
     before: Option<UploadedDataset>,
 ) -> Result<Inspected, ApiError> {
     // Before they take the disk.
-    let bytes = waiting.iter().map(|shard| shard.size_bytes.unsigned_abs()).fold(0, u64::saturating_add);
-    version::check_size(state, bytes)?;
+    version::check_size(state, size(waiting))?;
     let turn = state.uploads.unpacking().await;
     let (spool, own) = (state.settings.spool_dir.clone(), name.to_owned());
     let workspace = tokio::task::spawn_blocking(move || new_workspace(&spool, &own));

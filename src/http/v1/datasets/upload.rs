@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::details::{self, DatasetDetails};
-use super::pieces::{self, PartialUpload};
+use super::pieces::{self, PartialUpload, UploadPiece};
 use super::shards::{self, DatasetUploadParameters, PendingShards, ShardPlace, UploadOutcome};
 use super::version::{self, UploadedVersion};
 use crate::http::AppState;
@@ -80,7 +80,8 @@ pub async fn put(
             },
             None => upload,
         };
-        let stored = store(&state, upload, &name, place).await;
+        let replaced = piece.as_ref().map_or(0, UploadPiece::stored_bytes);
+        let stored = store(&state, upload, &name, place, replaced).await;
         if let Some(piece) = piece {
             pieces::settle(&state, &name, &piece, &stored).await?;
         }
@@ -113,10 +114,11 @@ async fn store(
     upload: Upload,
     name: &str,
     place: Option<ShardPlace>,
+    replaced: u64,
 ) -> Result<UploadOutcome, ApiError> {
     match place {
-        Some(place) => shards::store(state, upload, name, place).await,
-        None => version::store(state, upload, name).await.map(UploadOutcome::Version),
+        Some(place) => shards::store(state, upload, name, place, replaced).await,
+        None => version::store(state, upload, name, replaced).await.map(UploadOutcome::Version),
     }
 }
 

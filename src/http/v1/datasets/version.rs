@@ -16,11 +16,12 @@ use crate::artifacts::{self, keys};
 use crate::dataset::{self, Dataset, DatasetClasses, DatasetOptions, DatasetSummary};
 use crate::dataset_cache;
 use crate::db::datasets::{self, InsertedDataset, Predecessor, StoredDataset, UploadedDataset};
-use crate::db::{checkpoints, file_deletions};
+use crate::db::file_deletions;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::fault;
-use crate::http::uploads::{Upload, full};
+use crate::http::quota::{self, NewUpload};
+use crate::http::uploads::{Upload, UploadKind, full};
 use crate::http::workspace::Workspace;
 use crate::removals;
 
@@ -45,7 +46,8 @@ pub struct Inspected {
 }
 
 /// Stores the data set in an archive, if it is one.
-pub async fn store(state: &AppState, upload: Upload, name: &str) -> Result<UploadedVersion, ApiError> {
+/// `replaced` is the size of the pieces that it came in.
+pub async fn store(state: &AppState, upload: Upload, name: &str, replaced: u64) -> Result<UploadedVersion, ApiError> {
     let turn = state.uploads.unpacking().await;
     let (spool, own) = (state.settings.spool_dir.clone(), name.to_owned());
     let limit = limit(state);
@@ -55,7 +57,7 @@ pub async fn store(state: &AppState, upload: Upload, name: &str) -> Result<Uploa
         inspected
     });
     let inspected = inspected.await.map_err(anyhow::Error::from)??;
-    admit(state, inspected, &Predecessor::Any).await?.ok_or_else(overtaken)
+    admit(state, inspected, &Predecessor::Any, replaced).await?.ok_or_else(overtaken)
 }
 
 /// The error for a version that others came before again and again.
@@ -63,17 +65,20 @@ pub fn overtaken() -> ApiError {
     ApiError::conflict("other uploads of this data set came in between: try again")
 }
 
-/// Stores a data set if there is space. `None` if it does not follow the version that it has splits of.
+/// Stores a data set if there is space. `None` if it does not follow the version that it has splits of. `replaced` is the
+/// size of the shards and pieces that it came in.
 pub async fn admit(
     state: &AppState,
     mut inspected: Inspected,
     after: &Predecessor,
+    replaced: u64,
 ) -> Result<Option<UploadedVersion>, ApiError> {
     let _turn = state.uploads.storing().await;
     drop(inspected.turn.take());
     let StoredDataset { id, size_bytes, unpacked_bytes, .. } = &inspected.stored;
     check_size(state, unpacked_bytes.unsigned_abs())?;
-    check_space(state, id, size_bytes.unsigned_abs()).await?;
+    let new = NewUpload { kind: UploadKind::Dataset, id, bytes: size_bytes.unsigned_abs(), replaced };
+    quota::check(state, new).await?;
     let id = id.clone();
     let is_new = keep(state, inspected, after).await?;
     Ok(is_new.map(|is_new| UploadedVersion { id, is_new }))
@@ -102,21 +107,6 @@ pub fn check_size(state: &AppState, bytes: u64) -> Result<(), ApiError> {
 /// Most bytes of a data set's files. If this machine had no room for a copy, the server could not show the data set.
 fn limit(state: &AppState) -> u64 {
     state.settings.dataset_limit.min(state.settings.dataset_cache.limit())
-}
-
-/// Refuses an upload that would exceed the limit for all uploads together. `id` is that of the version that it would
-/// replace, whose size does not count.
-pub async fn check_space(state: &AppState, id: &str, bytes: u64) -> Result<(), ApiError> {
-    let Some(limit) = state.settings.uploads_limit else { return Ok(()) };
-    let others = checkpoints::size_of_others(&state.pool, id).await?;
-    if others.saturating_add(bytes) <= limit {
-        return Ok(());
-    }
-    Err(ApiError::conflict(format!(
-        "no space for this data set: its {bytes} bytes and the {others} bytes of other uploads exceed the limit of \
-         {limit} bytes for all of them. Delete a data set or a checkpoint that no job needs: DELETE \
-         /v1/datasets/{{name}}, DELETE /v1/checkpoints/{{id}}"
-    )))
 }
 
 /// Unpacks an upload, and finds out what it is.

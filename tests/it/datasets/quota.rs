@@ -1,0 +1,84 @@
+//! What the limit for all uploads counts.
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::support::api::{Answer, Api, checkpoint};
+use crate::support::archives::{parquet, pets, ppm, zip};
+use crate::support::worker::files_below;
+
+async fn with_limit(bytes: usize) -> Api {
+    Api::start_with(|settings| settings.uploads_limit = Some(bytes as u64)).await
+}
+
+/// A shard with so many images.
+fn shard(images: u8, blue: u8) -> Vec<u8> {
+    let image = |number: u8| (ppm([number, 1, blue]), i64::from(number % 2));
+    parquet(&(0..images).map(image).collect::<Vec<_>>())
+}
+
+/// Sends a piece of an upload that has so many bytes.
+async fn put_piece(api: &Api, path: &str, bytes: &[u8], start: usize, end: usize) -> Answer {
+    let range = format!("bytes {start}-{}/{}", end - 1, bytes.len());
+    let request = api.request(Method::PUT, &format!("/v1/datasets/{path}")).header("content-range", range);
+    api.send(request.body(bytes[start..end].to_vec())).await
+}
+
+/// Bytes of the tar of a data set in storage.
+fn stored_size(details: &Value) -> usize {
+    usize::try_from(details["versions"][0]["size_bytes"].as_u64().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn what_waits_for_the_rest_of_its_upload_counts_for_every_other_upload() {
+    let (pieces, few) = (vec![1; 40_000], shard(100, 0));
+    let api = with_limit(30_000 + few.len() + 1000).await;
+    put_piece(&api, "pets?upload=mine", &pieces, 0, 30_000).await.expect(202);
+    // What has come of it counts, and all that it will have.
+    let waiting = ["no space for this data set", "(30000 of them shards and pieces of unfinished uploads"];
+    api.upload_dataset("more?split=train&shard=0&shards=2", shard(200, 1)).await.says(409, &waiting);
+    let large = [pets(), vec![("train/cat/large.ppm", vec![7; 30_000])]].concat();
+    api.upload_dataset("whole", zip(&large)).await.says(409, &waiting);
+    api.upload("", checkpoint("resnet8", 10)).await.says(409, &["no space for this checkpoint", waiting[1]]);
+    api.upload_dataset("more?split=train&shard=0&shards=2", few.clone()).await.expect(202);
+    let both = format!("({} of them shards and pieces", 30_000 + few.len());
+    put_piece(&api, "other?upload=mine", &pieces, 0, 10).await.says(409, &[&both]);
+    assert_eq!(files_below(&api.dir.path().join("storage/datasets")).len(), 2);
+    // Given up, they leave room.
+    for name in ["pets", "more"] {
+        api.delete(&format!("/v1/datasets/{name}")).await.expect(204);
+    }
+    api.upload_dataset("whole", zip(&pets())).await.expect(201);
+}
+
+#[tokio::test]
+async fn what_becomes_a_version_does_not_count_beside_it() {
+    let unlimited = Api::start().await;
+    let archive = zip(&pets());
+    let tar = stored_size(&unlimited.upload_dataset("pets", archive.clone()).await.expect(201));
+    let api = with_limit(tar + archive.len() - 1).await;
+    let half = archive.len() / 2;
+    put_piece(&api, "pets?upload=mine", &archive, 0, half).await.expect(202);
+    put_piece(&api, "pets?upload=mine", &archive, half, archive.len()).await.expect(201);
+
+    let [first, second] = [shard(40, 1), shard(40, 2)];
+    unlimited.upload_dataset("shards?split=train&shard=0&shards=2", first.clone()).await.expect(202);
+    let whole = unlimited.upload_dataset("shards?split=train&shard=1&shards=2", second.clone()).await.expect(201);
+    let api = with_limit(stored_size(&whole) + first.len() - 1).await;
+    api.upload_dataset("shards?split=train&shard=0&shards=2", first.clone()).await.expect(202);
+    let half = second.len() / 2;
+    let path = "shards?split=train&shard=1&shards=2&upload=mine";
+    put_piece(&api, path, &second, 0, half).await.expect(202);
+    let details = put_piece(&api, path, &second, half, second.len()).await.expect(201);
+    assert_eq!(details["id"], whole["id"]);
+}
+
+#[tokio::test]
+async fn a_shard_does_not_count_beside_the_one_that_replaces_it() {
+    let bytes = shard(40, 1);
+    let api = with_limit(2 * bytes.len() - 1).await;
+    for place in ["shard=0&shards=3", "shard=0&shards=3", "shard=1&shards=2"] {
+        api.upload_dataset(&format!("pets?split=train&{place}"), bytes.clone()).await.expect(202);
+    }
+    api.upload_dataset("pets?split=train&shard=0&shards=2", bytes).await.says(409, &["no space for this data set"]);
+}
