@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::dataset::forms::composed;
+
 /// Most names, or cycles of classes, that a message lists.
 const LISTED: usize = 5;
 /// Percentage points of top-1 that another order must gain to be a guess.
@@ -22,8 +24,8 @@ pub struct OrderGuess {
 }
 
 impl ClassOrder {
-    /// The order by name. Names are the same if they differ only in case or in `_`, `-` and spaces, unless that makes
-    /// two classes one.
+    /// The order by name. Names are the same if they differ only in case, in `_`, `-` and spaces, or in their Unicode
+    /// normal form, unless that makes two classes one.
     ///
     /// # Errors
     /// The names are not those of the data set's classes: a predicate that says which.
@@ -174,7 +176,7 @@ pub fn are_numbers(names: &[String]) -> bool {
 
 /// A name without what spellings differ in.
 fn folded(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
+    composed(name).chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
 /// The first names of a list, quoted.

@@ -1,6 +1,7 @@
 //! Image folders: `<split>/<class>/*.png` and so on, with classes and files sorted by name; the same without splits; or
 //! files with a table that says their labels.
 
+mod class;
 mod metadata;
 mod walk;
 
@@ -9,10 +10,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use class::Class;
 use metadata::{Scope, TableOfLabels};
 pub(super) use walk::is_image;
 
 use super::detect::count_by_extension;
+use super::forms::ClassIndex;
 use super::links::{self, DirectoryEntry, Links};
 use super::{
     ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE,
@@ -22,14 +25,6 @@ use crate::text::counted;
 
 /// Largest encoded image, in bytes.
 const LARGEST_FILE: u64 = 256 << 20;
-
-#[derive(Debug)]
-struct Class {
-    name: String,
-    directory: PathBuf,
-    /// Relative to the directory.
-    files: Vec<Box<str>>,
-}
 
 #[derive(Debug, Default)]
 struct SplitFiles {
@@ -240,6 +235,9 @@ impl SplitFiles {
             split.notes.extend(notes);
             split.classes.push(Class { name: class.name.clone(), directory: class.path.clone(), files: images });
         }
+        let (classes, united) = class::unite(split.classes, directory);
+        split.classes = classes;
+        split.notes.extend(united.note(&directory.file_name().unwrap_or_default().to_string_lossy()));
         Ok(split)
     }
 
@@ -309,13 +307,12 @@ impl FormatReader for Folder {
     }
 
     fn labels(&self, split: &str, classes: &Classes) -> Result<Vec<u32>, Error> {
-        let known = classes.names.as_deref().unwrap_or_default();
+        let known = ClassIndex::new(classes.names.as_deref().unwrap_or_default());
         let mut labels = Vec::new();
         for Class { name, directory, files } in
             self.splits[split].classes.iter().filter(|class| !class.files.is_empty())
         {
-            let label = known.iter().position(|known| known == name).and_then(|label| u32::try_from(label).ok());
-            let Some(label) = label else {
+            let Some(label) = known.find(name) else {
                 let decides = splits::deciding(&self.splits);
                 let message =
                     format!("has the class {name:?}, which the {decides} split does not have: rename or remove it");
@@ -339,7 +336,10 @@ impl FormatReader for Folder {
         if self.has_table {
             notes.extend(metadata::numbering(classes.names.as_deref().unwrap_or_default()));
         }
+        let known = ClassIndex::new(classes.names.as_deref().unwrap_or_default());
+        let decides = splits::deciding(&self.splits);
         for (name, split) in &self.splits {
+            notes.extend(known.note(name, split.classes.iter().map(|class| class.name.as_str()), decides));
             if !split.passed_over.is_empty() {
                 let files = count_by_extension(split.passed_over.iter().map(String::as_str));
                 notes.push(format!("{files} of the {name} split are passed over: only {} are read", walk::ENDINGS));

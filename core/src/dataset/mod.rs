@@ -12,6 +12,7 @@ mod error;
 mod fingerprint;
 mod folder;
 mod folds;
+pub(crate) mod forms;
 mod frame;
 mod hashes;
 mod idx;

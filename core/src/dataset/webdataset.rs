@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) use self::samples::is_shard;
 use self::samples::{Place, Samples};
+use super::forms::ClassIndex;
 use super::links::{self, Links};
 use super::{
     Classes, DatasetFormat, Error, FormatReader, Frame, Images, is_name, labels, memory, parquet, pixels, splits,
@@ -152,9 +153,9 @@ impl FormatReader for WebDataset {
             labels::to_classes(path, split, 0, &mut numbers, classes)?;
             return Ok(numbers);
         };
+        let known = ClassIndex::new(names);
         let class = |text: &String| {
-            let class = names.binary_search(text).ok().and_then(|class| u32::try_from(class).ok());
-            class.ok_or_else(|| {
+            known.find(text).ok_or_else(|| {
                 let decides = splits::deciding(&self.splits);
                 let message = format!("has the label {text:?}, which the {decides} split does not have: correct it");
                 Error::invalid(path, message)
@@ -169,7 +170,12 @@ impl FormatReader for WebDataset {
         Ok(Box::new(TarImages { shards: shards.clone(), places: images.clone(), labels }))
     }
 
-    fn notes(&self, _classes: &Classes) -> Vec<String> {
+    fn notes(&self, classes: &Classes) -> Vec<String> {
+        let known = ClassIndex::new(classes.names.as_deref().unwrap_or_default());
+        let decides = splits::deciding(&self.splits);
+        let other_form = |(split, samples): (&String, &Samples)| {
+            known.note(split, samples.texts.iter().map(String::as_str), decides)
+        };
         let faults = self.faults.iter().map(|(split, fault)| match fault {
             Error::Invalid { path, message } => {
                 let name = path.file_name().unwrap_or_default().display();
@@ -177,7 +183,8 @@ impl FormatReader for WebDataset {
             }
             other => format!("the {split} split is passed over: {other}"),
         });
-        faults.chain(self.splits.iter().flat_map(|(split, samples)| samples.notes(split))).collect()
+        let of_splits = self.splits.iter().flat_map(|(split, samples)| samples.notes(split));
+        faults.chain(of_splits).chain(self.splits.iter().filter_map(other_form)).collect()
     }
 }
 

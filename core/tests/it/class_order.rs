@@ -21,6 +21,7 @@ fn classes_are_found_by_name_in_any_order_and_spelling() {
     assert!(by_name(&["a", "b"], &["a", "b"]).unwrap().is_identity());
     let spelt = by_name(&["Maine_Coon", "great-dane"], &["great dane", "maine coon"]).unwrap();
     assert_eq!(spelt.outputs(), [1, 0]);
+    assert_eq!(by_name(&["dog", "caf\u{e9}"], &["cafe\u{301}", "dog"]).unwrap().outputs(), [1, 0]);
     // Names that differ only in case are two classes where each is there as it is.
     assert_eq!(by_name(&["A", "a"], &["a", "A"]).unwrap().outputs(), [1, 0]);
 }

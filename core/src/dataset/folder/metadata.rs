@@ -1,9 +1,10 @@
 //! `metadata.csv` and `metadata.jsonl`, as Hugging Face's image folders have them: the files of a split and their
 //! labels.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
+use super::super::forms::{UnitedNames, composed, other_forms};
 use super::super::links::Links;
 use super::super::table::{Cell, Row, Table};
 use super::super::{DatasetOptions, Error, splits};
@@ -70,9 +71,12 @@ pub(super) fn read(
     let name = shown(&path, scope);
     let labels: Vec<&str> = table.rows.iter().map(|row| row.cells[columns.labels].text()).collect();
     let are_numbers = labels.iter().all(|label| whole_number(label).is_some());
-    let classes = classes(&table, &path, &columns, are_numbers, links)?;
+    let (classes, renamed) = classes(&table, &path, &columns, are_numbers, links)?;
+    let (classes, united) = unite_forms(classes);
     let mut notes: Vec<String> =
         second.map(|second| format!("{second} is passed over: {name} beside it is read")).into_iter().collect();
+    notes.extend(united.note(&name));
+    notes.extend(renamed.note(&name));
     notes.extend(contradictions(&classes, scope, are_numbers, &name));
     if are_numbers {
         notes.extend(spellings(&labels));
@@ -130,8 +134,31 @@ fn columns(table: &Table, path: &Path, options: &DatasetOptions) -> Result<Resul
     Ok(Ok(Columns { files, labels, splits: splits.filter(|column| *column != labels) }))
 }
 
-/// The files of each class.
-fn classes(table: &Table, path: &Path, columns: &Columns, are_numbers: bool, links: &Links) -> Result<Labelled, Error> {
+/// Files that a table names in another Unicode normal form than the disk.
+#[derive(Default)]
+struct RenamedFiles {
+    files: u64,
+    first: Option<String>,
+}
+
+impl RenamedFiles {
+    fn note(&self, table: &str) -> Option<String> {
+        let (files, first) = (counted(self.files, "file", "files"), self.first.as_ref()?);
+        Some(format!(
+            "{table} names {files} in another Unicode normal form than the disk, such as {first:?}: they are the same"
+        ))
+    }
+}
+
+/// The files of each class, as the disk has them.
+fn classes(
+    table: &Table,
+    path: &Path,
+    columns: &Columns,
+    are_numbers: bool,
+    links: &Links,
+) -> Result<(Labelled, RenamedFiles), Error> {
+    let mut renamed = RenamedFiles::default();
     let directory = path.parent().unwrap_or(path);
     let mut classes = Labelled::new();
     let mut listed = HashSet::new();
@@ -143,15 +170,33 @@ fn classes(table: &Table, path: &Path, columns: &Columns, are_numbers: bool, lin
         if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_))) || file.is_empty() {
             return Err(invalid("which is not a path below its directory"));
         }
-        if !is_file(directory, file, links, &mut parents)? {
+        let Some(found) = existing(directory, file, links, &mut parents)? else {
             return Err(invalid("but there is no such file"));
+        };
+        if found != file {
+            renamed.files += 1;
+            renamed.first.get_or_insert_with(|| file.to_owned());
         }
-        if !listed.insert(file) {
+        if !listed.insert(found.clone()) {
             return Err(invalid("which an earlier row names too"));
         }
-        classes.entry(LabelText::new(label, are_numbers)).or_default().push(file.into());
+        classes.entry(LabelText::new(label, are_numbers)).or_default().push(found.into());
     }
-    Ok(classes)
+    Ok((classes, renamed))
+}
+
+/// Unites labels that differ in their Unicode normal form alone.
+fn unite_forms(classes: Labelled) -> (Labelled, UnitedNames) {
+    let (mut kept, mut united) = (Labelled::new(), UnitedNames::default());
+    let mut labels: HashMap<String, LabelText> = HashMap::new();
+    for (label, files) in classes {
+        let first = labels.entry(composed(&label.text).into_owned()).or_insert_with(|| label.clone());
+        if *first != label {
+            united.add(&label.text);
+        }
+        kept.entry(first.clone()).or_default().extend(files);
+    }
+    (kept, united)
 }
 
 /// The label in a cell, or why there is none.
@@ -183,7 +228,7 @@ fn contradictions(classes: &Labelled, scope: Scope, are_numbers: bool, table: &s
             }
             directories.insert(directory);
             inside += 1;
-            if LabelText::new(directory, are_numbers) != *label {
+            if composed(&LabelText::new(directory, are_numbers).text) != composed(&label.text) {
                 different += 1;
                 example.get_or_insert((file, &label.text));
             }
@@ -253,12 +298,17 @@ pub(super) fn split(path: &str) -> Option<&str> {
     path.split_once('/').map(|(first, _)| first).filter(|first| splits::is_usual(first))
 }
 
-/// Whether there is such a file. Neither it nor a directory on the way is a link that is not followed.
-fn is_file(directory: &Path, file: &str, links: &Links, parents: &mut HashSet<PathBuf>) -> Result<bool, Error> {
-    let path = directory.join(file);
-    if !path.is_file() {
-        return Ok(false);
-    }
+/// The file of that name, or of another Unicode normal form of it. Neither it nor a directory on the way is a link that
+/// is not followed.
+fn existing(
+    directory: &Path,
+    file: &str,
+    links: &Links,
+    parents: &mut HashSet<PathBuf>,
+) -> Result<Option<String>, Error> {
+    let is_there = |name: &String| directory.join(name).is_file();
+    let Some(file) = std::iter::once(file.to_owned()).chain(other_forms(file)).find(is_there) else { return Ok(None) };
+    let path = directory.join(&file);
     let parent = path.parent().unwrap_or(directory);
     if !parents.contains(parent) {
         links.target(parent)?;
@@ -267,11 +317,11 @@ fn is_file(directory: &Path, file: &str, links: &Links, parents: &mut HashSet<Pa
     if path.is_symlink() {
         links.target(&path)?;
     }
-    Ok(true)
+    Ok(Some(file))
 }
 
 /// A label as text, in the order of its number if all labels are whole numbers.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct LabelText {
     number: Option<i64>,
     text: String,

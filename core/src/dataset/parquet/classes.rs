@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use ::parquet::data_type::ByteArray;
 
+use super::super::forms::{ClassIndex, composed};
 use super::columns::LabelKind;
 use super::groups::{self, RawLabels};
 use super::{Classes, Error, ShardFile, labels};
@@ -26,6 +27,10 @@ pub(super) fn of(split: &str, shards: &[ShardFile]) -> Result<Classes, Error> {
         if let Some(twice) = names.iter().find(|name| !known.insert(name.as_str())) {
             return Err(Error::invalid(&shard.path, format!("names the class {twice:?} twice: correct its metadata")));
         }
+        if let Some(twice) = in_two_forms(names.iter().map(String::as_str)) {
+            let message = format!("names the class {twice:?} twice, {TWO_FORMS}: correct its metadata");
+            return Err(Error::invalid(&shard.path, message));
+        }
         return Ok(Classes { count: number(names.len()), names: Some(names), first_label: 0 });
     }
     let (classes, images) = if first.is_text() {
@@ -46,6 +51,10 @@ pub(super) fn of(split: &str, shards: &[ShardFile]) -> Result<Classes, Error> {
         })?;
         if texts.is_empty() {
             return Err(Error::invalid(&first.path, "contains no images"));
+        }
+        if let Some(label) = in_two_forms(texts.iter().map(String::as_str)) {
+            let message = format!("has the label {label:?} {TWO_FORMS}: write it in one of them");
+            return Err(Error::invalid(&first.path, message));
         }
         let names: Vec<String> = texts.into_iter().collect();
         (Classes { count: number(names.len()), names: Some(names), first_label: 0 }, images)
@@ -69,6 +78,15 @@ pub(super) fn of(split: &str, shards: &[ShardFile]) -> Result<Classes, Error> {
     Ok(classes)
 }
 
+/// How macOS and other systems write the same accents.
+const TWO_FORMS: &str = "in two Unicode normal forms, which look the same";
+
+/// The first name that is there in two Unicode normal forms, composed.
+fn in_two_forms<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let mut known = HashSet::new();
+    names.map(|name| composed(name).into_owned()).find(|name| !known.insert(name.clone()))
+}
+
 /// Checks that the labels of a shard can be read.
 pub(super) fn check(shard: &ShardFile) -> Result<(), Error> {
     each_group(std::slice::from_ref(shard), |shard, found| match found {
@@ -87,11 +105,13 @@ pub(super) fn labels(
     let mut all = Vec::new();
     for shard in shards {
         let unknown = |name: &str| {
-            let message = format!(
-                "has the label {name:?} in the {split} split, which is no class of the {decides} split: rename or \
-                 remove it"
-            );
-            Error::invalid(&shard.path, message)
+            let is_other_form = ClassIndex::new(classes.names.as_deref().unwrap_or_default()).find(name).is_some();
+            let wrong = if is_other_form {
+                format!("which the {decides} split writes in another Unicode normal form: write both alike")
+            } else {
+                format!("which is no class of the {decides} split: rename or remove it")
+            };
+            Error::invalid(&shard.path, format!("has the label {name:?} in the {split} split, {wrong}"))
         };
         let names = renumbered(shard, classes);
         if !shard.is_text() && names.is_none() && deciding[0].is_text() {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::super::folder::is_image;
+use super::super::forms::{UnitedNames, composed};
 use super::super::labels::NameBudget;
 use super::super::{Error, source};
 use super::members::{self, Member};
@@ -45,6 +46,8 @@ pub(super) struct Samples {
     /// Images without a label, and labels without an image: how many, and the first one's key.
     unlabelled: (u64, String),
     unseen: (u64, String),
+    /// Labels that are written in several Unicode normal forms.
+    united: UnitedNames,
 }
 
 /// The members that share a key, which are next to each other.
@@ -59,6 +62,7 @@ struct Sample {
 #[derive(Default)]
 struct Reader {
     samples: Samples,
+    /// By the composed name.
     known: HashMap<String, u32>,
     budget: NameBudget,
     current: Option<Sample>,
@@ -120,7 +124,9 @@ impl Samples {
             (*count > 0).then(|| format!("passed over in the {split} split: {what} without {lack}, such as {first}"))
         };
         let unlabelled = note(&self.unlabelled, "image", "images", "a label");
-        unlabelled.into_iter().chain(note(&self.unseen, "label", "labels", "an image")).collect()
+        let unseen = note(&self.unseen, "label", "labels", "an image");
+        let united = self.united.note(&format!("the {split} split"));
+        [unlabelled, unseen, united].into_iter().flatten().collect()
     }
 }
 
@@ -171,13 +177,17 @@ impl Reader {
 
     /// The place of a label among all texts.
     fn number(&mut self, path: &Path, label: String) -> Result<u32, Error> {
-        if let Some(&number) = self.known.get(&label) {
+        let form = composed(&label);
+        if let Some(&number) = self.known.get(form.as_ref()) {
+            if self.samples.texts[number as usize] != label {
+                self.samples.united.add(&label);
+            }
             return Ok(number);
         }
         self.budget.add(path, &label, "write the name of a class into each label, and captions elsewhere")?;
         let number = u32::try_from(self.samples.texts.len()).unwrap_or(u32::MAX);
-        self.samples.texts.push(label.clone());
-        self.known.insert(label, number);
+        self.known.insert(form.into_owned(), number);
+        self.samples.texts.push(label);
         Ok(number)
     }
 }

@@ -309,3 +309,16 @@ fn classes_whose_names_differ_in_case_alone_are_noted() {
                 more pair";
     assert_eq!(dataset.notes(), [note]);
 }
+
+#[test]
+fn text_in_two_unicode_normal_forms_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "optional binary label (UTF8);";
+    shard(dir.path(), "train.parquet", text, None, 2, vec![texts(&["caf\u{e9}", "cafe\u{301}"])]);
+    let message = refusal(dir.path());
+    assert!(message.contains("has the label \"caf\u{e9}\" in two Unicode normal forms"), "{message}");
+    shard(dir.path(), "train.parquet", text, None, 2, vec![texts(&["caf\u{e9}", "dog"])]);
+    shard(dir.path(), "test.parquet", text, None, 2, vec![texts(&["cafe\u{301}", "dog"])]);
+    let message = open(dir.path()).unwrap().labels("test").unwrap_err().to_string();
+    assert!(message.contains("which the train split writes in another Unicode normal form"), "{message}");
+}

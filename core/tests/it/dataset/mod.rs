@@ -1,6 +1,7 @@
 //! Data sets.
 
 mod binary;
+mod forms;
 mod images;
 mod labels;
 mod layouts;

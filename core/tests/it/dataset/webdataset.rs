@@ -196,3 +196,17 @@ fn labels_that_are_captions_are_refused_before_they_fill_memory() {
     assert!(refused.contains("different labels than classes can have") && refused.contains("captions"), "{refused}");
     assert!(refused.len() < 1000, "{refused}");
 }
+
+#[test]
+fn labels_in_several_unicode_normal_forms_are_one_class() {
+    let dir = tempfile::tempdir().unwrap();
+    shard(&dir.path().join("train-000000.tar"), 1, &["caf\u{e9}", "cafe\u{301}", "dog"]);
+    shard(&dir.path().join("val-000000.tar"), 10, &["cafe\u{301}"]);
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!(dataset.classes().names.as_deref().unwrap(), ["caf\u{e9}", "dog"]);
+    assert_eq!((dataset.labels("train").unwrap(), dataset.labels("val").unwrap()), (vec![0, 0, 1], vec![0]));
+    let notes = dataset.notes();
+    let [united, other] = notes.as_slice() else { panic!("{notes:?}") };
+    assert_eq!(united, "the train split has the class \"caf\u{e9}\" in several Unicode normal forms: it is one class");
+    assert!(other.starts_with("the val split writes 1 class in another Unicode normal form"), "{other}");
+}
