@@ -307,3 +307,19 @@ fn warn_of_corrupt_images(split: &str, loader: &Loader, report: &mut dyn Report)
     }
     count
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balancing_says_how_often_images_are_shown_or_that_none_has_its_label() {
+        assert_eq!(
+            balance_note(&[1, 3, 0]),
+            "sampling balanced: an epoch shows 2 images of each of 2 classes; of the smallest class (1 images) each 2.0 \
+             times, of the largest (3) each 0.67 times on average"
+        );
+        let none = "sampling balanced: no image is trained on with its label, so each is shown once";
+        assert_eq!([balance_note(&[0, 0]), balance_note(&[])], [none; 2]);
+    }
+}
