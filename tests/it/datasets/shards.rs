@@ -197,3 +197,18 @@ async fn two_splits_that_come_at_the_same_time_are_both_in_the_latest_version() 
         assert_eq!(images(&details), [("test", 4), ("train", 4)]);
     }
 }
+
+#[tokio::test]
+async fn shards_that_are_too_large_together_are_refused_before_they_are_fetched() {
+    let shards = [shard(40, 1), shard(40, 2)];
+    let together = shards[0].len() + shards[1].len();
+    let api = Api::start_with(|settings| settings.dataset_limit = together as u64 - 1).await;
+    let [first, second] = shards;
+    api.upload_dataset("pets?split=train&shard=0&shards=2", first).await.expect(202);
+    // Fetching it would fail.
+    let storage = api.dir.path().join("storage/datasets");
+    let [stored] = <[String; 1]>::try_from(files_below(&storage)).unwrap();
+    std::fs::remove_file(storage.join(stored)).unwrap();
+    let limit = format!("the data set has {together} bytes, and {} are the limit for one", together - 1);
+    api.upload_dataset("pets?split=train&shard=1&shards=2", second).await.says(422, &[&limit]);
+}
