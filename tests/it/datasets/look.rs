@@ -10,7 +10,7 @@ use crate::support::archives::{pets, ppm, zip};
 use crate::support::db::TestDb;
 
 /// The details of a data set once its images were decoded.
-async fn decoded(api: &Api, name: &str) -> Value {
+pub(super) async fn decoded(api: &Api, name: &str) -> Value {
     let ask = async {
         loop {
             let details = api.get(&format!("/v1/datasets/{name}")).await.expect(200);

@@ -8,4 +8,5 @@ mod look;
 mod pieces;
 mod quota;
 mod shards;
+mod slow;
 mod training;

@@ -1,0 +1,95 @@
+//! What clients see, and what the disk holds, while decoding or storing takes long. The database makes it slow.
+
+use std::path::Path;
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use sqlx::postgres::PgPoolOptions;
+
+use super::look::decoded;
+use crate::support::PATIENCE;
+use crate::support::api::{Api, plain_job};
+use crate::support::archives::{pets, zip};
+use crate::support::db::{TestDb, connection};
+
+/// Lets whoever stores statistics wait for a lock.
+const SLOW_STATISTICS: &str = "
+    create function wait_for_test() returns trigger language plpgsql as $$
+    begin perform pg_advisory_xact_lock(1); return new; end $$;
+    create trigger wait_for_test before update of statistics on datasets for each row execute function wait_for_test();
+";
+
+/// A server whose queries wait for locks as long as they must, and a connection to hold them.
+async fn start() -> (Api, PgConnection) {
+    let db = TestDb::new().await;
+    let pool = PgPoolOptions::new().max_connections(30).connect(&db.url).await.unwrap();
+    let holder = connection(&db.url).await;
+    (Api::start_on(db, pool, |_| ()).await, holder)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_set_can_be_looked_at_and_used_while_its_images_are_decoded() {
+    let (api, mut holder) = start().await;
+    sqlx::raw_sql(SLOW_STATISTICS).execute(&mut holder).await.unwrap();
+    sqlx::query("select pg_advisory_lock(1)").execute(&mut holder).await.unwrap();
+    let details = api.upload_dataset("pets", zip(&pets())).await.expect(201);
+    assert_eq!(details["statistics"], Value::Null);
+    let waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+    let until_decoded = async {
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut holder).await.unwrap() == 0 {
+            // The images are decoded once somebody waits; no event says so.
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until_decoded).await.expect("the images are decoded");
+
+    let looked = api.get("/v1/datasets/pets").await.expect(200);
+    assert_eq!((&looked["statistics"], &looked["statistics_fault"]), (&Value::Null, &Value::Null));
+    assert_eq!((&looked["images"], &looked["classes"]), (&json!(8), &details["classes"]));
+    let page = api.get("/v1/datasets/pets/images").await.expect(200);
+    assert!(page["data"][0]["thumbnail"].is_string(), "{page}");
+    assert!(api.get("/v1/datasets").await.expect(200)["data"].to_string().contains("pets"));
+    let mut job = plain_job();
+    job["dataset"] = json!({"name": "pets"});
+    assert_eq!(api.post("/v1/jobs", &job).await.expect(201)["spec"]["dataset"]["name"], details["id"]);
+
+    sqlx::query("select pg_advisory_unlock(1)").execute(&mut holder).await.unwrap();
+    assert_eq!(decoded(&api, "pets").await["statistics"]["splits"][0]["examined"], 6);
+}
+
+/// Number of directories in which uploads are unpacked.
+fn unpacked(spool: &Path) -> usize {
+    let entries = std::fs::read_dir(spool).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("work-")).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounded_number_of_unpacked_data_sets_wait_for_a_slow_storage() {
+    let (api, mut holder) = start().await;
+    // What is stored is announced there first.
+    for statement in ["begin", "lock table file_deletions in exclusive mode"] {
+        sqlx::query(statement).execute(&mut holder).await.unwrap();
+    }
+    let names: Vec<String> = (0..12).map(|number| format!("pets{number}")).collect();
+    let uploads = join_all(names.iter().map(|name| api.upload_dataset(name, zip(&pets()))));
+    let spool = api.dir.path().join("spool");
+    // Four are being stored, and two wait for that.
+    let looks = async {
+        while unpacked(&spool) < 6 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        // Long enough for the others to be unpacked, if nothing held them back.
+        for _ in 0..50 {
+            api.get("/v1/architectures").await.expect(200);
+            assert_eq!(unpacked(&spool), 6);
+        }
+        sqlx::query("rollback").execute(&mut holder).await.unwrap();
+    };
+    let both = async { tokio::join!(uploads, looks) };
+    let (uploads, ()) = tokio::time::timeout(PATIENCE, both).await.expect("all are stored in the end");
+    for upload in uploads {
+        upload.expect(201);
+    }
+    assert_eq!(unpacked(&spool), 0);
+}
