@@ -29,7 +29,7 @@ async fn refused(api: &Api, bytes: Vec<u8>) -> Vec<String> {
 }
 
 /// The only fault of an archive that has this entry in addition to a data set.
-async fn fault(api: &Api, bytes: Vec<u8>, expected: &str) {
+pub(super) async fn fault(api: &Api, bytes: Vec<u8>, expected: &str) {
     let faults = refused(api, bytes).await;
     let [fault] = faults.as_slice() else { panic!("{faults:?}") };
     assert!(fault.contains(expected), "{expected:?} in {fault:?}");
@@ -40,7 +40,7 @@ fn tar_with(entries: Vec<Vec<u8>>) -> Vec<u8> {
     ended(good.chain(entries).collect())
 }
 
-fn zip_also(add: impl FnOnce(&mut zip::ZipWriter<std::io::Cursor<Vec<u8>>>)) -> Vec<u8> {
+pub(super) fn zip_also(add: impl FnOnce(&mut zip::ZipWriter<std::io::Cursor<Vec<u8>>>)) -> Vec<u8> {
     let whole = zip(&pets());
     let mut writer = zip::ZipWriter::new_append(std::io::Cursor::new(whole)).unwrap();
     add(&mut writer);
@@ -103,7 +103,7 @@ async fn names_that_come_twice_and_files_in_the_way_are_refused() {
     fault(&api, tar_with(vec![entry(b"train/cat", b'0', b"x")]), "a directory has the same name").await;
 }
 
-fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+pub(super) fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for at in 0..bytes.len() - from.len() {
         if bytes[at..].starts_with(from) {

@@ -10,3 +10,4 @@ mod quota;
 mod shards;
 mod slow;
 mod training;
+mod zips;
