@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
+use crate::support::PATIENCE;
 use crate::support::archives::{tar, zip};
 use crate::support::process::{Process, distillery};
 use crate::support::server::{Options, Server, quick_job, write_patterns};
@@ -94,4 +96,58 @@ async fn a_job_waits_for_a_worker_that_has_room_and_says_so() {
     let start = "the job waits: no running worker has room for the ";
     let said = server.until_message(&job, start).await;
     assert!(said.contains(version["id"].as_str().unwrap()) && said.ends_with("--dataset-cache-mib"), "{said}");
+}
+
+/// Runs curl in a directory. Returns what it prints.
+async fn curl(dir: &Path, arguments: &[&str]) -> String {
+    let command = tokio::process::Command::new("curl").current_dir(dir).args(["-fsS"]).args(arguments).output();
+    let ran = tokio::time::timeout(PATIENCE, command).await.expect("curl ends").expect("curl is installed");
+    assert!(ran.status.success(), "curl {arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+async fn curl_json(dir: &Path, arguments: &[&str]) -> Value {
+    serde_json::from_str(&curl(dir, arguments).await).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_alone_uploads_looks_trains_downloads_and_deletes_while_an_empty_worker_does_the_work() {
+    let server = Server::start(Options { workers: Some(0), ..Options::default() }).await;
+    let (mine, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let _worker = start_elsewhere(&server, elsewhere.path());
+    let at = |path: &str| format!("{}/v1/{path}", server.url);
+    std::fs::write(mine.path().join("mine.zip"), zip(&borrowed(&patterns(240)))).unwrap();
+    std::fs::write(mine.path().join("job.json"), job_on("mine").to_string()).unwrap();
+
+    let version = curl_json(mine.path(), &["-T", "mine.zip", &at("datasets/mine")]).await;
+    assert_eq!(version["images"], 340);
+    let looks = async {
+        loop {
+            let details = curl_json(mine.path(), &[&at("datasets/mine")]).await;
+            if !details["statistics"].is_null() {
+                return details;
+            }
+            // No event announces them.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let details = tokio::time::timeout(PATIENCE, looks).await.expect("the images are decoded");
+    assert_eq!((&details["id"], details["statistics"]["mean"].is_array()), (&version["id"], true));
+    let page = curl_json(mine.path(), &[&at("datasets/mine/images?split=train&class=1&limit=2")]).await;
+    assert_eq!(page["data"].as_array().unwrap().len(), 2);
+
+    let json = "content-type: application/json";
+    let job = curl_json(mine.path(), &["-H", json, "-d", "@job.json", &at("jobs")]).await;
+    let id = job["id"].as_str().unwrap();
+    let stream = curl(mine.path(), &["-N", &at(&format!("jobs/{id}/stream"))]).await;
+    assert!(stream.contains(r#""status":"succeeded""#), "{stream}");
+    curl(mine.path(), &["-OJ", &at(&format!("jobs/{id}/student"))]).await;
+    let files = files_below(mine.path());
+    let student = files.iter().find(|name| name.ends_with(".safetensors")).unwrap_or_else(|| panic!("{files:?}"));
+    let student = std::fs::read(mine.path().join(student)).unwrap();
+    assert!(SafeTensors::deserialize(&student).unwrap().len() > 10);
+
+    curl(mine.path(), &["-X", "DELETE", &at("datasets/mine")]).await;
+    let (status, _) = server.call(server.http.get(at("datasets/mine"))).await;
+    assert_eq!(status, 404);
 }
