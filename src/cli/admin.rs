@@ -57,9 +57,14 @@ pub struct PruneRules {
         value_parser = clap::value_parser!(u32).range(..=36_500))]
     pub older_than_days: Option<u32>,
     /// Remove the jobs that finished first until all files together, uploads included, have at most this many
-    /// bytes. No checkpoint and no data set is removed: if they alone have more, this removes no job.
+    /// bytes. For this, no checkpoint and no data set is removed: if they alone have more, this removes no job.
     #[arg(long, env = "DISTILLERY_MAX_BYTES", value_name = "BYTES")]
     pub max_bytes: Option<u64>,
+    /// Remove versions of uploaded data sets that no job names, this many days after another version was uploaded under
+    /// their name. The latest version of a name stays.
+    #[arg(long, env = "DISTILLERY_SUPERSEDED_DATASETS_DAYS", value_name = "DAYS",
+        value_parser = clap::value_parser!(u32).range(..=36_500))]
+    pub superseded_datasets_days: Option<u32>,
     /// Keep this many of the jobs that finished last.
     #[arg(long, env = "DISTILLERY_KEEP_LAST", value_name = "JOBS", default_value_t = 0)]
     pub keep_last: usize,
@@ -69,6 +74,14 @@ pub struct PruneRules {
     /// Age in minutes from which unreferenced files are removed. A job may be about to refer to younger ones.
     #[arg(long, env = "DISTILLERY_ORPHAN_MINUTES", value_name = "MINUTES", default_value_t = 24 * 60)]
     pub orphan_minutes: u32,
+}
+
+impl PruneRules {
+    /// Whether one of the rules removes jobs or data sets.
+    #[must_use]
+    pub fn removes_something(&self) -> bool {
+        self.older_than_days.is_some() || self.max_bytes.is_some() || self.superseded_datasets_days.is_some()
+    }
 }
 
 #[derive(Debug, Clone, Args)]

@@ -72,7 +72,8 @@ pub struct ServeArgs {
     pub measure_latency: bool,
     #[command(flatten)]
     pub data: DataArgs,
-    /// Applied once an hour. Nothing is removed without `--older-than-days` or `--max-bytes`.
+    /// Applied once an hour. Nothing is removed without `--older-than-days`, `--max-bytes` or
+    /// `--superseded-datasets-days`.
     #[command(flatten)]
     pub rules: PruneRules,
 }

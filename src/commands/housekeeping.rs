@@ -36,7 +36,7 @@ pub async fn run(pool: PgPool, artifacts: Store, chores: Chores, stop: Cancellat
             }
             // Without a rule nothing is removed, not even unreferenced files: they may belong to another server whose
             // storage was configured here by mistake.
-            if chores.rules.older_than_days.is_some() || chores.rules.max_bytes.is_some() {
+            if chores.rules.removes_something() {
                 let log = |line: String| tracing::info!("{line}");
                 if let Err(error) = prune(&pool, &artifacts, &chores.rules, false, log).await {
                     tracing::warn!(error = format!("{error:#}"), "cannot prune; next attempt in an hour");

@@ -1,8 +1,10 @@
-//! Removes finished jobs by age, size and accuracy, and unreferenced files: for `distillery prune`, and for the
-//! housekeeping of a server that has rules.
+//! Removes finished jobs by age, size and accuracy, superseded data sets, and unreferenced files: for `distillery
+//! prune`, and for the housekeeping of a server that has rules.
 //!
 //! A job with the label `keep`, whatever its value, is never removed. Neither is a job whose student another job waits
 //! for.
+
+mod datasets;
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -32,7 +34,7 @@ pub async fn run(args: PruneArgs) -> anyhow::Result<()> {
     let outcome = run_on(&database.pool, &storage, &args).await;
     database.close().await;
     let failed = outcome?.failed;
-    let kept = counted(failed as u64, "job or file", "jobs or files");
+    let kept = counted(failed as u64, "job, data set or file", "jobs, data sets or files");
     anyhow::ensure!(failed == 0, "{kept} could not be removed: see above; the next round tries again");
     Ok(())
 }
@@ -53,7 +55,7 @@ async fn run_on(pool: &PgPool, storage: &str, args: &PruneArgs) -> anyhow::Resul
 /// What a round did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// How many jobs and files were removed, or would have been.
+    /// How many jobs, data sets and files were removed, or would have been.
     pub removed: usize,
     /// How many could not be removed. The next round tries again.
     pub failed: usize,
@@ -72,7 +74,7 @@ pub async fn prune(
     report: impl FnMut(String),
 ) -> anyhow::Result<Pruned> {
     let removed = if is_dry_run { "would remove" } else { "removed" };
-    let mut round = Round { pool, artifacts, is_dry_run, removed, report, failed: 0 };
+    let mut round = Round { pool, artifacts, is_dry_run, removed, report, failed: 0, gone: Vec::new() };
     if !is_dry_run {
         let (done, failed) = removals::catch_up(pool, artifacts).await?;
         if done > 0 {
@@ -96,6 +98,10 @@ pub async fn prune(
     let unfinished = round.remove_unfinished(unfinished, &named, old).await;
     let finished = retention::finished(pool).await?;
     let jobs = round.remove_jobs(&finished, &files, rules).await?;
+    let versions = match rules.superseded_datasets_days {
+        Some(days) => Some(round.remove_datasets(days).await?),
+        None => None,
+    };
     let (count, orphan_bytes) = (orphans.count + unfinished.count, orphans.bytes + unfinished.bytes);
     (round.report)(format!(
         "{removed} {} of {} ({} bytes) and {} ({orphan_bytes} bytes)",
@@ -104,7 +110,12 @@ pub async fn prune(
         jobs.bytes,
         counted(count as u64, "unreferenced file", "unreferenced files")
     ));
-    Ok(Pruned { removed: jobs.count + count, failed: round.failed })
+    if let Some(versions) = &versions {
+        let datasets = counted(versions.count as u64, "superseded version", "superseded versions");
+        (round.report)(format!("{removed} {datasets} of data sets ({} bytes)", versions.bytes));
+    }
+    let versions = versions.map_or(0, |versions| versions.count);
+    Ok(Pruned { removed: jobs.count + count + versions, failed: round.failed })
 }
 
 struct Round<'a, R> {
@@ -115,6 +126,8 @@ struct Round<'a, R> {
     removed: &'static str,
     report: R,
     failed: usize,
+    /// The jobs that were removed, or would be.
+    gone: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -224,6 +237,7 @@ impl<R: FnMut(String)> Round<'_, R> {
             let Self { removed, .. } = self;
             (self.report)(format!("{removed} job {} ({}), finished {when}, {size} bytes", job.id, job.name));
             total.add(size);
+            self.gone.push(job.id.clone());
         }
         Ok(total)
     }
@@ -257,7 +271,7 @@ fn is_of_all(error: &sqlx::Error) -> bool {
 #[derive(Debug, Default)]
 struct StorageUse<'a> {
     jobs: HashMap<&'a str, u64>,
-    /// Of uploaded checkpoints and data sets, which no rule removes.
+    /// Of uploaded checkpoints and data sets, which are not removed for their size.
     uploads: u64,
 }
 

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Transaction};
 
 use super::dataset_shards;
 use super::file_deletions::{self, FileDeletion};
@@ -291,6 +291,65 @@ pub async fn stored(pool: &PgPool, id: &str) -> sqlx::Result<Option<StoredDatase
     .await
 }
 
+/// A version that a later upload of its name has followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SupersededVersion {
+    pub id: String,
+    /// Of its tar.
+    pub size_bytes: i64,
+    /// When another version was uploaded.
+    pub since: DateTime<Utc>,
+}
+
+/// The versions that were superseded at least so many days ago, and that no job names but for the jobs `gone`.
+pub async fn superseded(
+    database: impl PgExecutor<'_>,
+    days: u32,
+    gone: &[String],
+) -> sqlx::Result<Vec<SupersededVersion>> {
+    sqlx::query_as!(
+        SupersededVersion,
+        r#"
+        select id as "id!", size_bytes as "size_bytes!", since as "since!"
+        from (
+            select id, size_bytes, lead(uploaded_at) over (partition by name order by uploaded_at, id desc) as since
+            from datasets
+        ) as versions
+        where since <= now() - make_interval(days => $1)
+            and not exists (select from jobs where dataset_id = versions.id and jobs.id <> all($2))
+        order by since, id
+        "#,
+        i32::try_from(days).unwrap_or(i32::MAX),
+        gone,
+    )
+    .fetch_all(database)
+    .await
+}
+
+/// Deletes a version if it is still [superseded] for so many days. Returns the files that are left to remove.
+pub async fn delete_superseded(pool: &PgPool, id: &str, days: u32) -> sqlx::Result<Result<Vec<FileDeletion>, Refusal>> {
+    let mut transaction = pool.begin().await?;
+    let ids = [id.to_owned()];
+    // Whoever uploads it again waits for this, and then stores it anew.
+    lock_versions(&mut transaction, &ids).await?;
+    if !superseded(&mut *transaction, days, &[]).await?.iter().any(|version| version.id == id) {
+        return Ok(Err(Refusal::Missing));
+    }
+    let deleted = delete_in(&mut transaction, &ids).await?;
+    match &deleted {
+        Ok(_) => transaction.commit().await?,
+        Err(_) => transaction.rollback().await?,
+    }
+    Ok(deleted)
+}
+
+/// Locks versions, and returns the keys of their tars.
+async fn lock_versions(connection: &mut PgConnection, ids: &[String]) -> sqlx::Result<Vec<String>> {
+    // In one order, so that two deletions cannot deadlock.
+    let query = sqlx::query_scalar!("select key from datasets where id = any($1) order by id for update", ids);
+    query.fetch_all(connection).await
+}
+
 /// Deletes versions that no unfinished job needs. Returns the files that are left to remove.
 pub async fn delete(pool: &PgPool, ids: &[String]) -> sqlx::Result<Result<Vec<FileDeletion>, Refusal>> {
     let mut transaction = pool.begin().await?;
@@ -311,9 +370,7 @@ async fn delete_in(connection: &mut PgConnection, ids: &[String]) -> sqlx::Resul
     )
     .fetch_all(&mut *connection)
     .await?;
-    // Locked in one order, so that two deletions cannot deadlock.
-    let query = sqlx::query_scalar!("select key from datasets where id = any($1) order by id for update", ids);
-    let keys = query.fetch_all(&mut *connection).await?;
+    let keys = lock_versions(&mut *connection, ids).await?;
     if keys.is_empty() {
         return Ok(Err(Refusal::Missing));
     }

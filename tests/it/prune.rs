@@ -236,3 +236,43 @@ async fn uploads_have_a_limit_together() {
     api.delete(&format!("/v1/checkpoints/{}", id.as_str().unwrap())).await;
     api.upload("?architecture=resnet8", second).await.expect(201);
 }
+
+#[tokio::test]
+async fn superseded_versions_of_data_sets_go_once_no_job_names_them() {
+    let api = Api::start().await;
+    let mut versions = Vec::new();
+    for days in [60, 50, 40] {
+        let more = [pets(), vec![("train/cat/4.ppm", ppm([days, 2, 3]))]].concat();
+        let id = api.upload_dataset("pets", zip(&more)).await.expect(201)["id"].as_str().unwrap().to_owned();
+        let update = "update datasets set uploaded_at = now() - make_interval(days => $1) where id = $2";
+        sqlx::query(update).bind(i32::from(days)).bind(&id).execute(&api.db.pool).await.unwrap();
+        versions.push(id);
+    }
+    let [first, second, latest] = versions.as_slice() else { panic!("{versions:?}") };
+    let mut job = plain_job();
+    job["dataset"] = json!({"name": second});
+    let job = api.post("/v1/jobs", &job).await.expect(201)["id"].as_str().unwrap().to_owned();
+    api.publish(&api.claim().await, &[("student.safetensors", b"student")]).await;
+    let finished = "update jobs set finished_at = now() - interval '20 days' where id = $1";
+    sqlx::query(finished).bind(&job).execute(&api.db.pool).await.unwrap();
+
+    // The first was superseded 50 days ago, and the second 40.
+    assert!(prune(&api, &["--superseded-datasets-days", "51"]).await.contains("removed 0 superseded versions"));
+    let said = prune(&api, &["--superseded-datasets-days", "40"]).await;
+    assert!(said.contains(&format!("removed data set {first}, superseded on ")), "{said}");
+    assert!(said.contains("removed 1 superseded version of data sets"), "{said}");
+    api.get(&format!("/v1/datasets/{first}")).await.problem(404);
+    // It goes with the only job that names it, which a dry run foresees.
+    let rules = ["--superseded-datasets-days", "40", "--older-than-days", "10"];
+    let would = prune(&api, &[&rules[..], &["--dry-run"]].concat()).await;
+    assert!(would.contains(&format!("would remove data set {second}")), "{would}");
+    api.get(&format!("/v1/datasets/{second}")).await.expect(200);
+    let did = prune(&api, &rules).await;
+    assert!(
+        did.contains(&format!("removed job {job}")) && did.contains(&format!("removed data set {second}")),
+        "{did}"
+    );
+    let details = api.get("/v1/datasets/pets").await.expect(200);
+    assert_eq!((&details["id"], details["versions"].as_array().unwrap().len()), (&json!(latest), 1));
+    assert_eq!(stored(&api).await.len(), 1);
+}
