@@ -5,8 +5,11 @@ use std::sync::atomic::AtomicBool;
 
 use distillery_core::dataset::{DatasetStatistics, Duplicates, ExaminedSplit, StatisticsLimits};
 use image::{ImageFormat, Rgb, RgbImage};
+use parquet::basic::Compression;
 
+use super::parquet::{Column, png, write};
 use super::support::{encode, open, plain, put};
+use super::webdataset;
 
 fn statistics(at: &Path, decoded: usize, compared: usize) -> DatasetStatistics {
     let limits = StatisticsLimits { decoded, compared };
@@ -125,4 +128,28 @@ fn raw_pixels_have_no_format_and_are_compared_all_the_same() {
     let found = statistics(dir.path(), 1, 100);
     assert_eq!(splits(&found), [split("train", [1, 3], ""), split("test", [1, 1], "")]);
     assert_eq!(copies(&found), ("test of train".to_owned(), [1, 0], vec![[0, 0]]));
+}
+
+#[test]
+fn images_in_shards_are_compared_by_their_bytes_too() {
+    let dir = tempfile::tempdir().unwrap();
+    webdataset::shard(&dir.path().join("train-000000.tar"), 1, &["0", "1", "0"]);
+    // The same reds, and so the same bytes, as the first and the second.
+    webdataset::shard(&dir.path().join("test-000000.tar"), 1, &["0", "1"]);
+    let found = statistics(dir.path(), 1, 100);
+    assert_eq!(splits(&found), [split("train", [1, 3], "3 png"), split("test", [1, 2], "2 png")]);
+    assert_eq!(copies(&found), ("test of train".to_owned(), [2, 0], vec![[0, 0], [1, 1]]));
+
+    let dir = tempfile::tempdir().unwrap();
+    let schema = "message schema { optional binary image; optional int64 label; }";
+    for (name, reds) in [("train", vec![1, 2, 3]), ("test", vec![2])] {
+        let images = reds.iter().map(|&red| Some(png(red, 0))).collect();
+        let labels = reds.iter().map(|&red| Some(i64::from(red % 2))).collect();
+        let group = vec![Column::Bytes(images, 1), Column::Int64(labels)];
+        let path = dir.path().join(format!("{name}.parquet"));
+        write(&path, schema, None, vec![group], Compression::UNCOMPRESSED);
+    }
+    let found = statistics(dir.path(), 1, 100);
+    assert_eq!(splits(&found), [split("train", [1, 3], "3 png"), split("test", [1, 1], "1 png")]);
+    assert_eq!(copies(&found), ("test of train".to_owned(), [1, 0], vec![[0, 1]]));
 }

@@ -22,7 +22,7 @@ fn tar(members: &Members<'_>) -> Vec<u8> {
 }
 
 /// A shard of images, whose reds count up from `first`, with these labels in `cls` files.
-fn shard(at: &Path, first: u8, labels: &[&str]) {
+pub(super) fn shard(at: &Path, first: u8, labels: &[&str]) {
     let names: Vec<_> = (0..labels.len()).map(|key| (format!("{key:03}.png"), format!("{key:03}.cls"))).collect();
     let mut members = Vec::new();
     for (red, ((image, label), text)) in (first..).zip(names.iter().zip(labels)) {
