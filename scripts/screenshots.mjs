@@ -64,6 +64,11 @@ const to = (selector) => async (page) => {
   await page.locator(selector).evaluate((element) => element.scrollIntoView({ block: 'start' }));
 };
 
+/** Until the server has read all images. */
+async function decoded(page) {
+  await page.getByText('Width×height in pixels').waitFor();
+}
+
 async function specification(page) {
   await page.locator('.spec summary').click();
   await page.locator('.recipe table').waitFor();
@@ -86,6 +91,7 @@ function pictures({ sdd, kd, alone, live }) {
     { name: 'compare-light', path: compare, ready: '.scatter circle', viewport: { width: 1280, height: 1200 } },
     { name: 'compare-dark', path: compare, ready: '.scatter circle', viewport: { width: 1280, height: 1200 }, colorScheme: 'dark' },
     { name: 'compare-phone', path: compare, ready: '.scatter circle', viewport: PHONE },
+    { name: 'data-light', path: '/data/digits', ready: '.pictures img', prepare: decoded, viewport: { width: 1280, height: 1100 } },
     { name: 'workers-light', path: '/workers', ready: BUSY, viewport: { width: 1280, height: 560 } },
     { name: 'workers-dark', path: '/workers', ready: BUSY, viewport: { width: 1280, height: 560 }, colorScheme: 'dark' },
     { name: 'workers-phone', path: '/workers', ready: BUSY, viewport: PHONE },
