@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::AppState;
 use super::datasets::Located;
 use super::error::ApiError;
-use crate::dataset::{Dataset, DatasetOptions, DatasetStatistics, StatisticsLimits};
+use crate::dataset::{Dataset, DatasetOptions, DatasetStatistics, ReadProgress, StatisticsLimits};
 use crate::db::datasets;
 
 /// Most images that are decoded, of each split, and compared, of a data set. The latter take 112 MB.
@@ -23,11 +23,27 @@ const KEPT: usize = 64;
 /// The statistics of a data set, or why there are none.
 type DecodeOutcome = Result<Arc<DatasetStatistics>, String>;
 
+/// A data set whose images are being decoded or were.
+#[derive(Debug, Clone)]
+enum Decoding {
+    Running(Arc<ReadProgress>),
+    Done(DecodeOutcome),
+}
+
+/// What is known of the images of a data set.
+#[derive(Debug)]
+pub enum FoundStatistics {
+    Known(DatasetStatistics),
+    /// Why there are none.
+    Fault(String),
+    Reading(Arc<ReadProgress>),
+}
+
 /// The data sets that this process decodes or has decoded.
 #[derive(Debug)]
 pub struct StatisticsTasks {
-    /// By version of the data; `None` while its images are being decoded.
-    known: Mutex<HashMap<String, Option<DecodeOutcome>>>,
+    /// By version of the data.
+    known: Mutex<HashMap<String, Decoding>>,
     /// By version of the data, why its files could not be fetched the last time. Every request tries again.
     unfetched: Mutex<HashMap<String, String>>,
     turn: Arc<Semaphore>,
@@ -46,17 +62,18 @@ impl Default for StatisticsTasks {
 }
 
 impl StatisticsTasks {
-    /// The outcome so far, and whether the caller must decode the images, because nobody has begun.
-    fn known_or_begin(&self, version: &str) -> (Option<DecodeOutcome>, bool) {
+    /// The state of a data set, and whether the caller must decode the images, because nobody has begun.
+    fn known_or_begin(&self, version: &str) -> (Decoding, bool) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(version) {
             return (found.clone(), false);
         }
         if known.len() >= KEPT {
-            known.retain(|_, found| found.is_none());
+            known.retain(|_, found| matches!(found, Decoding::Running(_)));
         }
-        known.insert(version.to_owned(), None);
-        (None, true)
+        let begun = Decoding::Running(Arc::default());
+        known.insert(version.to_owned(), begun.clone());
+        (begun, true)
     }
 
     /// Notes why the files could not be fetched, or that they could.
@@ -78,31 +95,36 @@ impl StatisticsTasks {
     fn keep(&self, version: &str, outcome: Option<DecodeOutcome>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
-            Some(outcome) => drop(known.insert(version.to_owned(), Some(outcome))),
+            Some(outcome) => drop(known.insert(version.to_owned(), Decoding::Done(outcome))),
             // The next request begins again.
             None => drop(known.remove(version)),
         }
     }
 }
 
-/// The statistics of a data set, or why there are none. The first call begins to decode the images, and `None` is
-/// returned until that has ended. `version` identifies the files.
-pub fn of(state: &AppState, located: &Located, version: &str) -> Option<Result<DatasetStatistics, String>> {
+/// The statistics of a data set. The first call begins to decode the images. `version` identifies the files.
+pub fn of(state: &AppState, located: &Located, version: &str) -> FoundStatistics {
     if let Some(stored) = located.uploaded().and_then(|upload| upload.statistics.as_ref())
         // Statistics of another format, from another version of this program, are computed again.
         && let Ok(statistics) = serde_json::from_value(stored.clone())
     {
-        return Some(Ok(statistics));
+        return FoundStatistics::Known(statistics);
     }
     let (known, is_mine) = state.statistics.known_or_begin(version);
-    if is_mine {
-        tokio::spawn(decode(state.clone(), located.clone(), version.to_owned()));
+    match known {
+        Decoding::Done(Ok(statistics)) => FoundStatistics::Known((*statistics).clone()),
+        Decoding::Done(Err(fault)) => FoundStatistics::Fault(fault),
+        Decoding::Running(progress) => {
+            if is_mine {
+                tokio::spawn(decode(state.clone(), located.clone(), version.to_owned(), progress.clone()));
+            }
+            let fault = state.statistics.fetch_fault(version);
+            fault.map_or(FoundStatistics::Reading(progress), FoundStatistics::Fault)
+        }
     }
-    let known = known.or_else(|| state.statistics.fetch_fault(version).map(Err));
-    known.map(|outcome| outcome.map(|statistics| (*statistics).clone()))
 }
 
-async fn decode(state: AppState, located: Located, version: String) {
+async fn decode(state: AppState, located: Located, version: String, progress: Arc<ReadProgress>) {
     let Ok(_turn) = state.statistics.turn.clone().acquire_owned().await else { return };
     let files = match located.files(&state).await {
         Ok(files) => files,
@@ -125,7 +147,7 @@ async fn decode(state: AppState, located: Located, version: String) {
     let decoding = tokio::task::spawn_blocking(move || {
         let options = DatasetOptions { follow_links, ..DatasetOptions::default() };
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).clamp(1, MOST_THREADS);
-        Dataset::open(&files.path, &options)?.statistics(LIMITS, threads, &stop)
+        Dataset::open(&files.path, &options)?.statistics(LIMITS, threads, &stop, &progress)
     });
     let outcome = tokio::select! {
         outcome = decoding => outcome,

@@ -115,10 +115,10 @@ async function openUndecoded() {
   await tab.route(DETAILS, async (route) => {
     asked.times += 1;
     const response = await route.fetch();
-    await route.fulfill({ response, json: { ...await response.json(), statistics: null, statistics_fault: null } });
+    await route.fulfill({ response, json: { ...await response.json(), statistics: null, statistics_fault: null, statistics_progress: { read: 1200, images: 50_000 } } });
   });
   await tab.goto(`${server.url}/#/data/pets`);
-  await tab.getByText('The server is decoding the images…').waitFor();
+  await tab.getByText('The server is decoding the images… 1,200 of 50,000').waitFor();
   const show = (isShown) => tab.evaluate((isHidden) => {
     window.isHidden = isHidden;
     document.dispatchEvent(new Event('visibilitychange'));

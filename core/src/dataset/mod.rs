@@ -49,7 +49,9 @@ pub use links::is_passed_over;
 pub use memory::limit_decoding;
 pub use pixels::{MeanStd, plane_bytes};
 pub use selection::{SelectedImages, Selection, SelectionError, SelectionRequest};
-pub use statistics::{DatasetStatistics, Duplicates, ExaminedSplit, ImageSizes, StatisticsLimits, UndecodableImage};
+pub use statistics::{
+    DatasetStatistics, Duplicates, ExaminedSplit, ImageSizes, ReadProgress, StatisticsLimits, UndecodableImage,
+};
 pub use subset::{Subset, cap, hold_out, spread};
 pub use summary::{DatasetSummary, SplitSummary};
 pub use thumbnail::{encode_jpeg, thumbnail};

@@ -5,7 +5,7 @@ mod duplicates;
 mod examination;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -22,6 +22,21 @@ pub struct StatisticsLimits {
     pub decoded: usize,
     /// Most images of the data set whose bytes are compared. Each takes 28 bytes of memory.
     pub compared: usize,
+}
+
+/// How far the images of a data set have been read, for other threads.
+#[derive(Debug, Default)]
+pub struct ReadProgress {
+    images: AtomicU64,
+    read: AtomicU64,
+}
+
+impl ReadProgress {
+    /// Number of images that have been read, and of those that will be; the latter is 0 until it is known.
+    #[must_use]
+    pub fn get(&self) -> [u64; 2] {
+        [&self.read, &self.images].map(|number| number.load(Ordering::Relaxed))
+    }
 }
 
 /// What decoding the images of a data set has shown.
@@ -122,6 +137,7 @@ impl Dataset {
         limits: StatisticsLimits,
         threads: usize,
         stop: &AtomicBool,
+        progress: &ReadProgress,
     ) -> Result<Option<DatasetStatistics>, Error> {
         let trained = self.train_split(None).ok();
         // The training split first, so that an image that it shares with another split is reported for the other one.
@@ -134,6 +150,7 @@ impl Dataset {
         let counts = names.iter().map(|split| self.count(split)).collect::<Result<Vec<_>, Error>>()?;
         let hashes_bytes = counts.iter().any(|&images| images > limits.decoded);
         let allowed = if hashes_bytes { fair_shares(&counts, limits.compared) } else { counts };
+        progress.images.store(allowed.iter().map(|&images| images as u64).sum(), Ordering::Relaxed);
         let is_encoded =
             matches!(self.format(), DatasetFormat::Parquet | DatasetFormat::Folder | DatasetFormat::WebDataset);
         let mut result = DatasetStatistics {
@@ -155,7 +172,7 @@ impl Dataset {
             let read = images.len().min(allowed);
             let decoded = read.min(limits.decoded);
             let examination = Examination { images: &*images, split: number, read, decoded, hashes_bytes, is_encoded };
-            let Some(mut examined) = examination.run(threads, stop)? else { return Ok(None) };
+            let Some(mut examined) = examination.run(threads, stop, &progress.read)? else { return Ok(None) };
             if trained.as_ref() == Some(split) {
                 (result.mean, result.std) = examined.sums.mean_std().unzip();
             }

@@ -77,10 +77,13 @@ function facts({ id, version, format, images, class_count: count, size_bytes: si
  * @param {Details} details
  * @returns {Child}
  */
-function found({ notes, statistics, statistics_fault: fault }) {
+function found({ notes, statistics, statistics_fault: fault, statistics_progress: progress }) {
   const list = (/** @type {string[]} */ lines) => noteList(lines);
   if (fault) return [list(notes), h('p', { class: 'error-text' }, fault)];
-  if (!statistics) return [list(notes), h('p', { class: 'note', role: 'status' }, 'The server is decoding the images…')];
+  if (!statistics) {
+    const read = progress ? ` ${whole(progress.read)} of ${whole(progress.images)}` : '';
+    return [list(notes), h('p', { class: 'note', role: 'status' }, `The server is decoding the images…${read}`)];
+  }
   const numbers = (/** @type {number[] | null | undefined} */ values) => values?.map(significant).join(', ') ?? '–';
   const side = (/** @type {number[]} */ [width, height]) => `${whole(width)}×${whole(height)}`;
   const sizes = statistics.splits.flatMap(({ split, sizes: found }) => (found ? [`${split} ${found.is_uniform ? '' : `${side(found.smallest)} to `}${side(found.largest)}`] : []));

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -55,8 +55,13 @@ pub(super) struct Sums {
 }
 
 impl Examination<'_> {
-    /// Reads the images. `None` if `stop` was set meanwhile.
-    pub(super) fn run(&self, threads: usize, stop: &AtomicBool) -> Result<Option<Examined>, Error> {
+    /// Reads the images, and adds their number to `progress`. `None` if `stop` was set meanwhile.
+    pub(super) fn run(
+        &self,
+        threads: usize,
+        stop: &AtomicBool,
+        progress: &AtomicU64,
+    ) -> Result<Option<Examined>, Error> {
         let empty = Examined {
             pixels: Vec::with_capacity(self.decoded),
             stored: Vec::with_capacity(if self.hashes_bytes { self.read } else { 0 }),
@@ -73,6 +78,7 @@ impl Examination<'_> {
                 let mut portion = Examined::default();
                 let end = self.read.min(start + PORTION);
                 let outcome = (start..end).try_for_each(|place| self.look(place, &mut planes, &mut portion));
+                progress.fetch_add((end - start) as u64, Ordering::Relaxed);
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {
                     Ok(()) => match &mut *found {

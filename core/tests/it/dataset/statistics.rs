@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use distillery_core::dataset::{DatasetStatistics, Duplicates, ExaminedSplit, StatisticsLimits};
+use distillery_core::dataset::{DatasetStatistics, Duplicates, ExaminedSplit, ReadProgress, StatisticsLimits};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::basic::Compression;
 
@@ -12,8 +12,11 @@ use super::support::{encode, open, plain, put};
 use super::webdataset;
 
 fn statistics(at: &Path, decoded: usize, compared: usize) -> DatasetStatistics {
-    let limits = StatisticsLimits { decoded, compared };
-    open(at).unwrap().statistics(limits, 2, &AtomicBool::new(false)).unwrap().unwrap()
+    let (limits, progress) = (StatisticsLimits { decoded, compared }, ReadProgress::default());
+    let found = open(at).unwrap().statistics(limits, 2, &AtomicBool::new(false), &progress).unwrap().unwrap();
+    let read: u64 = found.splits.iter().map(|split| split.compared).sum();
+    assert_eq!(progress.get(), [read; 2]);
+    found
 }
 
 /// The pixels of [`plain`] in another format.

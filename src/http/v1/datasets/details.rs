@@ -15,10 +15,11 @@ use crate::db::dataset_pieces;
 use crate::db::dataset_shards::{self, Shards};
 use crate::db::datasets::{self, UploadedDataset};
 use crate::db::jobs::Refusal;
+use crate::http::AppState;
 use crate::http::datasets::{Located, locate};
 use crate::http::error::ApiError;
 use crate::http::extract::Name;
-use crate::http::{AppState, statistics};
+use crate::http::statistics::{self, FoundStatistics};
 use crate::removals;
 
 /// A data set, as the server reads it.
@@ -53,6 +54,17 @@ pub struct DatasetDetails {
     pub statistics: Option<DatasetStatistics>,
     /// Why there are no statistics; null if there are some, or will be.
     pub statistics_fault: Option<String>,
+    /// How many images have been read for the statistics; null before that begins, and once it has ended.
+    pub statistics_progress: Option<StatisticsProgress>,
+}
+
+/// How many images of a data set have been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StatisticsProgress {
+    /// Number of images that have been read.
+    pub read: u64,
+    /// Number of images that will have been read in the end.
+    pub images: u64,
 }
 
 /// A version of an uploaded data set.
@@ -105,11 +117,13 @@ pub async fn get(State(state): State<AppState>, name: Name) -> Result<Json<Datas
 pub async fn of_name(state: &AppState, name: &str) -> Result<DatasetDetails, ApiError> {
     let Some(located) = locate(state, name).await? else { return Err(no_such(state, name).await) };
     let (DatasetContents { summary, classes }, version) = contents(state, &located).await?;
-    let found = statistics::of(state, &located, &version);
-    let (statistics, statistics_fault) = match found {
-        Some(Ok(statistics)) => (Some(statistics), None),
-        Some(Err(fault)) => (None, Some(fault)),
-        None => (None, None),
+    let (statistics, statistics_fault, statistics_progress) = match statistics::of(state, &located, &version) {
+        FoundStatistics::Known(statistics) => (Some(statistics), None, None),
+        FoundStatistics::Fault(fault) => (None, Some(fault), None),
+        FoundStatistics::Reading(progress) => {
+            let [read, images] = progress.get();
+            (None, None, (images > 0).then_some(StatisticsProgress { read, images }))
+        }
     };
     let own = located.uploaded().map_or(name, |upload| upload.name.as_str());
     let found = datasets::versions(&state.pool, own).await?;
@@ -139,6 +153,7 @@ pub async fn of_name(state: &AppState, name: &str) -> Result<DatasetDetails, Api
         notes,
         statistics,
         statistics_fault,
+        statistics_progress,
     })
 }
 
