@@ -12,7 +12,7 @@ use crate::support::server::{Options, Server, quick_job, write_patterns};
 use crate::support::worker::files_below;
 
 /// The files of a data set that a small network learns at once.
-fn patterns(train: u32) -> Vec<(String, Vec<u8>)> {
+pub(super) fn patterns(train: u32) -> Vec<(String, Vec<u8>)> {
     let dir = tempfile::tempdir().unwrap();
     write_patterns(dir.path(), train, 100);
     let read = |name: String| {
@@ -22,7 +22,7 @@ fn patterns(train: u32) -> Vec<(String, Vec<u8>)> {
     files_below(dir.path()).into_iter().map(read).collect()
 }
 
-fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, Vec<u8>)> {
+pub(super) fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, Vec<u8>)> {
     files.iter().map(|(name, content)| (name.as_str(), content.clone())).collect()
 }
 
@@ -32,7 +32,7 @@ async fn upload(server: &Server, name: &str, bytes: Vec<u8>) -> Value {
     body
 }
 
-fn job_on(dataset: &str) -> Value {
+pub(super) fn job_on(dataset: &str) -> Value {
     let mut job = quick_job();
     job["dataset"]["name"] = json!(dataset);
     job
@@ -47,7 +47,7 @@ fn start_elsewhere(server: &Server, dir: &Path) -> Process {
     Process::start(command)
 }
 
-async fn messages(server: &Server, id: &str) -> Vec<String> {
+pub(super) async fn messages(server: &Server, id: &str) -> Vec<String> {
     let events = server.get(&format!("/v1/jobs/{id}/events?limit=1000")).await;
     let events = events["data"].as_array().unwrap();
     events.iter().map(|event| event["message"].as_str().unwrap().to_owned()).collect()
