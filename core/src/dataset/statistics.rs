@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use self::duplicates::{EXAMPLES, HashedImage};
+use self::duplicates::HashedImage;
 use self::examination::{Examination, Examined};
 use super::{Dataset, DatasetFormat, Error, Images};
 use crate::text::counted;
@@ -216,19 +216,17 @@ fn fair_shares(counts: &[usize], most: usize) -> Vec<usize> {
 
 impl DatasetStatistics {
     fn add(&mut self, split: &str, images: usize, read: usize, examined: Examined) {
-        let Examined { mut undecodable, sizes, formats, decoded, .. } = examined;
-        undecodable.sort_by_key(|image| image.position);
-        let broken = undecodable.len() as u64;
-        undecodable.truncate(EXAMPLES);
+        let Examined { undecodable, broken, sizes, formats, decoded, .. } = examined;
+        let example = |(position, reason)| UndecodableImage { position, reason };
         self.splits.push(ExaminedSplit {
             split: split.to_owned(),
-            examined: decoded + broken,
+            examined: decoded + undecodable,
             compared: read as u64,
             images: images as u64,
             formats,
             sizes,
-            undecodable: broken,
-            examples: undecodable,
+            undecodable,
+            examples: broken.into_iter().map(example).collect(),
         });
     }
 

@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-use super::duplicates::{HashedImage, ImageHash};
-use super::{ImageSizes, UndecodableImage};
+use super::ImageSizes;
+use super::duplicates::{EXAMPLES, HashedImage, ImageHash};
 use crate::dataset::{Error, Frame, Images, Rectangle, plane_bytes};
 
 /// Side to which images are resized before they are compared and averaged.
@@ -41,7 +41,10 @@ pub(super) struct Examined {
     /// Number of images that were decoded.
     pub decoded: u64,
     pub formats: BTreeMap<String, u64>,
-    pub undecodable: Vec<UndecodableImage>,
+    /// Number of images that cannot be decoded.
+    pub undecodable: u64,
+    /// The first of them by position, with reasons. The others are only counted, since all images may be such.
+    pub broken: BTreeMap<u64, String>,
     pub sizes: Option<ImageSizes>,
     pub sums: Sums,
 }
@@ -106,7 +109,8 @@ impl Examination<'_> {
         let index = place * self.images.len() / self.read;
         match self.look_at(place, index, planes, found) {
             Err(error) if error.is_users() => {
-                found.undecodable.push(UndecodableImage { position: index as u64, reason: error.detail() });
+                found.undecodable += 1;
+                found.broken.insert(index as u64, error.detail());
                 Ok(())
             }
             outcome => outcome,
@@ -176,7 +180,11 @@ impl Examined {
         self.pixels.extend(other.pixels);
         self.stored.extend(other.stored);
         self.decoded += other.decoded;
-        self.undecodable.extend(other.undecodable);
+        self.undecodable += other.undecodable;
+        self.broken.extend(other.broken);
+        while self.broken.len() > EXAMPLES {
+            self.broken.pop_last();
+        }
         self.sums.merge(&other.sums);
         for (format, images) in other.formats {
             *self.formats.entry(format).or_default() += images;

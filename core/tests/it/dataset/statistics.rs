@@ -156,3 +156,19 @@ fn images_in_shards_are_compared_by_their_bytes_too() {
     assert_eq!(splits(&found), [split("train", [1, 3], "3 png"), split("test", [1, 1], "1 png")]);
     assert_eq!(copies(&found), ("test of train".to_owned(), [1, 0], vec![[0, 1]]));
 }
+
+#[test]
+fn of_many_undecodable_images_the_first_are_named_and_all_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    with_copies(dir.path());
+    for number in 0..300 {
+        put(&dir.path().join(format!("test/a/{number:03}.png")), b"no image");
+    }
+    let found = statistics(dir.path(), 1000, 1000);
+    let test = &found.splits[1];
+    assert_eq!((test.undecodable, test.examined), (300, 303));
+    // The files by name: a/0.png, a/000.png, a/001.png and so on.
+    let positions: Vec<u64> = test.examples.iter().map(|image| image.position).collect();
+    assert_eq!(positions.len(), 20);
+    assert!(positions.is_sorted() && positions[19] < 25, "{positions:?}");
+}
