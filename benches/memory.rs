@@ -79,6 +79,12 @@ async fn main() -> anyhow::Result<()> {
     bench.part("64 documents of a megabyte of numbers", async |bench: &Bench| bench.documents("9e9,").await).await?;
     bench.part("64 documents of a megabyte of lists", async |bench: &Bench| bench.documents("[],").await).await?;
     bench.part("40 jobs on a folder of 205,000 images", Bench::folder).await?;
+    bench.part("reading the images of that folder", async |bench: &Bench| bench.statistics("many").await).await?;
+    let archive = dir.path().join("pictures.zip");
+    write_pictures(&archive)?;
+    bench
+        .part("2 uploads of data sets of 1 GB, read to the end", async |bench: &Bench| bench.datasets(&archive).await)
+        .await?;
     bench.part("20 charts of a million points", Bench::charts).await?;
     bench.part("1,500 clients that read nothing of long answers", Bench::idle_readers).await?;
     bench.part("12 pages of pictures of images of 67 megapixels", Bench::pictures).await?;
@@ -96,6 +102,22 @@ fn pod_limit() -> anyhow::Result<u64> {
     let (_, export) = text.split_once("--export-memory-mib, \"").context("the pod does not bound exports")?;
     let (export, _) = export.split_once('"').context("exports have no limit")?;
     limit.checked_sub(2 * export.parse::<u64>()?).context("two exports alone take all of the pod's memory")
+}
+
+/// Writes a zip with 1 GB of pictures, no two of which are the same.
+fn write_pictures(path: &Path) -> anyhow::Result<()> {
+    let mut writer = zip::ZipWriter::new(std::fs::File::create(path)?);
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut picture = [b"P6 256 256 255\n".as_slice(), &[0; 3 << 16]].concat();
+    for number in 0..5000_u32 {
+        let place = picture.len() - 4;
+        picture[place..].copy_from_slice(&number.to_le_bytes());
+        let split = if number < 4500 { "train" } else { "test" };
+        writer.start_file(format!("{split}/{}/{number}.ppm", number % 10), stored)?;
+        writer.write_all(&picture)?;
+    }
+    writer.finish()?;
+    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -275,6 +297,33 @@ impl Bench {
         let posts = futures::future::join_all((0..40).map(|_| self.post("many"))).await;
         let succeeded = posts.into_iter().filter(|post| post.as_ref().is_ok_and(|(status, _)| *status == 201)).count();
         Ok(format!("{succeeded} of 40 succeeded"))
+    }
+
+    /// Waits until the images of a data set have been read.
+    async fn statistics(&self, dataset: &str) -> anyhow::Result<String> {
+        loop {
+            let answer = self.http.get(format!("{}/v1/datasets/{dataset}", self.url)).send().await?;
+            let details: Value = answer.error_for_status()?.json().await?;
+            if let Some(fault) = details["statistics_fault"].as_str() {
+                anyhow::bail!("{dataset}: {fault}");
+            }
+            if let Some(splits) = details["statistics"]["splits"].as_array() {
+                let read: u64 = splits.iter().filter_map(|split| split["compared"].as_u64()).sum();
+                return Ok(format!("{read} images"));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn datasets(&self, archive: &Path) -> anyhow::Result<String> {
+        let upload = |name: &'static str| async move {
+            let file = tokio::fs::File::open(archive).await?;
+            let answer = self.http.put(format!("{}/v1/datasets/{name}", self.url)).body(file).send().await?;
+            answer.error_for_status()?;
+            self.statistics(name).await
+        };
+        let (one, two) = tokio::join!(upload("one"), upload("two"));
+        Ok(format!("{} and {}", one?, two?))
     }
 
     async fn charts(&self) -> anyhow::Result<String> {

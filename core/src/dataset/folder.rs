@@ -357,7 +357,8 @@ struct FolderImages {
 }
 
 impl FolderImages {
-    fn encoded(&self, index: usize) -> Result<Vec<u8>, Error> {
+    /// Hands over the encoded image. Until that is done, other large ones wait where memory is limited.
+    fn with_encoded<T>(&self, index: usize, then: impl FnOnce(&[u8]) -> T) -> Result<T, Error> {
         let path = &self.files[index];
         let mut encoded = Vec::new();
         let file = File::open(path).map_err(Error::io(path))?;
@@ -366,7 +367,7 @@ impl FolderImages {
         if encoded.len() as u64 > LARGEST_FILE {
             return Err(Error::invalid(path, "is larger than 256 MiB: replace it by a smaller copy"));
         }
-        Ok(encoded)
+        Ok(then(&encoded))
     }
 }
 
@@ -378,12 +379,12 @@ impl Images for FolderImages {
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
         // As torchvision's ImageFolder, which does not turn images.
         let orientation = pixels::Orientation::AsStored;
-        let decoded = pixels::decode(&self.encoded(index)?, orientation, frame, side, planes);
-        decoded.map(drop).map_err(|message| Error::invalid(&self.files[index], message))
+        let decoded =
+            self.with_encoded(index, |encoded| pixels::decode(encoded, orientation, frame, side, planes).map(drop))?;
+        decoded.map_err(|message| Error::invalid(&self.files[index], message))
     }
 
     fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
-        take(&self.encoded(index)?);
-        Ok(())
+        self.with_encoded(index, take)
     }
 }

@@ -196,12 +196,14 @@ struct TarImages {
 }
 
 impl TarImages {
-    fn encoded(&self, index: usize) -> Result<Vec<u8>, Error> {
+    /// Hands over the encoded image. Until that is done, other large ones wait where memory is limited.
+    fn with_encoded<T>(&self, index: usize, then: impl FnOnce(&[u8]) -> T) -> Result<T, Error> {
         let place = self.places[index];
         if place.size > LARGEST_IMAGE {
             return Err(self.invalid(index, "is larger than 256 MiB: replace it by a smaller copy"));
         }
-        samples::encoded(&self.shards[place.shard as usize], place)
+        let _turn = memory::read(place.size);
+        Ok(then(&samples::encoded(&self.shards[place.shard as usize], place)?))
     }
 
     /// The error for an image. `message` is a predicate.
@@ -217,16 +219,14 @@ impl Images for TarImages {
     }
 
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
-        let _turn = memory::read(self.places[index].size);
         // As WebDataset's own decoder, which does not turn images.
         let orientation = pixels::Orientation::AsStored;
-        let decoded = pixels::decode(&self.encoded(index)?, orientation, frame, side, planes);
-        decoded.map(drop).map_err(|message| self.invalid(index, &message))
+        let decoded =
+            self.with_encoded(index, |encoded| pixels::decode(encoded, orientation, frame, side, planes).map(drop))?;
+        decoded.map_err(|message| self.invalid(index, &message))
     }
 
     fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
-        let _turn = memory::read(self.places[index].size);
-        take(&self.encoded(index)?);
-        Ok(())
+        self.with_encoded(index, take)
     }
 }
