@@ -1,5 +1,6 @@
-//! Compiles `cpp/` against libtorch, and `cuda/` if CUDA's headers are available. Sets the library search path, so that
-//! `distillery-trainer` and the tests find the libtorch that they were linked to without LD_LIBRARY_PATH.
+//! Compiles `cpp/` against libtorch, and `cuda/` if CUDA's headers are available; neither for Clippy. Sets the library
+//! search path, so that `distillery-trainer` and the tests find the libtorch that they were linked to without
+//! LD_LIBRARY_PATH.
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +9,30 @@ fn main() {
     println!("cargo:rerun-if-changed=cpp");
     if let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB") {
         let lib = PathBuf::from(lib);
-        compile(&lib.with_file_name("include"));
-        compile_plugin(&lib);
+        if is_linked() {
+            compile(&lib.with_file_name("include"));
+            compile_plugin(&lib);
+        } else {
+            std::fs::write(plugin(), []).expect("cargo's directory can be written");
+        }
         // For every target, because there is no instruction for unit tests alone.
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
         println!("cargo:rustc-env=LIBTORCH_VERSION={}", version(&lib.with_file_name("version.py")));
     }
+}
+
+/// Clippy links nothing, and cargo keeps what this script makes for it apart from what it makes for a build: the C++ would
+/// be compiled twice.
+fn is_linked() -> bool {
+    const WRAPPER: &str = "RUSTC_WORKSPACE_WRAPPER";
+    println!("cargo:rerun-if-env-changed={WRAPPER}");
+    let wrapper = std::env::var_os(WRAPPER).map(PathBuf::from);
+    wrapper.is_none_or(|wrapper| wrapper.file_stem().is_none_or(|name| name != "clippy-driver"))
+}
+
+/// The compiled `cuda/`, which the program contains.
+fn plugin() -> PathBuf {
+    PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("cuda.so")
 }
 
 fn build() -> cc::Build {
@@ -78,7 +97,7 @@ fn compile_plugin(lib: &Path) {
     const HEADERS: &str = "DISTILLERY_CUDA_HEADERS";
     println!("cargo:rerun-if-changed=cuda");
     println!("cargo:rerun-if-env-changed={HEADERS}");
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("cuda.so");
+    let out = plugin();
     let headers =
         std::env::var_os(HEADERS).map_or_else(|| "../.deps/cuda_headers/nvidia/cu13/include".into(), PathBuf::from);
     if !headers.join("crt/host_config.h").exists() || !lib.join("libtorch_cuda.so").exists() {
