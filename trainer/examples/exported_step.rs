@@ -1,11 +1,11 @@
 //! Runs an exported network on a batch, and one step of SGD, and writes what it computes: `make networks` compares it
 //! with PyTorch.
 //!
-//! `exported_step NETWORK.pt2 BATCH.safetensors RESULT.safetensors`: the batch has `images` [B, 3, H, W] (float32, as
-//! the network takes them) and `labels` [B] (int64). The result has, in float32:
+//! `exported_step NETWORK.pt2 BATCH.safetensors RESULT.safetensors`: the batch has `images` (`[B, 3, H, W]`, float32,
+//! as the network takes them) and `labels` (`[B]`, int64). The result has, in float32:
 //!
-//! - `logits.evaluation` [B, K], before the step; `logits.training` [B, K], and `map` [B, C, H, W] in evaluation if the
-//!   network has a feature map, and `regions` [B, 4, K], the logits of its quarters, row by row;
+//! - `logits.evaluation` (`[B, K]`), before the step; `logits.training` (`[B, K]`), and `map` (`[B, C, H, W]`) in
+//!   evaluation if the network has a feature map, and `regions` (`[B, 4, K]`), the logits of its quarters, row by row;
 //! - `gradient.KEY` of each parameter, of the mean cross entropy;
 //! - `after.KEY` of every tensor of the state dict with floating-point numbers, after a step with learning rate 0.1.
 
