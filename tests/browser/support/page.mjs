@@ -87,7 +87,9 @@ export async function assertFits(page) {
   assert.ok(scrollWidth <= clientWidth, `the page is ${scrollWidth - clientWidth} px too wide for ${clientWidth} px`);
 }
 
+/** For people: with SCREENSHOTS=1 in the environment, a picture in target/screenshots. On a wall it takes seconds. */
 export async function screenshot(page, name) {
+  if (!process.env.SCREENSHOTS) return;
   mkdirSync(SCREENSHOTS, { recursive: true });
   await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true });
 }
