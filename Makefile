@@ -40,7 +40,7 @@ test: setup ## run all tests: Rust, then the evidence, the dashboard in a browse
 	@scripts/setup schemathesis onnxruntime
 	@cargo test --locked
 	@python3 -m unittest discover --start-directory tests/evidence
-	@CHROMIUM=$$(scripts/browser) node --test --test-concurrency=2 tests/browser/*.test.mjs
+	@CHROMIUM=$$(scripts/browser) node --test --test-concurrency=$$(($$(nproc) + 1)) tests/browser/*.test.mjs
 	@scripts/test-python
 	@echo "All tests passed: Rust, the evidence, the dashboard in a browser, and the Python client."
 
