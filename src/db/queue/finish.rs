@@ -1,4 +1,4 @@
-//! How attempts end.
+//! How attempts end, and jobs that nothing can come of.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use chrono::Utc;
 use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 
-use super::{HeldJob, Write, fail_dependents};
+use super::{HeldJob, Write};
 use crate::db::artifacts::{self, NewArtifact};
 use crate::db::attempts::{self, AttemptOutcome};
 use crate::db::declined;
@@ -233,6 +233,37 @@ pub(super) async fn release(connection: &mut PgConnection, job: &str, release: R
     .execute(&mut *connection)
     .await?;
     events::append(connection, job, &[NewEvent::status(next, message)]).await
+}
+
+/// Fails waiting jobs whose teacher's job ended without a student, and those that wait for these in turn.
+pub(in crate::db) async fn fail_dependents(connection: &mut PgConnection) -> sqlx::Result<u64> {
+    let mut failed = 0;
+    loop {
+        let orphans = sqlx::query!(
+            r#"select job.id, job.status as "status: Status", teacher.id as teacher,
+                teacher.status as "teacher_status: Status"
+               from jobs as job join jobs as teacher on teacher.id = job.teacher_job
+               where job.status in ('queued', 'paused') and teacher.status in ('failed', 'cancelled')
+               for no key update of job skip locked"#,
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        if orphans.is_empty() {
+            return Ok(failed);
+        }
+        failed += orphans.len() as u64;
+        for job in orphans {
+            let message = format!(
+                "the teacher's job {} {}: there is no student of it to learn from",
+                job.teacher,
+                if job.teacher_status == Status::Failed { "failed" } else { "was cancelled" }
+            );
+            let failure = Failure { class: ErrorClass::User, message: message.clone() };
+            let next = next(job.status, Change::FailForGood);
+            let end = Release { next, message, error: Some(&failure), pause: Duration::ZERO };
+            release(connection, &job.id, end).await?;
+        }
+    }
 }
 
 /// The pause before the next attempt. It doubles with each failure in a row, from one second to about four minutes,

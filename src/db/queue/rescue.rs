@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 
-use super::finish::{Release, fail_attempt, next, release};
-use crate::db::jobs::{Change, Status};
+use super::finish::{fail_attempt, fail_dependents};
+use crate::db::jobs::Status;
 use crate::db::sweeps;
 use crate::db::workers;
 use crate::protocol::{ErrorClass, Failure};
@@ -54,35 +54,4 @@ pub async fn until_next_expiry(pool: &PgPool) -> sqlx::Result<Option<Duration>> 
 
 pub(super) fn pause(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_PAUSE))
-}
-
-/// Fails waiting jobs whose teacher's job ended without a student, and those that wait for these in turn.
-pub(in crate::db) async fn fail_dependents(connection: &mut PgConnection) -> sqlx::Result<u64> {
-    let mut failed = 0;
-    loop {
-        let orphans = sqlx::query!(
-            r#"select job.id, job.status as "status: Status", teacher.id as teacher,
-                teacher.status as "teacher_status: Status"
-               from jobs as job join jobs as teacher on teacher.id = job.teacher_job
-               where job.status in ('queued', 'paused') and teacher.status in ('failed', 'cancelled')
-               for no key update of job skip locked"#,
-        )
-        .fetch_all(&mut *connection)
-        .await?;
-        if orphans.is_empty() {
-            return Ok(failed);
-        }
-        failed += orphans.len() as u64;
-        for job in orphans {
-            let message = format!(
-                "the teacher's job {} {}: there is no student of it to learn from",
-                job.teacher,
-                if job.teacher_status == Status::Failed { "failed" } else { "was cancelled" }
-            );
-            let failure = Failure { class: ErrorClass::User, message: message.clone() };
-            let next = next(job.status, Change::FailForGood);
-            let end = Release { next, message, error: Some(&failure), pause: Duration::ZERO };
-            release(connection, &job.id, end).await?;
-        }
-    }
 }

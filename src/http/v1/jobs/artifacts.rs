@@ -5,15 +5,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 
-use crate::db;
+use super::published::{download, find, published};
 use crate::db::artifacts::Artifact;
-use crate::http::download::Download;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Name};
 use crate::http::v1::jobs;
 use crate::http::v1::jobs::student;
 use crate::http::{AppState, List};
-use crate::protocol::files;
 
 /// List a job's artifacts
 ///
@@ -23,7 +21,7 @@ use crate::protocol::files;
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = List<Artifact>)))]
 pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<Artifact>>, ApiError> {
     jobs::find(&state, &id).await?;
-    Ok(Json(List { data: public(&state, &id).await? }))
+    Ok(Json(List { data: published(&state, &id).await? }))
 }
 
 /// Download an artifact
@@ -58,32 +56,4 @@ pub async fn get(
     let artifact = find(&state, &id, &name).await?;
     let file_name = format!("{id}-{}", name.replace('/', "-"));
     download(artifact, file_name).respond(&state, &method, &headers).await
-}
-
-/// The job's files but for its samples, which are images of the data set: no scope permits to download those.
-async fn public(state: &AppState, id: &JobId) -> Result<Vec<Artifact>, ApiError> {
-    let mut artifacts = db::artifacts::list(&state.pool, &id.0).await?;
-    artifacts.retain(|artifact| artifact.name != files::SAMPLES);
-    Ok(artifacts)
-}
-
-/// The artifact with that name. If there is none, the error lists the artifacts or says why there are none yet.
-pub async fn find(state: &AppState, id: &JobId, name: &str) -> Result<Artifact, ApiError> {
-    let job = jobs::find(state, id).await?;
-    let artifacts = public(state, id).await?;
-    let names: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
-    if names.is_empty() {
-        let status = job.status.name();
-        return Err(ApiError::not_found(format!(
-            "job {id} is {status}: its files are published once it has succeeded"
-        )));
-    }
-    let shown: String = name.chars().take(64).collect();
-    let missing = format!("job {id} has no artifact {shown:?}; it has {}", names.join(", "));
-    artifacts.into_iter().find(|artifact| artifact.name == name).ok_or(ApiError::not_found(missing))
-}
-
-pub fn download(artifact: Artifact, file_name: String) -> Download {
-    let Artifact { key, size_bytes, sha256, .. } = artifact;
-    Download { key, size: size_bytes.unsigned_abs(), sha256, file_name, local: None }
 }

@@ -7,6 +7,7 @@ mod details;
 pub mod events;
 pub mod metrics;
 pub mod predictions;
+mod published;
 pub mod stream;
 pub mod student;
 pub mod tensorboard;

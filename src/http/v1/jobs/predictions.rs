@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::artifacts::find;
+use super::published::find;
 use crate::artifacts;
 use crate::checkpoint;
 use crate::dataset;

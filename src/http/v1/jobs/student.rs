@@ -8,7 +8,7 @@ use distillery_core::export::ExportFormat;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::artifacts::{download, find};
+use super::published::{download, find};
 use crate::db;
 use crate::db::artifacts::Artifact;
 use crate::db::jobs::Job;
@@ -81,7 +81,7 @@ pub struct StudentParameters {
                 ("Accept-Ranges" = String, description = "bytes"))),
         (status = 206, description = "The requested range", body = Vec<u8>,
             content_type = "application/octet-stream",
-            headers(("Content-Range" = String, description = "StudentChoice part, and of how many bytes"))),
+            headers(("Content-Range" = String, description = "The range, and the file's size in bytes"))),
         (status = 304, description = "The client's copy is current")))]
 pub async fn get(
     State(state): State<AppState>,
