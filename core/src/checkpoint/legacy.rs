@@ -6,9 +6,8 @@
 use std::collections::HashMap;
 
 use super::error::{Error, Result, corrupt, shown};
-use super::pickle::{Machine, Value, refused};
+use super::pickle::{Machine, StorageKind, Value, refused};
 use super::tensor::StoredBytes;
-use super::torch::StorageKind;
 use super::{Contents, LONGEST_PICKLE, state_dict};
 use crate::byte_source::ByteSource;
 

@@ -16,7 +16,6 @@ mod safetensors;
 mod soundness;
 mod state_dict;
 pub(crate) mod tensor;
-mod torch;
 mod zip;
 
 use std::collections::{BTreeMap, HashMap};
@@ -55,7 +54,7 @@ impl Contents {
     fn of_pickle(
         found: state_dict::StateDict<'_>,
         big_endian: bool,
-        bytes_of: impl FnMut(&torch::StorageRef<'_>) -> Result<tensor::StoredBytes, Error>,
+        bytes_of: impl FnMut(&pickle::StorageRef<'_>) -> Result<tensor::StoredBytes, Error>,
     ) -> Result<Self, Error> {
         let state_dict::StateDict { tensors, notes, accuracy, is_wanted } = found;
         let tensors = state_dict::tensors(tensors, big_endian, bytes_of)?;

@@ -3,9 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::error::{Error, Result, corrupt, shown};
-use super::pickle::{HeapObject, Machine, Value, refused};
+use super::pickle::{HeapObject, Machine, StorageRef, TensorView, Value, refused};
 use super::tensor::{StoredBytes, Tensor};
-use super::torch::{StorageRef, TensorView};
 
 /// Keys under which training scripts store the state dict, most likely first. Averaged weights come after the others.
 const WRAPPERS: [&str; 12] = [

@@ -1,9 +1,8 @@
 //! Finds out in which layout a directory is.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::links::{self, Links};
+use super::links::{self, Links, count_by_extension};
 use super::{DatasetOptions, Error, FormatReader, cifar, cifar_python, folder, idx, parquet, webdataset};
 
 /// Subdirectories in which usual downloads and archives put the files.
@@ -120,21 +119,6 @@ fn first_of(names: &[&str]) -> String {
     let more = names.len().saturating_sub(NAMED);
     let first = names[..names.len() - more].join(", ");
     if more > 0 { format!("{first} and {more} more") } else { first }
-}
-
-/// As in `12 files (.png 10, .txt 2)`.
-pub(super) fn count_by_extension<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for name in names {
-        let extension = links::extension(name).map_or_else(|| "without extension".to_owned(), |end| format!(".{end}"));
-        *counts.entry(extension).or_default() += 1;
-    }
-    let total: usize = counts.values().sum();
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let more = if counts.len() > NAMED { ", …" } else { "" };
-    let named: Vec<String> = counts.iter().take(NAMED).map(|(end, count)| format!("{end} {count}")).collect();
-    format!("{total} {} ({}{more})", if total == 1 { "file" } else { "files" }, named.join(", "))
 }
 
 /// What to do with a file of a kind that people try.

@@ -14,9 +14,8 @@ use class::Class;
 use metadata::{Scope, TableOfLabels};
 pub(super) use walk::is_image;
 
-use super::detect::count_by_extension;
 use super::forms::ClassIndex;
-use super::links::{self, DirectoryEntry, Links};
+use super::links::{self, DirectoryEntry, Links, count_by_extension};
 use super::{
     ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE,
     UNLABELLED, is_name, memory, pixels, splits,

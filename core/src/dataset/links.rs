@@ -1,5 +1,6 @@
 //! Entries of directories, and which symbolic links are followed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,8 @@ use super::Error;
 
 /// Directories that archivers and file managers leave behind.
 const DEBRIS: [&str; 2] = ["__MACOSX", "$RECYCLE.BIN"];
+/// Extensions that a message counts.
+const NAMED: usize = 5;
 
 /// Which links are followed: all, or those that stay within a directory.
 #[derive(Debug, Clone)]
@@ -141,4 +144,19 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<DirectoryEntry>, Error> {
 pub(super) fn extension(name: &str) -> Option<String> {
     let (stem, extension) = name.rsplit_once('.')?;
     (!stem.is_empty()).then(|| extension.to_ascii_lowercase())
+}
+
+/// As in `12 files (.png 10, .txt 2)`.
+pub(super) fn count_by_extension<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for name in names {
+        let extension = extension(name).map_or_else(|| "without extension".to_owned(), |end| format!(".{end}"));
+        *counts.entry(extension).or_default() += 1;
+    }
+    let total: usize = counts.values().sum();
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let more = if counts.len() > NAMED { ", …" } else { "" };
+    let named: Vec<String> = counts.iter().take(NAMED).map(|(end, count)| format!("{end} {count}")).collect();
+    format!("{total} {} ({}{more})", if total == 1 { "file" } else { "files" }, named.join(", "))
 }

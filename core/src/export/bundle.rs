@@ -3,38 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::path::Path;
 
 use serde::Serialize;
-use serde_json::Value;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+pub use super::contents::{BundledFile, Contents};
 use super::{Error, Preprocessing, Result, Student, card};
-
-/// What goes into a bundle beside the student's own texts.
-#[derive(Debug)]
-pub struct Contents<'a> {
-    /// The title of the model card.
-    pub name: &'a str,
-    /// The student's files: its formats, and reports on them.
-    pub files: Vec<BundledFile<'a>>,
-    /// The job's `manifest.json`, from which the model card is written.
-    pub manifest: Option<&'a Value>,
-    /// The name of an exported teacher, which the manifest does not have.
-    pub teacher: Option<&'a str>,
-    /// The manifest's SHA-256, in hexadecimal.
-    pub manifest_sha256: Option<&'a str>,
-}
-
-/// A file on disk, with its name in the bundle.
-#[derive(Debug, Clone, Copy)]
-pub struct BundledFile<'a> {
-    pub name: &'a str,
-    pub path: &'a Path,
-    /// Of a network that normalises its input: whether its graph does so itself, and takes pixels in [0, 1].
-    pub normalises: bool,
-}
 
 /// `preprocess.json`.
 #[derive(Debug, Serialize)]
@@ -44,13 +19,6 @@ struct PreprocessFile<'a> {
     /// By the name of a student's file: whether its graph subtracts the mean and divides by the standard deviation
     /// itself. Where it does not, the caller does.
     normalises: BTreeMap<&'a str, bool>,
-}
-
-impl Contents<'_> {
-    /// The files that hold the student, in the order of the bundle.
-    pub(super) fn students(&self) -> impl Iterator<Item = &BundledFile<'_>> {
-        self.files.iter().filter(|file| !file.name.ends_with(".json"))
-    }
 }
 
 /// Writes a bundle. Equal contents give equal bytes.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::bundle::{BundledFile, Contents};
+use super::contents::{BundledFile, Contents};
 use super::preprocessing::class_names;
 use super::{ExportFormat, Source, Student};
 

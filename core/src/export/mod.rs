@@ -17,6 +17,7 @@ mod student;
 mod zoo;
 
 pub mod bundle;
+mod contents;
 pub mod int8;
 pub mod onnx;
 pub mod samples;

@@ -1,18 +1,21 @@
 //! A reader of Python's pickles that builds containers and runs nothing.
 //!
 //! A pickle is a program for a small stack machine. In Python, two of its instructions call whatever function the file
-//! names. Here they call [`super::torch::build`], which knows a short list of names; what any other name would have
+//! names. Here they call [`torch::build`], which knows a short list of names; what any other name would have
 //! made becomes an [`HeapObject::Foreign`], of which only the name is known. No name leads to code of the file's
 //! choice. Objects are stored in one list and refer to each other by index, so cycles and deep nesting need no
 //! recursion. The memory of all objects is proportional to the number of instructions.
 
 mod input;
 mod opcode;
+mod tensors;
+mod torch;
 mod value;
 
 use std::collections::HashMap;
 
 use self::input::Input;
+pub(super) use self::tensors::{StorageKind, StorageRef, TensorView};
 use self::value::Ref;
 pub(super) use self::value::{HeapObject, Value};
 use super::error::{Error, Result, corrupt, shown};
@@ -74,7 +77,7 @@ impl<'a> Machine<'a> {
     }
 
     /// All storages read so far.
-    pub(super) fn storages(&self) -> impl Iterator<Item = &super::torch::StorageRef<'a>> {
+    pub(super) fn storages(&self) -> impl Iterator<Item = &StorageRef<'a>> {
         self.heap.iter().filter_map(|object| match object {
             HeapObject::Storage(storage) => Some(storage),
             _ => None,
@@ -217,7 +220,7 @@ impl<'a> Machine<'a> {
             }
             opcode::BINPERSID => {
                 let id = self.pop()?;
-                super::torch::persistent(self, id)?
+                torch::persistent(self, id)?
             }
             opcode::REDUCE | opcode::NEWOBJ => {
                 let arguments = self.pop()?;
@@ -265,7 +268,7 @@ impl<'a> Machine<'a> {
         };
         // Known functions take few arguments, and unknown ones need none.
         let arguments: Vec<_> = arguments.iter().copied().take(16).collect();
-        super::torch::build(self, module, name, &arguments)
+        torch::build(self, module, name, &arguments)
     }
 
     /// An instance of the class that comes first after the mark.

@@ -1,6 +1,6 @@
 //! Values that a pickle makes.
 
-use super::super::torch;
+use super::tensors::{OtherTensor, StorageRef, TensorView};
 
 /// Index of an object in the heap of a [`Machine`](super::Machine).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +33,10 @@ pub(in super::super) enum HeapObject<'a> {
         module: &'a str,
         name: &'a str,
     },
-    Storage(torch::StorageRef<'a>),
-    Tensor(torch::TensorView<'a>),
+    Storage(StorageRef<'a>),
+    Tensor(TensorView<'a>),
     /// A tensor of a kind that is not read.
-    OtherTensor(torch::OtherTensor<'a>),
+    OtherTensor(OtherTensor<'a>),
     /// What an unknown function or class would have made. It was not called.
     Foreign {
         module: &'a str,

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::initializer::{Elements, Initializer};
+use super::plan::Plan;
 use super::proto::{AttributeProto, DataType, NodeProto};
-use super::quantise::Plan;
 use super::{INPUT, Numbers, OUTPUT};
 use crate::dataset::MeanStd;
 use crate::export::evaluation::Evaluation;

@@ -10,6 +10,7 @@ mod functions;
 mod initializer;
 mod normalise;
 mod operators;
+mod plan;
 mod pool;
 pub mod proto;
 mod quantise;

@@ -5,25 +5,9 @@ use super::builder::{Builder, signed};
 use super::initializer::{Elements, Initializer};
 use super::operators::convolution;
 use super::proto::{AttributeProto, DataType};
-use crate::export::int8::{Fold, Layers, Ranges, Scales};
-use crate::export::{Result, Student};
+use crate::export::Result;
+use crate::export::int8::{Fold, Scales};
 use crate::exported::{Node, Op, ValueId};
-
-/// What is quantised, and how.
-pub(super) struct Plan<'a> {
-    ranges: &'a Ranges,
-    layers: Layers,
-}
-
-impl<'a> Plan<'a> {
-    pub(super) fn new(student: &Student, ranges: &'a Ranges) -> Self {
-        Self { ranges, layers: Layers::of(student) }
-    }
-
-    fn is_folded(&self, index: usize) -> bool {
-        self.layers.nodes.values().any(|norm| *norm == Some(index))
-    }
-}
 
 /// A layer's weights and bias as they are after folding.
 struct Weights {

@@ -1,91 +1,13 @@
 //! What pickles of torch.save may build: tensors and plain containers. What any other name would make is passed over.
 
-use std::fmt;
-
-use super::error::{Result, corrupt, shown};
-use super::pickle::{HeapObject, Machine, Value, refused};
-use super::tensor::{Dtype, StridedView};
+use super::tensors::{OtherTensor, StorageKind, StorageRef, TensorView};
+use super::value::{HeapObject, Value};
+use super::{Machine, refused};
+use crate::checkpoint::error::{Result, corrupt, shown};
+use crate::checkpoint::tensor::{Dtype, StridedView};
 
 /// Most dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 16;
-
-/// A storage as described by a pickle. Its bytes are elsewhere in the file.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StorageRef<'a> {
-    pub(super) key: &'a str,
-    pub(super) kind: StorageKind<'a>,
-    /// Size of the whole storage.
-    pub(super) elements: u64,
-    /// Offset and number of elements, if this is a part of the storage with that key (before PyTorch 0.4).
-    pub(super) part: Option<(u64, u64)>,
-}
-
-/// What a storage's elements are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StorageKind<'a> {
-    Known(Dtype),
-    /// PyTorch's class for elements that are not read.
-    Other(&'a str),
-}
-
-impl StorageKind<'_> {
-    /// Bytes per element; `None` for classes that PyTorch does not have.
-    pub(super) fn size(self) -> Option<u64> {
-        match self {
-            Self::Known(dtype) => Some(dtype.size()),
-            Self::Other("ComplexDoubleStorage") => Some(16),
-            Self::Other("ComplexFloatStorage") => Some(8),
-            Self::Other("ComplexHalfStorage" | "QInt32Storage") => Some(4),
-            Self::Other(
-                "QInt8Storage" | "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" | "UntypedStorage",
-            ) => Some(1),
-            Self::Other(_) => None,
-        }
-    }
-}
-
-/// A tensor as described by a pickle.
-#[derive(Debug, Clone)]
-pub(super) struct TensorView<'a> {
-    pub(super) storage: StorageRef<'a>,
-    pub(super) dtype: Dtype,
-    pub(super) view: StridedView,
-}
-
-/// A tensor of a kind that is not read. Displayed as what it is, for a message.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum OtherTensor<'a> {
-    /// The class of its storage.
-    Stored(&'a str),
-    /// Its element type, such as `uint16`.
-    Typed(&'a str),
-    /// The function of `torch._utils` that makes it.
-    Rebuilt(&'a str),
-}
-
-impl fmt::Display for OtherTensor<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Typed(dtype) => write!(formatter, "of type {}", shown(dtype)),
-            Self::Stored(class) => {
-                let kind = match class {
-                    _ if class.starts_with("Complex") => "complex",
-                    _ if class.starts_with('Q') => "quantised",
-                    _ => "of an unknown type",
-                };
-                write!(formatter, "{kind} (torch.{})", shown(class))
-            }
-            Self::Rebuilt(function) => {
-                let kind = match function {
-                    _ if function.contains("sparse") => "sparse",
-                    _ if function.contains("qtensor") => "quantised",
-                    _ => "of another kind",
-                };
-                write!(formatter, "{kind} (torch._utils.{})", shown(function))
-            }
-        }
-    }
-}
 
 /// Builds the object that a call in the pickle would return, if it is known. Nothing is run: each known name is handled
 /// by a few lines below, and of other calls only the name is kept.
