@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::tensors::StoredTensor;
+use super::stored::StoredTensor;
 use crate::checkpoint::error::shown;
 
 /// Layers that are named.

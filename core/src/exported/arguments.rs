@@ -1,6 +1,7 @@
 //! The arguments of a node, by the names of ATen's schemas. Every one must be asked for: what is not known could change
 //! what the operator computes.
 
+use super::error::OrFault;
 use super::graph::{Value, ValueId};
 use super::schema::{Argument, NamedArgument, SizeArgument};
 use super::scope::ValueScope;
@@ -11,9 +12,6 @@ use crate::checkpoint::error::shown;
 pub(super) const MOST_DIMENSIONS: usize = 16;
 /// Most tensors of an argument.
 const MOST_TENSORS: usize = 1024;
-
-/// What went wrong, in a sentence without a full stop.
-pub(super) type OrFault<T> = Result<T, String>;
 
 /// A size that a node asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

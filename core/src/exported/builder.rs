@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::arguments::{Arguments, MOST_DIMENSIONS, OrFault};
-use super::error::NetworkFaults;
-use super::graph::{Graph, Node, Origin, Value, ValueId};
+use super::arguments::{Arguments, MOST_DIMENSIONS};
+use super::error::{NetworkFaults, OrFault};
+use super::graph::{Graph, NOWHERE, Node, Origin, Value, ValueId};
 use super::op::Op;
 use super::schema::{self, Argument, SizeArgument, SizeMeta, TensorMeta};
-use super::scope::{FOLLOWS, ValueMemory, ValueScope};
+use super::scope::{FOLLOWS, ValueMemory, ValueScope, most_elements};
 use super::size::{Size, product, shown_shape};
-use super::tensors::{StoredTensor, Tensors, dtype};
-use super::{advice, folding, inline, operators, rules, symbols};
+use super::stored::StoredTensor;
+use super::tensors::{Tensors, dtype};
+use super::{advice, inline, operators, rules, symbols};
 use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
 
@@ -20,8 +21,6 @@ pub(super) const MOST_NODES: usize = 20_000;
 const LONGEST_NAME: usize = 512;
 /// Most elements of a value, per image.
 pub(super) const MOST_ELEMENTS: u64 = 1 << 32;
-/// The origin of values that are not in the graph.
-pub(super) const NOWHERE: Origin = Origin::Node(usize::MAX);
 /// Nodes that a fault names.
 const MOST_NAMED: usize = 3;
 
@@ -66,7 +65,7 @@ pub(super) fn build(
         source,
         constants: Vec::new(),
         faults,
-        scope: ValueScope::new(folding::most_elements(source.len()), most_results(source.len())),
+        scope: ValueScope::new(most_elements(source.len()), most_results(source.len())),
         recorded: graph.tensor_values.0.into_iter().collect(),
         recorded_sizes: graph.sym_int_values.0.into_iter().collect(),
         batch: None,

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::classifier::{self, Classifier, ClassifierCost};
-use super::graph::{Graph, Node, Origin, Value};
-use super::head::{FeatureMap, MapLayout, Path};
+use super::classifier::{self, ClassifierCost};
+use super::graph::{Graph, Node, Origin};
+use super::head::{Classifier, FeatureMap, MapLayout, Path};
 use super::memory::{self, MemoryDescription};
 use super::rules;
 use super::schema::{Bounds, SchemaVersion};
-use super::tensors::{StoredTensor, TensorRole};
+use super::stored::{StoredTensor, TensorRole};
 use super::ties;
 use crate::checkpoint::error::shown;
 use crate::text::counted;
@@ -205,13 +205,7 @@ fn operators(graph: &Graph) -> BTreeMap<String, usize> {
 }
 
 fn macs(graph: &Graph) -> u64 {
-    graph.nodes.iter().fold(0_u64, |sum, node| sum.saturating_add(macs_of(graph, node)))
-}
-
-pub(super) fn macs_of(graph: &Graph, node: &Node) -> u64 {
-    let inputs: Vec<&Value> = node.inputs.iter().map(|&input| &graph.values[input]).collect();
-    let output = node.outputs.first().map_or(&[][..], |&output| graph.values[output].shape.as_slice());
-    rules::macs(&node.op, &inputs, output)
+    graph.nodes.iter().fold(0_u64, |sum, node| sum.saturating_add(rules::macs_of(graph, node)))
 }
 
 fn mode(graph: &Graph) -> Mode {

@@ -1,7 +1,7 @@
 //! Reads Einstein sums of one or two tensors: permutations, sums over what only one of them has, and a product of
 //! matrices.
 
-use super::arguments::OrFault;
+use super::error::OrFault;
 use super::lowering::{Lowering, Source};
 use super::op::Op;
 use super::size::{Size, product};

@@ -9,6 +9,9 @@ use crate::text::counted;
 /// Most faults that are listed; the others are counted.
 const MOST_FAULTS: usize = 50;
 
+/// A value, or what is wrong: a sentence without a full stop.
+pub(super) type OrFault<T> = std::result::Result<T, String>;
+
 /// The messages do not name the file, because the caller knows what users call it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -1,22 +1,19 @@
 //! Computes nodes that depend on constants only, and puts the results where others need them.
 
-use super::arguments::{Arguments, OrFault};
-use super::builder::{Builder, NOWHERE, first_tensor, results};
+use super::arguments::Arguments;
+use super::builder::{Builder, first_tensor, results};
 use super::constants::{Constant, Creation, compute, creation, of_bytes};
-use super::graph::{Origin, Value, ValueId};
+use super::error::OrFault;
+use super::graph::{NOWHERE, Origin, Value, ValueId};
 use super::lowering::{LoweringPlan, Source};
 use super::op::Op;
 use super::operators;
 use super::schema::{self, Argument};
 use super::scope::ValueMemory;
 use super::size::Size;
-use super::tensors::{TensorRole, dtype};
+use super::stored::TensorRole;
+use super::tensors::dtype;
 use crate::checkpoint::Dtype;
-
-/// How many elements constants of a file of `length` bytes may be computed of, all together.
-pub(super) fn most_elements(length: u64) -> u64 {
-    length.saturating_mul(2).saturating_add(1 << 14).min(1 << 25)
-}
 
 /// Operators of which a tensor gives shape or type alone.
 const TAKE_SHAPE: [&str; 6] = [

@@ -1,6 +1,7 @@
 //! Reads functions of each element, and random masks.
 
-use super::arguments::{Arguments, OrFault, WantedSize};
+use super::arguments::{Arguments, WantedSize};
+use super::error::OrFault;
 use super::op::{Activation, Arithmetic, Op, Operand};
 use super::schema::Argument;
 use super::size::Size;

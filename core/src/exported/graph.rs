@@ -6,6 +6,9 @@ use super::op::Op;
 use super::size::Size;
 use crate::checkpoint::Dtype;
 
+/// The origin of values that are not in the graph.
+pub(super) const NOWHERE: Origin = Origin::Node(usize::MAX);
+
 /// Index of a value in [`Graph::values`].
 pub type ValueId = usize;
 

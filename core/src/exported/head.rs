@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::classifier::Classifier;
 use super::graph::{Graph, Node, Origin, ValueId};
 use super::op::Op;
 use super::size::Size;
@@ -30,6 +29,15 @@ pub struct FeatureMap {
     pub width: u64,
     /// Index of the node that averages the positions. What comes after it is the head.
     pub pooled_by: usize,
+}
+
+/// The layer that gives the logits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Classifier {
+    /// Index of its node.
+    pub(super) node: usize,
+    /// Index of its stored weight [classes, …].
+    pub(super) weight: usize,
 }
 
 /// Which nodes the logits depend on the images through.

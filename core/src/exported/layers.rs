@@ -1,6 +1,7 @@
 //! Reads convolutions, normalisations, linear layers and attention.
 
-use super::arguments::{Arguments, OrFault, unexpected};
+use super::arguments::{Arguments, unexpected};
+use super::error::OrFault;
 use super::lowering::{Lowering, Source};
 use super::op::Op;
 use super::size::{Size, shown_shape};

@@ -1,8 +1,8 @@
 //! What a node of the file is read as: one operation or several, one after the other.
 
-use super::arguments::{Arguments, OrFault};
-use super::builder::NOWHERE;
-use super::graph::{Value, ValueId};
+use super::arguments::Arguments;
+use super::error::OrFault;
+use super::graph::{NOWHERE, Value, ValueId};
 use super::op::{Activation, Arithmetic, Op, Operand};
 use super::rules;
 use super::size::Size;

@@ -23,6 +23,7 @@ mod layers;
 mod lists;
 mod lowering;
 mod memory;
+mod new_classifier;
 mod op;
 mod operators;
 mod plans;
@@ -37,6 +38,7 @@ mod schema;
 mod scope;
 mod signature;
 mod size;
+mod stored;
 mod strip;
 mod sums;
 mod symbols;
@@ -45,26 +47,28 @@ mod ties;
 
 use std::path::Path;
 
-pub(crate) use classifier::Resized;
-pub use classifier::{ClassifierCost, NewClassifier};
+pub use classifier::ClassifierCost;
 pub use describe::{Description, HeadDescription, MapDescription, Mode};
 pub use error::{Error, NetworkFault, NetworkFaults};
 pub use graph::{Graph, Node, Origin, Value, ValueId};
 pub use head::{FeatureMap, MapLayout};
 pub use memory::MemoryDescription;
+pub use new_classifier::NewClassifier;
+pub(crate) use new_classifier::Resized;
 pub use op::{Activation, Arithmetic, Op, Operand, Window, makes_up_for};
 pub use size::Size;
+pub use stored::{StoredTensor, TensorRole};
 pub use strip::{TRACES_REMOVED, has_sha256, sha256, strip_traces};
-pub use tensors::{StoredTensor, TensorRole};
 
 use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
 use crate::checkpoint::tensor;
 use crate::checkpoint::{Soundness, open_regular};
 use archive::NetworkArchive;
-use classifier::{Classifier, SizeChange};
+use classifier::SizeChange;
 use describe::{Described, DescriptionInput};
 use error::Result;
+use head::Classifier;
 use schema::{Bounds, ProgramRecord, SchemaVersion, Versioned};
 use tensors::Tensors;
 

@@ -1,7 +1,8 @@
 //! Which of ATen's operators are read, and by what.
 
-use super::arguments::{Arguments, OrFault};
+use super::arguments::Arguments;
 use super::einsum;
+use super::error::OrFault;
 use super::functions;
 use super::layers;
 use super::lowering::{Lowering, LoweringPlan, Source};

@@ -1,15 +1,15 @@
 //! Puts what a node is read as into the graph.
 
-use super::arguments::OrFault;
 use super::builder::{Builder, first_tensor, results};
 use super::constants;
+use super::error::OrFault;
 use super::graph::{Node, Origin, Value, ValueId};
 use super::lowering::{ConstantTensor, LoweringPlan, Source};
 use super::op::Op;
 use super::schema;
 use super::scope::ValueMemory;
 use super::size::Size;
-use super::tensors::{StoredTensor, TensorRole};
+use super::stored::{StoredTensor, TensorRole};
 use crate::checkpoint::error::shown;
 use crate::checkpoint::tensor::{StoredBytes, StridedView};
 use crate::checkpoint::{Dtype, Tensor};

@@ -1,6 +1,7 @@
 //! Reads poolings of maps and of sequences.
 
-use super::arguments::{Arguments, OrFault, unexpected};
+use super::arguments::{Arguments, unexpected};
+use super::error::OrFault;
 use super::layers::{one_row, without_row};
 use super::lowering::{Lowering, Source};
 use super::op::{Op, Window};

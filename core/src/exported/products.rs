@@ -1,6 +1,6 @@
 //! Reads operators that are a few sums and products.
 
-use super::arguments::OrFault;
+use super::error::OrFault;
 use super::functions::{operand, probability};
 use super::lowering::{Lowering, Source};
 use super::op::{Activation, Arithmetic, Op, Operand};

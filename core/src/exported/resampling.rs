@@ -1,6 +1,7 @@
 //! Reads what takes elements by fixed numbers or weights: stacking, repeating, padding, indexing, windows, resizing.
 
-use super::arguments::{MOST_DIMENSIONS, OrFault, unexpected};
+use super::arguments::{MOST_DIMENSIONS, unexpected};
+use super::error::OrFault;
 use super::lowering::{Lowering, Source};
 use super::op::Op;
 use super::size::{Size, shown_shape};

@@ -1,6 +1,7 @@
 //! Reads the operators that move elements and compute nothing.
 
-use super::arguments::{Arguments, MOST_DIMENSIONS, OrFault, WantedSize, dimension};
+use super::arguments::{Arguments, MOST_DIMENSIONS, WantedSize, dimension};
+use super::error::OrFault;
 use super::op::Op;
 use super::size::{Size, product, shown_shape};
 

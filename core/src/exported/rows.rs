@@ -1,12 +1,11 @@
 //! Numbers of rows, which a network takes from its file: that there are such rows is known before anything computes.
 
-use super::arguments::OrFault;
 use super::builder::Builder;
 use super::constants::{Constant, compute, of_bytes};
-use super::folding::most_elements;
+use super::error::OrFault;
 use super::graph::{Graph, Node, Origin, Value, ValueId};
 use super::op::Op;
-use super::scope::ValueScope;
+use super::scope::{ValueScope, most_elements};
 use crate::checkpoint::Dtype;
 use crate::checkpoint::error::shown;
 

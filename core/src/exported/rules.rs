@@ -1,7 +1,7 @@
 //! The shapes of an operation's results, from those of its inputs.
 
-use super::arguments::OrFault;
-use super::graph::Value;
+use super::error::OrFault;
+use super::graph::{Graph, Node, Value};
 use super::op::{Op, Operand, Window};
 use super::size::{Size, product, shown_shape};
 use crate::checkpoint::Dtype;
@@ -345,9 +345,16 @@ fn without(shape: &[Size], dimension: usize) -> Shape {
     shape
 }
 
+/// Multiply-accumulate operations of a node, per image.
+pub(super) fn macs_of(graph: &Graph, node: &Node) -> u64 {
+    let inputs: Vec<&Value> = node.inputs.iter().map(|&input| &graph.values[input]).collect();
+    let output = node.outputs.first().map_or(&[][..], |&output| graph.values[output].shape.as_slice());
+    macs(&node.op, &inputs, output)
+}
+
 /// Multiply-accumulate operations per image of convolutions and of products of matrices, as for the networks of
 /// [`crate::architecture`].
-pub(super) fn macs(op: &Op, inputs: &[&Value], output: &[Size]) -> u64 {
+fn macs(op: &Op, inputs: &[&Value], output: &[Size]) -> u64 {
     let elements = |shape: &[Size]| shape.iter().fold(1_u64, |all, size| all.saturating_mul(size.per_image()));
     let last = |shape: &[Size]| shape.last().map_or(1, |size| size.per_image());
     match op {

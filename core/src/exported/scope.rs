@@ -7,12 +7,17 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
-use super::arguments::OrFault;
 use super::constants::Constant;
+use super::error::OrFault;
 use super::graph::{Value, ValueId};
 use super::schema::SizeArgument;
 use super::size::Size;
 use crate::checkpoint::error::shown;
+
+/// How many elements constants of a file of `length` bytes may be computed of, all together.
+pub(super) fn most_elements(length: u64) -> u64 {
+    length.saturating_mul(2).saturating_add(1 << 14).min(1 << 25)
+}
 
 #[derive(Debug, Default)]
 pub(super) struct ValueScope {

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::arguments::OrFault;
 use super::builder::Builder;
+use super::error::OrFault;
 use super::graph::{Origin, Value, ValueId};
 use super::schema::{Argument, InputSpec, OutputSpec, SizeMeta};
 use super::scope::{FOLLOWS, ValueMemory};
 use super::size::{Size, shown_shape, symbol};
-use super::tensors::TensorRole;
+use super::stored::TensorRole;
 use crate::checkpoint::Dtype;
 use crate::checkpoint::error::shown;
 

@@ -1,6 +1,7 @@
 //! Reads what combines the elements of dimensions: sums, means, largest elements, norms, variances.
 
-use super::arguments::{Arguments, OrFault, unexpected};
+use super::arguments::{Arguments, unexpected};
+use super::error::OrFault;
 use super::functions::only_float32;
 use super::layers::normalised;
 use super::lowering::{Lowering, Source};

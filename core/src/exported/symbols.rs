@@ -1,6 +1,7 @@
 //! Nodes that compute sizes rather than tensors.
 
-use super::arguments::{Arguments, OrFault};
+use super::arguments::Arguments;
+use super::error::OrFault;
 use super::schema::{self, Argument};
 use super::scope::ValueScope;
 use super::size::Size;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::archive::NetworkArchive;
 use super::error::Result;
 use super::graph::Graph;
-use super::tensors::{StoredTensor, TensorRole};
+use super::stored::{StoredTensor, TensorRole};
 use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
 

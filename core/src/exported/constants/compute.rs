@@ -3,7 +3,7 @@
 use super::views::keeps_images;
 use super::{Constant, rounded};
 use crate::checkpoint::Dtype;
-use crate::exported::arguments::OrFault;
+use crate::exported::error::OrFault;
 use crate::exported::op::{Activation, Arithmetic, Op, Operand};
 use crate::exported::scope::ValueScope;
 use crate::exported::size::Size;

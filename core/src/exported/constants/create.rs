@@ -3,7 +3,8 @@
 use super::Constant;
 use super::compute::{counted, of_all, of_each, to_the_end};
 use crate::checkpoint::Dtype;
-use crate::exported::arguments::{Arguments, OrFault};
+use crate::exported::arguments::Arguments;
+use crate::exported::error::OrFault;
 use crate::exported::functions::{known_shape, operand};
 use crate::exported::op::Operand;
 use crate::exported::schema::Argument;

@@ -10,7 +10,7 @@ mod views;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::arguments::OrFault;
+use super::error::OrFault;
 use super::graph::Value;
 use super::size::Size;
 use crate::checkpoint::Dtype;

@@ -1,7 +1,7 @@
 //! Other views of a constant's memory. The shapes were inferred, and fit.
 
 use super::{Constant, row_major};
-use crate::exported::arguments::OrFault;
+use crate::exported::error::OrFault;
 use crate::exported::size::{Size, product};
 
 impl Constant {
