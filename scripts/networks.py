@@ -26,6 +26,7 @@ import time
 import traceback
 
 import torch
+from network_list import FIXTURE_NETWORKS, NETWORKS
 from safetensors.torch import load_file, save_file
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -35,103 +36,6 @@ BEGIN, END = "<!-- make networks: begin -->", "<!-- make networks: end -->"
 CLASSES = 10
 LEARNING_RATE = 0.1
 BATCH = 4
-
-# A name, of timm or after a slash of torchvision, with arguments for its constructor.
-NETWORKS = [
-    ("resnet18", {}),
-    ("resnet50d", {}),
-    ("seresnext26t_32x4d", {}),
-    ("densenet121", {}),
-    ("regnetx_002", {}),
-    ("efficientnet_b0", {}),
-    ("efficientnetv2_rw_t", {}),
-    ("mobilenetv3_small_050", {}),
-    ("mobilenetv4_conv_small", {}),
-    ("ghostnet_050", {}),
-    ("repvgg_a0", {}),
-    ("convnext_atto", {}),
-    ("edgenext_xx_small", {}),
-    ("fastvit_t8", {}),
-    ("efficientvit_b0", {}),
-    ("vit_tiny_patch16_224", {"global_pool": "token"}),
-    ("vit_tiny_patch16_224", {"global_pool": "avg"}),
-    ("deit_tiny_patch16_224", {}),
-    ("swin_tiny_patch4_window7_224", {}),
-    ("levit_128s", {}),
-    ("tf_efficientnet_b0", {}),
-    ("mobilenetv2_100", {}),
-    ("mobileone_s0", {}),
-    ("convnextv2_atto", {}),
-    ("resnetv2_50x1_bit", {}),
-    ("resnetblur50", {}),
-    ("resnest14d", {}),
-    ("ecaresnet26t", {}),
-    ("res2net50_26w_4s", {}),
-    ("dla34", {}),
-    ("hrnet_w18_small", {}),
-    ("cspdarknet53", {}),
-    ("nf_regnet_b0", {}),
-    ("nfnet_l0", {}),
-    ("regnety_002", {}),
-    ("rexnet_100", {}),
-    ("repvit_m0_9", {}),
-    ("inception_next_atto", {}),
-    ("starnet_s1", {}),
-    ("hgnet_tiny", {}),
-    ("poolformer_s12", {}),
-    ("mobilevit_xxs", {}),
-    ("mobilevitv2_050", {}),
-    ("efficientformer_l1", {}),
-    ("efficientvit_m0", {}),
-    ("tiny_vit_5m_224", {}),
-    ("pvt_v2_b0", {}),
-    ("twins_svt_small", {}),
-    ("swinv2_tiny_window8_256", {}),
-    ("coatnet_nano_rw_224", {}),
-    ("maxvit_rmlp_pico_rw_256", {}),
-    ("cait_xxs24_224", {}),
-    ("xcit_nano_12_p16_224", {}),
-    ("pit_ti_224", {}),
-    ("convit_tiny", {}),
-    ("crossvit_tiny_240", {}),
-    ("beit_base_patch16_224", {"depth": 2}),
-    ("eva02_tiny_patch14_336", {"depth": 2, "img_size": 112}),
-    ("vit_tiny_r_s16_p8_224", {}),
-    ("mixer_s32_224", {}),
-    ("gmixer_24_224", {}),
-    ("resmlp_12_224", {}),
-    ("davit_tiny", {}),
-    ("focalnet_tiny_srf", {}),
-    ("hiera_tiny_224", {}),
-    ("torchvision/resnet18", {}),
-    ("torchvision/alexnet", {}),
-    ("torchvision/vgg11_bn", {}),
-    ("torchvision/squeezenet1_1", {}),
-    ("torchvision/densenet121", {}),
-    ("torchvision/googlenet", {"aux_logits": False, "init_weights": False}),
-    ("torchvision/inception_v3", {"aux_logits": False, "init_weights": False}),
-    ("torchvision/shufflenet_v2_x0_5", {}),
-    ("torchvision/mobilenet_v2", {}),
-    ("torchvision/mobilenet_v3_small", {}),
-    ("torchvision/mnasnet0_5", {}),
-    ("torchvision/regnet_y_400mf", {}),
-    ("torchvision/efficientnet_b0", {}),
-    ("torchvision/efficientnet_v2_s", {}),
-    ("torchvision/convnext_tiny", {}),
-    ("torchvision/vit_b_32", {}),
-    ("torchvision/swin_t", {}),
-    ("torchvision/swin_v2_t", {}),
-    ("torchvision/maxvit_t", {}),
-]
-
-# Small ones of timm, for tests: file, name, arguments, side and number of images. Without gradients where they would be
-# large.
-FIXTURE_NETWORKS = [
-    ("test_byobnet", "test_byobnet", {}, 64, 4),
-    ("test_convnext", "test_convnext", {}, 64, 4),
-    ("test_efficientnet", "test_efficientnet", {}, 64, 4),
-    ("test_vit_avg", "test_vit", {"global_pool": "avg"}, 160, 1),
-]
 
 
 def build(name, arguments):

@@ -1,0 +1,177 @@
+//! Promise: the code stays easy to find and to read. Modules depend on each other in one direction, no transaction waits
+//! for anything slow, and no file and no function is long. `oxlint` holds JavaScript to the same.
+
+mod modules;
+mod tokens;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use modules::{Graph, circles, files, graph_of_files, graph_of_rooms, sources, without_children};
+use tokens::functions;
+
+const NONE: [Vec<String>; 0] = [];
+
+/// The files and the rooms (the top-level modules) of a package's sources.
+fn graphs(sources_of: &str) -> (Graph, Graph) {
+    let files = graph_of_files(&sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(sources_of)));
+    let rooms = graph_of_rooms(&files);
+    let arrows = |graph: &Graph| graph.values().map(BTreeSet::len).sum::<usize>();
+    let (all, among_files, among_rooms) = (rooms.len(), arrows(&files), arrows(&rooms));
+    println!("{sources_of}: {all} rooms with {among_rooms} arrows; {} files with {among_files}", files.len());
+    (files, rooms)
+}
+
+#[test]
+fn no_room_and_no_files_of_the_server_name_each_other_in_a_circle() {
+    let (files, rooms) = graphs("src");
+    assert!(rooms["http"].contains("db") && rooms["main"].contains("cli"), "{rooms:?}");
+    assert!(files["db::queue::rescue"].contains("db::queue::finish"), "{files:?}");
+    assert_eq!(circles(&rooms), NONE);
+    assert_eq!(circles(&without_children(&files)), NONE);
+}
+
+#[test]
+fn no_room_and_no_files_of_the_core_name_each_other_in_a_circle() {
+    let (files, rooms) = graphs("core/src");
+    assert!(rooms["export"].contains("exported"), "{rooms:?}");
+    assert_eq!(circles(&rooms), NONE);
+    assert_eq!(circles(&without_children(&files)), NONE);
+}
+
+#[test]
+fn no_room_and_no_files_of_the_trainer_name_each_other_in_a_circle() {
+    let (files, rooms) = graphs("trainer/src");
+    assert!(rooms["run"].contains("models"), "{rooms:?}");
+    assert_eq!(circles(&rooms), NONE);
+    // Not even a module and those below it.
+    assert_eq!(circles(&files), NONE);
+}
+
+#[test]
+fn transactions_are_begun_where_nothing_waits_for_storage_files_or_the_network() {
+    let modules = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    // These find, start and open the database, and have no transactions.
+    let opening = ["db::embedded", "db::open", "db::listen"];
+    let slow = ["artifacts::Store", "object_store", "reqwest", "::fs", "spawn_blocking", "sleep("];
+    let (mut begun, mut faults) = (0, Vec::new());
+    for (module, code) in &modules {
+        let is_database = module == "db" || module.starts_with("db::");
+        let may_begin = is_database && !opening.iter().any(|other| module.starts_with(other));
+        let begins = code.matches(".begin()").count();
+        begun += begins;
+        if begins > 0 && !may_begin {
+            faults.push(format!("{module} begins a transaction"));
+        }
+        let words = slow.iter().filter(|word| may_begin && code.contains(**word));
+        faults.extend(words.map(|word| format!("{module} has {word}")));
+    }
+    assert!(begun > 10, "{begun}");
+    assert_eq!(faults, Vec::<String>::new());
+}
+
+#[test]
+fn the_servers_temporary_files_are_where_the_next_server_finds_them() {
+    let modules = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let named = ["NamedTempFile", "TempDir", "TempPath", "tempfile::Builder", "temp_dir("];
+    let places = modules.iter().filter(|(_, code)| named.iter().any(|name| code.contains(name)));
+    let of_server: Vec<_> = places.map(|(module, _)| module.as_str()).filter(|name| name.starts_with("http")).collect();
+    assert_eq!(of_server, ["http::workspace"]);
+}
+
+/// The functions that are tables, with a line or two for each entry.
+const TABLES: [&str; 7] = [
+    "core/src/checkpoint/pickle/mod.rs: step",
+    "core/src/export/onnx/operators.rs: operation",
+    "core/src/exported/operators.rs: one",
+    "core/src/exported/rules.rs: infer",
+    "core/tests/it/export/reference.rs: result",
+    "scripts/operator_networks.py: functions",
+    "trainer/src/models/lower.rs: operation",
+];
+
+/// Directories with code that is held to be short, and the ends of its files' names, which some of the scripts lack.
+const TREES: [(&str, &str); 13] = [
+    ("benches", "py"),
+    ("benches", "rs"),
+    ("core/src", "rs"),
+    ("core/tests", "rs"),
+    ("fuzz/fuzz_targets", "rs"),
+    ("python", "py"),
+    ("scripts", ""),
+    ("scripts", "py"),
+    ("src", "rs"),
+    ("tests", "py"),
+    ("tests", "rs"),
+    ("trainer", "cpp"),
+    ("trainer", "rs"),
+];
+/// Written by a script.
+const GENERATED: &str = "python/distillery/types.py";
+
+/// The code of the repository: each file's path from its root, and its text.
+fn code() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: PathBuf| {
+        let file = path.strip_prefix(root).unwrap().display().to_string();
+        (file, std::fs::read_to_string(path).unwrap())
+    };
+    let mut code = Vec::new();
+    for (tree, extension) in TREES {
+        let files = files(&root.join(tree), extension);
+        assert!(!files.is_empty(), "{tree} has no {extension:?}");
+        code.extend(files.into_iter().map(read));
+    }
+    code
+}
+
+#[test]
+fn no_file_is_over_400_lines_and_no_function_but_a_table_over_60() {
+    let (mut long, mut tables) = (Vec::new(), BTreeSet::new());
+    for (file, code) in code().into_iter().filter(|(file, _)| file != GENERATED) {
+        let lines = code.lines().count();
+        if lines > 400 {
+            long.push(format!("{file}: {lines} lines"));
+        }
+        let functions = match file.rsplit_once('.') {
+            Some((_, "rs")) => functions(&code),
+            Some((_, "py")) => python_functions(&code),
+            _ => Vec::new(),
+        };
+        for (name, lines) in functions.into_iter().filter(|(_, lines)| *lines > 60) {
+            let function = format!("{file}: {name}");
+            if !TABLES.contains(&function.as_str()) {
+                long.push(format!("{function}: {lines} lines"));
+            }
+            tables.insert(function);
+        }
+    }
+    assert_eq!(long, Vec::<String>::new());
+    let short: Vec<_> = TABLES.into_iter().filter(|table| !tables.contains(*table)).collect();
+    assert_eq!(short, Vec::<&str>::new(), "no longer long: take it off the list");
+}
+
+/// The name of each function of a Python program, and its number of lines: those from `def` on that are indented more.
+fn python_functions(code: &str) -> Vec<(String, usize)> {
+    let indentation = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<&str> = code.lines().collect();
+    let function = |(at, line): (usize, &&str)| {
+        let line = line.trim_start();
+        let signature = line.strip_prefix("async ").unwrap_or(line).strip_prefix("def ")?;
+        let name = signature.split(['(', '[']).next()?;
+        let is_inside = |line: &&&str| {
+            line.trim().is_empty() || line.trim().starts_with(')') || indentation(line) > indentation(lines[at])
+        };
+        let body: Vec<&&str> = lines[at + 1..].iter().take_while(is_inside).collect();
+        let end = body.iter().rposition(|line| !line.trim().is_empty()).map_or(0, |last| last + 1);
+        Some((name.to_owned(), end + 1))
+    };
+    lines.iter().enumerate().filter_map(function).collect()
+}
+
+#[test]
+fn a_python_function_ends_where_less_is_indented() {
+    let code = "def one(\n    a,\n):\n    def two():\n        pass\n\n    return two\n\nasync def three(): pass\n";
+    let expected = [("one", 7), ("two", 2), ("three", 1)].map(|(name, lines)| (name.to_owned(), lines));
+    assert_eq!(python_functions(code), expected);
+}
