@@ -1,4 +1,4 @@
-//! What a message of CUDA, cuBLAS, cuDNN or NCCL says about the GPU. The texts are those of `cudaGetErrorString` and the
+//! What a message of CUDA, cuBLAS, cuDNN or NCCL means for the GPU. The texts are those of `cudaGetErrorString` and the
 //! names of the libraries' statuses, which libtorch quotes in its exceptions.
 
 /// What is wrong with a GPU.
@@ -8,7 +8,7 @@ pub enum DeviceFault {
     OutOfMemory,
     /// The GPU, its driver or this machine's installation cannot be used now. Another machine can.
     Unusable,
-    /// The hardware reports an error, and computes nothing reliable until somebody has reset or replaced it.
+    /// The hardware reports an error: its results are not reliable until somebody has reset or replaced it.
     Broken,
 }
 
@@ -52,8 +52,8 @@ const UNUSABLE: [&str; 16] = [
 ];
 
 impl DeviceFault {
-    /// The fault that a message tells of. `None` for everything that may as well be a bug, such as an illegal access to
-    /// memory.
+    /// The fault that a message reports. `None` for everything that may be a bug instead, such as an illegal memory
+    /// access.
     #[must_use]
     pub fn of(message: &str) -> Option<Self> {
         let tells_of = |texts: &[&str]| texts.iter().any(|text| message.contains(text));

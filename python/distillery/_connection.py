@@ -14,7 +14,7 @@ from ._steps import Call, Operation, Sleep
 from .errors import AccessDenied, DistilleryError, Refused, Unreachable
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-# How often a request is sent at most.
+# Most times that a request is sent.
 _TRIES = 4
 # Longest pause before a request is sent again, in seconds, whatever the server asks for.
 _LONGEST_PAUSE = 30.0
@@ -33,12 +33,12 @@ def settings(url: str | None, token: str | None, timeout: float) -> dict:
     headers = {"user-agent": "distillery-python"}
     if token:
         headers["authorization"] = f"Bearer {token}"
-    # The writing of a body may take as long as it moves; the server may take long to store it.
+    # Writing a body has no limit while bytes move; the server may take long to store it.
     return {
         "base_url": base,
         "headers": headers,
         "timeout": httpx.Timeout(timeout, connect=min(timeout, 10.0)),
-        # A proxy's loopback is another machine.
+        # A proxy's loopback address is another machine.
         "trust_env": not _is_loopback(base.host),
     }
 
@@ -51,7 +51,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _find_token() -> str | None:
-    """As the commands do: a named file, the environment, the file of the user's configuration."""
+    """The token, found as by the commands: a named file, the environment, or the user's configuration."""
     named = os.environ.get("DISTILLERY_TOKEN_FILE")
     if named:
         token = _read_token(Path(named))
@@ -124,13 +124,13 @@ def _what_broke(call: Call, error: httpx.TransportError) -> str:
 
 
 def retry_after(response: httpx.Response, otherwise: float) -> float:
-    """How long the server wants to be left alone, in seconds."""
+    """The pause that the server asks for, in seconds."""
     text = response.headers.get("retry-after", "")
     return min(float(text), _LONGEST_PAUSE) if text.isascii() and text.isdigit() else otherwise
 
 
 def refusal(response: httpx.Response) -> DistilleryError:
-    """The error that an answer other than a success is."""
+    """The error for an answer other than a success."""
     status = response.status_code
     if 300 <= status < 400:
         place = response.headers.get("location", "elsewhere")

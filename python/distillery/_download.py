@@ -1,4 +1,4 @@
-"""Downloads, which go on where they were cut off, and whose SHA-256 is checked."""
+"""Downloads that continue where they were interrupted, and whose SHA-256 is checked."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ._progress import file_bar
 from ._steps import Fetch, Operation, Sleep
 from .errors import Damaged, DistilleryError, Unreachable
 
-# How often a download is begun or continued at most.
+# Most times that a download is started or continued.
 _TRIES = 5
 
 
 def download(
     path: Sequence[str], params: Mapping[str, Any], to: str | os.PathLike[str] | None, overwrite: bool, progress: bool
 ) -> Operation[Path]:
-    """Downloads a file, which appears under its name whole or not at all.
+    """Downloads a file, which gets its name only once it is complete.
 
     Args:
         to: a file, or a directory for the name that the server suggests; `None` is the working directory.
@@ -50,7 +50,7 @@ def download(
 
 
 class _Target:
-    """The file that a download becomes. Until it is whole, it has another name."""
+    """The file of a download. Until it is complete, it has another name."""
 
     def __init__(self, to: Path, overwrite: bool, progress: bool) -> None:
         self._to, self._overwrite, self._progress = to, overwrite, progress
@@ -98,7 +98,7 @@ class _Target:
         self._bar.update(len(piece))
 
     def finish(self) -> Path:
-        """Gives the file its name, if its bytes are those that the server named."""
+        """Gives the file its name, if its bytes have the SHA-256 that the server sent."""
         self._part.flush()
         sha256 = _sha256(Path(self._part.name))
         # Reports on exports are documents without one.
@@ -124,7 +124,7 @@ def _sha256(path: Path) -> str:
 
 
 def _umask() -> int:
-    """What new files of this process are closed to."""
+    """The process's umask."""
     with open("/proc/self/status") as status:
         for line in status:
             if line.startswith("Umask:"):

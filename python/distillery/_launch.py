@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _PROGRAMS = Path(__file__).resolve().parent / "bin"
-# The commands that start the trainer, or are it.
+# The commands that start the trainer, or run as it.
 _COMPUTING = {"serve", "worker", "train", "verify", "evaluate", "convert", "inspect", "doctor"}
 
 
@@ -45,7 +45,7 @@ def _become(name: str, arguments: list[str]) -> None:
 
 
 def _find_torch(environment: dict[str, str]) -> None:
-    """The trainer's run path leads to a `torch` beside this package; one elsewhere is named in LD_LIBRARY_PATH."""
+    """The trainer's run path is that of a `torch` beside this package; LD_LIBRARY_PATH names one elsewhere."""
     wanted = _pinned("torch")
     directory = _directory("torch")
     if directory is None:
@@ -92,7 +92,7 @@ def _find_onnxruntime(environment: dict[str, str]) -> None:
 
 
 def _names(arguments: list[str], environment: dict[str, str], variable: str, flag: str) -> bool:
-    """Whether the user says where something is, by its variable or its flag."""
+    """Whether the user has set a location, by its variable or its flag."""
     return variable in environment or any(argument.split("=")[0] == flag for argument in arguments)
 
 

@@ -25,16 +25,16 @@ from .errors import (
 from .predictions import Predictions
 
 _ENDED = ("succeeded", "failed", "cancelled")
-# Seconds between two looks at a job that is waited for.
+# Pause between two requests for a job that is waited for, in seconds.
 _POLL = 1.0
-# How long a lost connection is tried again, in seconds.
+# How long to retry a lost connection, in seconds.
 _RECONNECT = 300.0
 # Most entries on a page of a list.
 _PAGE = 100
 
 
 def id_of(job: Mapping[str, Any] | str) -> str:
-    """The id of something that is given by its document or its id."""
+    """The id, given a document or an id."""
     return job if isinstance(job, str) else job["id"]
 
 
@@ -60,7 +60,7 @@ def delete(*path: str) -> Operation[None]:
 
 
 def upload(file: str | os.PathLike[str], params: Mapping[str, Any], progress: bool) -> Operation[Any]:
-    """Sends a checkpoint. The same bytes are the same checkpoint, so that sending them again does no harm."""
+    """Sends a checkpoint. The same bytes are the same checkpoint, so it is safe to send them again."""
     body = _body(file, progress)
     given = {"name": body.path.name, **{name: value for name, value in params.items() if value is not None}}
     checkpoint = (yield from send(Call("PUT", ("v1", "checkpoints"), given, body=body))).json()
@@ -101,7 +101,7 @@ def submit(
     key: str | None,
     seen: dict[str, int],
 ) -> Operation[Any]:
-    """Posts a job, and warns of what the server doubts."""
+    """Posts a job, and passes on the server's warnings."""
     call = Call("POST", ("v1", "jobs"), {"webhook": list(webhooks), **constraints}, json=job)
     created = yield from _post_once(call, key)
     yield from _warn(created["id"], seen)
@@ -152,13 +152,13 @@ def sweep_results(sweep: Mapping[str, Any] | str) -> Operation[str]:
 
 
 def _post_once(call: Call, key: str | None) -> Operation[Any]:
-    """Posts what must exist once, however often it is sent."""
+    """Posts what must exist only once, however often it is sent."""
     key = key or uuid.uuid4().hex
     call.headers = {"idempotency-key": key}
     try:
         return (yield from send(call)).json()
     except Unreachable as error:
-        # Perhaps the server has it, and only the answer was lost.
+        # The server may have it, with only the answer lost.
         raise Unreachable(f"{error} Posting it again with idempotency_key={key!r} creates no second one") from error
 
 
@@ -271,7 +271,7 @@ def _follow(look: Callable[[], Operation[Any]], timeout: float | None, what: str
 
 
 def _warn(job: str, seen: dict[str, int]) -> Operation[None]:
-    """Warns of the new doubts in a job's history."""
+    """Passes on the new warnings in a job's history."""
     for event in (yield from events(job, seen.get(job, 0))):
         seen[job] = event["seq"]
         if event["kind"] == "warning":

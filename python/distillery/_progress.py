@@ -1,4 +1,4 @@
-"""The bar of a job that is waited for, or of a file on its way."""
+"""Progress bars of jobs and of files."""
 
 from __future__ import annotations
 

@@ -38,5 +38,5 @@ def as_file(source: Source, images: Images) -> Iterator[Path]:
 
 
 def name_of(source: Source) -> str | None:
-    """The name of a module for people; that of a file is found where it is sent."""
+    """The name of a module for people. A file's name is found when it is sent."""
     return None if isinstance(source, (str, os.PathLike)) else type(source).__name__

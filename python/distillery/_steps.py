@@ -21,7 +21,7 @@ _PIECE = 1 << 18
 
 
 class Body:
-    """A file to send, with its SHA-256 once it has left."""
+    """A file to send, with its SHA-256 once it has been sent."""
 
     def __init__(self, path: Path, shown: bool) -> None:
         self.path = path
@@ -60,7 +60,7 @@ class Fetch:
     path: Sequence[str]
     params: Mapping[str, Any]
     headers: Mapping[str, str]
-    #: Is told the head of the answer, and returns what takes its pieces.
+    #: Gets the head of the answer, and returns the receiver of its pieces.
     begin: Callable[[httpx.Response], Callable[[bytes], None]]
 
 

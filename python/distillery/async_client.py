@@ -27,7 +27,7 @@ _STORE_PATIENCE = 1800.0
 
 
 class AsyncClient:
-    """`Client` for programs with an event loop: the same methods, to be awaited. They are described there.
+    """`Client` for programs with an event loop: the same methods as coroutines. `Client` describes them.
 
     Args:
         url: the server's address; by default that of `DISTILLERY_URL`, or `http://127.0.0.1:8080`.

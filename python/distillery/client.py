@@ -27,10 +27,10 @@ _STORE_PATIENCE = 1800.0
 
 
 class Client:
-    """A server, as its users see it. A context manager, which closes the connections.
+    """A client of a server. As a context manager it closes its connections.
 
-    Jobs, checkpoints and so on are the API's documents as dictionaries, typed in `distillery.types`. Wherever a job is
-    asked for, its id does as well.
+    Jobs, checkpoints and so on are the API's documents as dictionaries, typed in `distillery.types`. Methods that take
+    a job also take its id.
 
     Args:
         url: the server's address; by default that of `DISTILLERY_URL`, or `http://127.0.0.1:8080`.
@@ -49,7 +49,7 @@ class Client:
         self, source: Source, *, images: Images = None, name: str | None = None, architecture: str | None = None,
         num_classes: int | None = None, state_dict: str | None = None, progress: bool = True,
     ) -> types.Checkpoint:
-        """Uploads a teacher's or a student's weights, or a network of one's own.
+        """Uploads a teacher's or a student's weights, or a network of your own.
 
         Args:
             source: a file (safetensors, `torch.save`, or `.pt2` of `torch.export`), or a live `nn.Module`, which is
@@ -57,7 +57,7 @@ class Client:
             images: for a module, the shape of one image, such as `(3, 224, 224)`, or a batch `[B, C, H, W]`.
             name: for people; by default that of the file or of the module's class.
             architecture, num_classes: what the file must fit.
-            state_dict: of a file with several networks, the key of the one to store.
+            state_dict: the key of the network to store, if the file has several.
         """
         with as_file(source, images) as file:
             given = {"name": name or name_of(source), "architecture": architecture, "num_classes": num_classes}
@@ -73,8 +73,8 @@ class Client:
         """Checks a job, fills in its defaults and estimates its cost; posts nothing.
 
         Args:
-            constraints: upper bounds for the student, such as `{"latency_ms": 5, "size_mb": 4}`. Whether its untrained
-                network can keep them is in `qualification`.
+            constraints: upper bounds for the student, such as `{"latency_ms": 5, "size_mb": 4}`. `qualification` says
+                whether its untrained network can meet them.
         """
         return self._run(_operations.check(job, webhooks, constraints or {}))
 
@@ -82,11 +82,11 @@ class Client:
         self, job: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
         idempotency_key: str | None = None,
     ) -> types.Job:
-        """Posts a job. What the server doubts about it becomes a `JobWarning`.
+        """Posts a job. Each warning of the server becomes a `JobWarning`.
 
         Args:
-            constraints: as for `check`. A student that cannot keep them is a doubt.
-            webhooks: names of the operator's webhooks that are told of its end.
+            constraints: as for `check`. A student that cannot meet them causes a warning.
+            webhooks: names of the operator's webhooks that get a message when the job has ended.
             idempotency_key: posting again with the same key creates no second job.
         """
         operation = _operations.submit(job, webhooks, constraints or {}, idempotency_key, self._seen)
@@ -96,8 +96,8 @@ class Client:
         self, constraints: Bounds = None, *, labels: Mapping[str, str] | None = None, dataset: str | None = None,
         sweep: Document | str | None = None, limit: int = 1000,
     ) -> pandas.DataFrame:
-        """The newest finished students as a data frame, the most accurate first: what they cost, whether they keep the
-        constraints (`qualifies`), and on which Pareto fronts they are. Needs pandas."""
+        """The newest finished students as a data frame, the most accurate first: what they cost, whether they meet the
+        constraints (`qualifies`), and which Pareto fronts they are on. Needs pandas."""
         operation = _operations.pareto(constraints or {}, labels or {}, dataset, sweep, limit)
         return _frames.of_students(self._run(operation))
 
@@ -112,7 +112,7 @@ class Client:
         return self._run(_operations.jobs(status, labels or {}, limit))
 
     def wait(self, job: JobOrId, *, progress: bool = True, timeout: float | None = None) -> types.JobDetails:
-        """Follows a job until it has succeeded, with a progress bar; also across a restart of the server.
+        """Follows a job until it has succeeded, with a progress bar; even if the server restarts.
 
         New warnings in its history become `JobWarning`.
 
@@ -155,7 +155,7 @@ class Client:
         return self._run(_operations.events(id_of(job), after))
 
     def series(self, job: JobOrId, *, names: Iterable[str] = (), max_points: int | None = None) -> list[types.Series]:
-        """A job's series as lists; of all names if none are given. Longer ones are thinned to `max_points`, 2000 by
+        """A job's series as lists; all series if no names are given. Longer ones are thinned to `max_points`, 2000 by
         default."""
         return self._run(_operations.series(id_of(job), names, max_points))
 
@@ -212,7 +212,7 @@ class Client:
             format: `safetensors`, which `Student.load` takes, `pt2`, `onnx`, `int8` or `bundle`.
             preprocess: ONNX: normalise images in the graph.
             to: a file or a directory; by default the working directory, under the server's name for it.
-            overwrite: whether a file that is there with other bytes is replaced.
+            overwrite: whether to replace an existing file with other bytes.
         """
         params = {"which": which, "format": format, **({"preprocess": "true"} if preprocess else {})}
         path = ("v1", "jobs", id_of(job), "student")
@@ -231,7 +231,7 @@ class Client:
 
     def tensorboard(self, job: JobOrId, *, to: Path = "runs") -> pathlib.Path:
         """Downloads a job's metrics as an event file of TensorBoard, also while it runs, into a directory of its own
-        below `to`: `tensorboard --logdir runs` shows it. A file of the job that is there is replaced."""
+        below `to`: `tensorboard --logdir runs` shows it. Replaces an earlier file of the job."""
         directory = pathlib.Path(to, id_of(job))
         directory.mkdir(parents=True, exist_ok=True)
         path = ("v1", "jobs", id_of(job), "tensorboard")

@@ -58,8 +58,8 @@ class SweepCancelled(DistilleryError):
 
 
 class Damaged(DistilleryError):
-    """The bytes that came, or that the server stored, have another SHA-256 than they should. Nothing was kept."""
+    """The bytes received, or stored by the server, do not have the expected SHA-256. Nothing was kept."""
 
 
 class JobWarning(UserWarning):
-    """What the server doubts about a job, from its history."""
+    """A warning of the server about a job."""

@@ -1,4 +1,4 @@
-"""A network of one's own as a file that a server takes."""
+"""Exports your own networks to files that a server accepts."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound="torch.nn.Module")
 
 
 class Student:
-    """A student's file. Only safetensors can be loaded here; other formats are for their own runtimes."""
+    """A student's file. Only safetensors can be loaded here; the other formats have runtimes of their own."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         #: Where the file is.
@@ -27,7 +27,7 @@ class Student:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file says of itself: `num_classes`, `mean`, `std`, `image_size`, for many `architecture` and
+        """The file's metadata: `num_classes`, `mean`, `std`, `image_size`, for many `architecture` and
         `classes`. Lists are JSON."""
         from safetensors import safe_open
 

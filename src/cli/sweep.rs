@@ -15,7 +15,7 @@ pub enum SweepCommand {
     List(SweepListArgs),
     /// Show the combinations of a sweep, the best first.
     Show(SweepShowArgs),
-    /// Follow a sweep until it has ended, and show its combinations. Ctrl-C ends this command and not the sweep.
+    /// Follow a sweep until it has ended, and show its combinations. Ctrl-C ends this command, but not the sweep.
     Watch(OneSweepArgs),
     /// Pause a sweep with all of its jobs.
     Pause(OneSweepArgs),
@@ -49,7 +49,7 @@ pub struct SweepSubmitArgs {
     /// Follow the sweep until it has ended, as `sweep watch` does.
     #[arg(long, env = "DISTILLERY_WATCH")]
     pub watch: bool,
-    /// Check every job, and estimate memory and time of all together, but create nothing.
+    /// Check every job, and estimate the memory and time of all of them, but create nothing.
     #[arg(long, env = "DISTILLERY_SUBMIT_DRY_RUN", conflicts_with = "watch")]
     pub dry_run: bool,
     /// Tell this webhook of the server when a job has ended. Can be repeated. The error for a name that is wrong lists

@@ -1,4 +1,4 @@
-//! `sweep`: posts sets of jobs, shows what came of them, and controls them.
+//! `sweep`: posts sets of jobs, shows their results, and changes them.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::watch::Interruptions;
 use crate::cli::{OneSweepArgs, SweepCommand, SweepListArgs, SweepShowArgs, SweepSubmitArgs};
 use crate::private_file::shell_word;
 
-/// Time between two looks at a sweep that is followed.
+/// Pause between two requests for a sweep that is followed.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Runs a command.
@@ -53,7 +53,7 @@ async fn submit(server: &ApiClient, args: &SweepSubmitArgs) -> Result<Exit, Erro
     let key = args.idempotency_key.clone().unwrap_or_else(|| ulid::Ulid::generate().to_string());
     let sweep = answer(server, request.header("idempotency-key", &key)).await;
     let sweep = sweep.map_err(|error| match error {
-        // Perhaps the server has the sweep, and only the answer was lost.
+        // The server may have the sweep, with only the answer lost.
         Error::Unreachable { .. } => error.context(&format!(
             "posting {name} again with --idempotency-key {} creates no second sweep",
             shell_word(&key)
@@ -84,7 +84,7 @@ fn warnings(document: &Value) -> impl Iterator<Item = String> {
     warnings.map(|warning| format!("warning: {}", plain(warning)))
 }
 
-/// What a dry run says, as lines for people.
+/// The result of a dry run, as lines for people.
 fn estimate(dry_run: &Value) -> String {
     let combinations = dry_run["combinations"].as_array().map_or(0, Vec::len);
     let mut lines = vec![

@@ -19,13 +19,13 @@ use crate::cli::MeasureArgs;
 use crate::db::latencies::{BatchLatency, Latency};
 use crate::onnx_runtime::{self, EXIT_NO_RUNTIME, Model, OnnxRuntime};
 
-/// Runs of a batch at least, beside the first.
+/// Fewest runs of a batch after the first.
 const LEAST_RUNS: usize = 3;
-/// Runs of a batch at most.
+/// Most runs of a batch.
 const MOST_RUNS: usize = 200;
-/// What every element of the images is. Time does not depend on it, as long as no number becomes denormal.
+/// Value of every element of the images. Time does not depend on it, as long as no number becomes denormal.
 const PIXEL: f32 = 0.25;
-/// What untrained weights are that would be random.
+/// Value of every weight that would be random.
 const WEIGHT: f32 = 0.01;
 
 /// Measures, and prints the result as JSON.
@@ -34,7 +34,7 @@ const WEIGHT: f32 = 0.01;
 /// ONNX Runtime is not there, or the student cannot be run in it.
 pub fn run(args: &MeasureArgs) -> anyhow::Result<()> {
     limit_memory(args.memory_mib)?;
-    // First: without it, nothing else is of use.
+    // First, because nothing else is of use without it.
     let runtime = OnnxRuntime::load(&args.onnxruntime).map_err(NoRuntime)?;
     let scratch = tempfile::Builder::new().prefix("measure-").tempdir().context("cannot write temporary files")?;
     let student = open(args, &scratch)?;
@@ -67,7 +67,7 @@ pub fn run(args: &MeasureArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// That ONNX Runtime is not there.
+/// The error if ONNX Runtime is missing.
 #[derive(Debug, thiserror::Error)]
 #[error("ONNX Runtime is not here, which latencies are measured with: {0:#}")]
 struct NoRuntime(anyhow::Error);
@@ -99,7 +99,7 @@ fn open(args: &MeasureArgs, scratch: &TempDir) -> anyhow::Result<Student> {
     }
 }
 
-/// Writes the state dict that an exported network brings.
+/// Writes the state dict of an exported network.
 fn write_own_weights(network: &Path, path: &Path) -> Result<(), Error> {
     let network = ExportedNetwork::open(network)?;
     let state = || network.tensors().iter().filter(|stored| stored.role != TensorRole::Constant);
@@ -116,7 +116,7 @@ fn write_own_weights(network: &Path, path: &Path) -> Result<(), Error> {
     Ok(checkpoint::write(path, &tensors, &BTreeMap::new())?)
 }
 
-/// Writes weights of an architecture. Random ones would not take another time.
+/// Writes weights of an architecture. Random ones would take the same time.
 fn write_constant_weights(name: &str, classes: u32, side: Option<u32>, path: &Path) -> anyhow::Result<()> {
     let network = architecture::named(name)?;
     let layout = network.layout_at(classes, side.unwrap_or(network.input_side));
@@ -163,13 +163,13 @@ fn measure(model: &mut Model, image: [u64; 3], batch: u32, time: Duration) -> an
     })
 }
 
-/// Of values in ascending order, of which there is one at least.
+/// The median of at least one value, in ascending order.
 fn median(values: &[f64]) -> f64 {
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
 }
 
-/// The machine's load average over the last minute; 0 where it does not tell.
+/// The machine's load average over the last minute; 0 if it is unknown.
 fn load() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(0.0)

@@ -20,9 +20,9 @@ pub struct Latency {
     /// The runtime and its version.
     #[schema(example = "ONNX Runtime 1.31.1")]
     pub runtime: String,
-    /// Processes that wanted to run on the machine in the last minute, on average, when this was measured.
+    /// The machine's load average over the last minute, when this was measured.
     pub load: f64,
-    /// Processors of the machine. Where the load is beyond them, medians are longer than they would be alone.
+    /// Processors of the machine. If the load exceeds their number, medians are longer than on an idle machine.
     pub processors: u32,
     /// One entry for each number of images at a time, by default 1 and 64.
     pub batches: Vec<BatchLatency>,
@@ -82,7 +82,7 @@ pub async fn unmeasured(pool: &PgPool) -> sqlx::Result<Option<String>> {
     query.fetch_optional(pool).await
 }
 
-/// Notes what was measured, or why that is not possible. The first note of a job stays.
+/// Records what was measured, or why nothing can be. The first record of a job stays.
 pub async fn insert(pool: &PgPool, job: &str, outcome: Result<&Latency, &str>) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into student_latencies (job_id, latency, failure)
@@ -106,7 +106,7 @@ pub async fn get(pool: &PgPool, job: &str) -> sqlx::Result<Option<MeasuredStuden
     }))
 }
 
-/// A network, as far as its speed is concerned.
+/// What the speed of a network depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkKey {
     /// A name of `GET /v1/architectures`.

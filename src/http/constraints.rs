@@ -1,4 +1,4 @@
-//! What a student has to keep to be of use, and whether it does.
+//! Upper bounds that users set for a student, and whether it meets them.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::latencies;
 use crate::db::latencies::{Latency, NetworkKey};
 
-/// Upper bounds for a student. One that is left out bounds nothing.
+/// Upper bounds for a student. A missing one is no bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Constraints {
@@ -33,7 +33,7 @@ pub struct Measures {
     pub parameters: Option<f64>,
 }
 
-/// A constraint that a student does not keep.
+/// A constraint that a student does not meet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Missed {
     /// Its name.
@@ -45,21 +45,21 @@ pub struct Missed {
     pub value: f64,
 }
 
-/// Whether a student keeps the constraints.
+/// Whether a student meets the constraints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Verdict {
-    /// Null if nothing is missed, but something is not known.
+    /// Null if no constraint is missed, but one cannot be judged.
     pub qualifies: Option<bool>,
-    /// What it does not keep.
+    /// The constraints that it does not meet.
     pub missed: Vec<Missed>,
-    /// Names of constraints of which it is not known.
+    /// Names of the constraints for which this is not known.
     pub unknown: Vec<String>,
 }
 
-/// What is known of a student before it is trained: training changes neither its size nor its speed.
+/// What is known about a student before training, which changes neither its size nor its speed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Qualification {
-    /// Whether it can keep the constraints.
+    /// Whether it can meet the constraints.
     #[serde(flatten)]
     pub verdict: Verdict,
     /// Its size in megabytes at least: running statistics come on top of its parameters.
@@ -146,10 +146,10 @@ impl Measures {
 }
 
 impl Qualification {
-    /// What is said of it where people read a job's warnings.
+    /// The warning for people.
     pub fn warnings(&self) -> Vec<String> {
         let missed = self.verdict.missed.iter().map(|Missed { constraint, most, value }| {
-            // Small numbers with their thousandths.
+            // Small numbers have three decimals.
             let digits = if *value < 1000.0 { 3 } else { 0 };
             format!(
                 "the student cannot qualify: its untrained network has {constraint} {value:.digits$}, and at most {most} is \

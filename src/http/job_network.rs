@@ -1,4 +1,4 @@
-//! The networks of a specification without faults: what they cost, and what a dry run says of them.
+//! The networks of a valid specification: what they cost, and how a dry run describes them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -22,7 +22,7 @@ pub struct NetworkFacts {
     pub feature_map: Option<[u64; 3]>,
 }
 
-/// A network of a specification without faults.
+/// A network of a valid specification.
 #[derive(Debug)]
 pub enum JobNetwork<'a> {
     Known(&'static Architecture),

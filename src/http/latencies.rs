@@ -18,9 +18,9 @@ use crate::onnx_runtime::{self, EXIT_NO_RUNTIME};
 use crate::process;
 use crate::protocol::files;
 
-/// Time between two looks for students that have not been measured.
+/// Pause between two searches for students that have not been measured.
 const POLL: Duration = Duration::from_secs(5);
-/// Time until a failure that may pass is tried again.
+/// Pause before a failure that may be temporary is retried.
 const RETRY: Duration = Duration::from_secs(60);
 /// Failures in a row after which a student counts as one that cannot be measured.
 const MOST_FAILURES: u32 = 3;
@@ -35,7 +35,7 @@ pub struct Latencies {
     turn: Semaphore,
     /// The latest last.
     untrained: Mutex<VecDeque<(NetworkKey, Latency)>>,
-    /// Why nothing can be measured here; `None` as long as nothing speaks against it.
+    /// Why nothing can be measured here; `None` if nothing is known to prevent it.
     missing: Mutex<Option<String>>,
 }
 
@@ -74,7 +74,7 @@ enum MeasureFailure {
     Refused(String),
     /// ONNX Runtime is not here.
     NoRuntime(String),
-    /// Another time may succeed.
+    /// A later attempt may succeed.
     Passing(ApiError),
 }
 
@@ -127,7 +127,7 @@ async fn measure_finished(state: &AppState) {
     }
 }
 
-/// Measures a student, if there is one to measure. `failures`: how often that has failed.
+/// Measures a student, if one is left. `failures`: how often that has failed.
 async fn measure_next(state: &AppState, failures: u32) -> Result<bool, ApiError> {
     let Some(job) = latencies::unmeasured(&state.pool).await? else { return Ok(false) };
     let measured = of_job(state, &job).await;

@@ -8,7 +8,7 @@ use crate::db::jobs::waiting::Prospects;
 use crate::db::jobs::{DeviceKind, MeasuredJob};
 use crate::spec::JobSpec;
 
-/// Jobs that an estimate of the time looks at.
+/// Number of jobs that an estimate of the time is based on.
 const MEASURED_JOBS: i64 = 100;
 
 /// The newest jobs that have been measured on each kind of device, read when they are first needed.

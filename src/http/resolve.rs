@@ -82,7 +82,7 @@ pub struct DryRun {
     pub memory: Memory,
     /// Time of training; null before a job has been measured.
     pub time: Option<Time>,
-    /// Whether the student can keep the constraints of the request; null without constraints.
+    /// Whether the student can meet the constraints of the request; null without constraints.
     pub qualification: Option<Qualification>,
 }
 

@@ -1,4 +1,4 @@
-//! Holds the jobs of a sweep against the world, as any other job, and says what they would cost together.
+//! Checks the jobs of a sweep as any other job, and estimates what they cost together.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::spec::{Fault, JobSpec, TeacherCache};
 use crate::sweep::{Combination, Strategy, SweepSpec, halving_counts};
 use crate::text::counted;
 
-/// After this many faults no further combinations are looked at.
+/// Number of faults after which no further combinations are checked.
 const MOST_FAULTS: usize = 100;
 /// Most warnings of a sweep.
 const MOST_WARNINGS: usize = 50;
@@ -59,10 +59,10 @@ impl PlannedCombination {
 }
 
 impl SweepPlan {
-    /// Reads the body of `POST /v1/sweeps`, and checks every job that it makes.
+    /// Reads the body of `POST /v1/sweeps`, and checks every job of it.
     ///
     /// # Errors
-    /// All faults, or what kept this from finding out.
+    /// All faults, or why the jobs could not be checked.
     pub async fn new(state: &AppState, document: &Value) -> Result<Self, ApiError> {
         let sweep = SweepSpec::read(document).map_err(ApiError::faults)?;
         let combinations = sweep.combinations();
@@ -112,13 +112,13 @@ impl SweepPlan {
         Ok(())
     }
 
-    /// How many jobs it makes.
+    /// Number of its jobs.
     #[must_use]
     pub fn jobs(&self) -> usize {
         self.combinations.len() * self.sweep.seeds as usize
     }
 
-    /// The jobs, with their combination, in the order in which they shall run: first all combinations with one seed.
+    /// The jobs, with their combination, in the order in which they are to run: all combinations with one seed first.
     ///
     /// # Errors
     /// None for a plan that was made by [`new`](Self::new).
@@ -281,7 +281,7 @@ fn rung_faults(strategy: &Strategy, spec: &JobSpec) -> Vec<Fault> {
 struct FoundFaults {
     /// Each with the first combination that has it, and the number of those that have it.
     found: Vec<(Fault, String, usize)>,
-    /// Number of combinations that were looked at.
+    /// Number of combinations that were checked.
     checked: usize,
 }
 
@@ -296,7 +296,7 @@ impl FoundFaults {
         }
     }
 
-    /// What the base alone does not explain says with which settings it is wrong.
+    /// A fault that is not one of the base alone says with which settings it occurs.
     fn finish(self) -> Vec<Fault> {
         let faults = self.found.into_iter().map(|(fault, summary, count)| {
             let is_of_some = count < self.checked && fault.pointer.starts_with("/base");
@@ -307,14 +307,14 @@ impl FoundFaults {
     }
 }
 
-/// What decides what a job trains, apart from its seed: equal for jobs whose documents differ in words only.
+/// Everything that decides what a job trains, apart from its seed: equal for jobs whose documents only look different.
 fn identity(spec: &JobSpec) -> String {
     let mut value = json!(spec);
     value["name"] = Value::Null;
     value.to_string()
 }
 
-/// Whether the teacher's logits are not kept, although they could be.
+/// Whether the teacher's logits are not cached, although they could be.
 fn evaluates_teacher(spec: &JobSpec) -> bool {
     let training = &spec.training;
     let is_mixed = training.mixup_alpha.or(training.cutmix_alpha).is_some();

@@ -1,4 +1,4 @@
-//! What it means that a trainer says nothing.
+//! A trainer that sends nothing: when that is a warning, and when a failure.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use tokio::time::{Instant, sleep_until};
 use super::WorkerSettings;
 use crate::protocol::{ErrorClass, Failure};
 
-/// Watches how long a trainer has said nothing.
+/// Watches how long a trainer has sent nothing.
 #[derive(Debug)]
 pub(super) struct Silence {
-    /// When the job's history is to say so.
+    /// When the job's history gets a warning.
     silence: Duration,
-    /// When the trainer's GPU is taken to hang; `None` where it is not.
+    /// When the trainer's GPU counts as hung; `None` without a GPU.
     stalled: Option<Duration>,
     since: Instant,
     is_told: bool,
     trains: bool,
 }
 
-/// What a silence has become.
+/// What a long silence means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Silent {
-    /// Long enough to be told: a warning.
+    /// Long enough for a warning.
     Long(String),
-    /// As long as only a hanging GPU's: a failure.
+    /// So long that the GPU must hang: a failure.
     Stalled(Failure),
 }
 
@@ -36,7 +36,7 @@ impl Silence {
         Self { silence: settings.silence, stalled, since: Instant::now(), is_told: false, trains: false }
     }
 
-    /// It said something. `trains` is whether it has said that its data is loaded, which takes as long as it takes.
+    /// The trainer sent something. `trains`: whether it has reported that its data is loaded, which has no time limit.
     pub(super) fn heard(&mut self, trains: bool) {
         (self.since, self.is_told, self.trains) = (Instant::now(), false, trains);
     }
@@ -64,7 +64,7 @@ impl Silence {
         }
     }
 
-    /// The warning was given, once until the next word.
+    /// The warning was given; there is no other until the trainer sends something.
     pub(super) fn told(&mut self) {
         self.is_told = true;
     }

@@ -17,18 +17,18 @@ const LONGEST_JOB_NAME: usize = 200;
 pub struct Combination {
     /// From 1, in the order of the axes; the last axis changes first.
     pub number: u32,
-    /// For each axis, the place of the value in its list.
+    /// For each axis, the index of the value in its list.
     pub places: Vec<usize>,
 }
 
 impl SweepSpec {
-    /// How many combinations the axes have; `None` if there are more than fit a number.
+    /// Number of combinations of the axes; `None` if it overflows.
     #[must_use]
     pub fn grid(&self) -> Option<u64> {
         self.axes.iter().try_fold(1_u64, |product, axis| product.checked_mul(axis.values.len() as u64))
     }
 
-    /// The combinations that are tried. Those of a random strategy depend on its seed and on nothing else.
+    /// The combinations to try. Those of a random strategy depend on its seed alone.
     #[must_use]
     pub fn combinations(&self) -> Vec<Combination> {
         let grid = self.grid().unwrap_or(u64::MAX);
@@ -82,7 +82,7 @@ impl SweepSpec {
     /// The document of a job: the base with the settings of a combination, the seed and a name.
     ///
     /// # Errors
-    /// An axis leads where the base has no place for it.
+    /// The base has no place for the setting of an axis.
     pub fn document(&self, combination: &Combination, seed: u32) -> Result<Value, Fault> {
         let mut document = self.base.clone();
         for (axis, value) in self.axes.iter().zip(self.settings(combination)) {
@@ -132,7 +132,7 @@ impl SweepSpec {
     }
 }
 
-/// So many different numbers below a limit, in ascending order; all of them if there are not more.
+/// `count` different numbers below `limit`, in ascending order; all of them if there are no more.
 fn draw(count: u64, limit: u64, seed: u64) -> Vec<u64> {
     if count >= limit {
         return (0..limit).collect();
@@ -149,7 +149,7 @@ fn draw(count: u64, limit: u64, seed: u64) -> Vec<u64> {
     drawn.into_iter().collect()
 }
 
-/// How many of so many combinations go on after a rung: that part, rounded up, and at least one.
+/// How many combinations continue after a rung: the given part of them, rounded up, and at least one.
 #[must_use]
 pub fn kept(combinations: usize, keep: f64) -> usize {
     // A third of three is one, although 3 × 0.3333… may be a little more.

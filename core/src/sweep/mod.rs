@@ -30,17 +30,17 @@ pub const MOST_SEEDS: u32 = 32;
 pub const MOST_RUNGS: usize = 16;
 /// Longest name of a sweep, in characters: the names of its jobs say more.
 pub const LONGEST_NAME: usize = 120;
-/// Part of the combinations that goes on after a rung, unless the sweep says otherwise.
+/// Part of the combinations that continues after a rung, unless the sweep gives another.
 pub const DEFAULT_KEEP: f64 = 1.0 / 3.0;
 
-/// What a sweep tries.
+/// A sweep, as its document describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SweepSpec {
     pub name: String,
     /// The document that every job begins with.
     pub base: Value,
     pub axes: Vec<Axis>,
-    /// How many jobs each combination has, which differ in their seed.
+    /// Number of jobs of each combination, which differ in their seed.
     pub seeds: u32,
     pub strategy: Strategy,
     /// Most jobs that run at the same time.
@@ -72,11 +72,11 @@ pub enum Strategy {
         #[schema(default = 0)]
         seed: u64,
     },
-    /// Every combination, of which the worse ones end early: successive halving.
+    /// Every combination, the worse ones of which end early: successive halving.
     Halving {
         /// Epochs after which combinations are compared; the last is the end of training.
         rungs: Vec<u32>,
-        /// Part of the combinations that goes on after each rung, rounded up. Default: a third.
+        /// Part of the combinations that continues after each rung, rounded up. Default: a third.
         #[serde(default = "default_keep")]
         keep: f64,
     },
@@ -98,7 +98,7 @@ impl Strategy {
     }
 }
 
-/// The body of `POST /v1/sweeps`, as it is described. It is read by [`SweepSpec::read`].
+/// The body of `POST /v1/sweeps`, for the API's description. [`SweepSpec::read`] reads it.
 #[derive(Debug, ToSchema)]
 pub struct SweepRequest {
     /// The sweep's name. Default: that of the base.
@@ -109,7 +109,7 @@ pub struct SweepRequest {
     /// The values of each setting that is varied, by its JSON pointer into the job.
     #[schema(example = json!({"/distillation/temperature": [1, 2, 4, 8], "/distillation/scales": [[1], [1, 2]]}))]
     pub axes: BTreeMap<String, Vec<Value>>,
-    /// How many jobs each combination has. Their seeds ascend by one from that of the base.
+    /// Number of jobs of each combination. Their seeds count up from that of the base.
     #[schema(minimum = 1, maximum = 32, default = 1)]
     pub seeds: Option<u32>,
     /// Default: a grid.

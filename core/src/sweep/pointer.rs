@@ -1,8 +1,8 @@
-//! JSON pointers (RFC 6901) that set a value, and make the objects on the way to it.
+//! JSON pointers (RFC 6901) that set a value, and create the objects on the way to it.
 
 use serde_json::{Map, Value};
 
-/// The names on the way to a value, without escapes. `None` if the text is no pointer into an object.
+/// The names of a pointer, without escapes. `None` if the text is no pointer into an object.
 #[must_use]
 pub fn tokens(pointer: &str) -> Option<Vec<String>> {
     let path = pointer.strip_prefix('/')?;
@@ -18,15 +18,15 @@ pub fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// Whether a pointer leads to a value or to something in it.
+/// Whether a pointer names a value or something inside it.
 pub(super) fn is_within(pointer: &str, outer: &str) -> bool {
     pointer.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Sets a value. Objects that are not there are made.
+/// Sets a value. Creates missing objects.
 ///
 /// # Errors
-/// Why there is no such place.
+/// Why the pointer names nothing that could be set.
 pub(super) fn set(document: &mut Value, pointer: &str, value: Value) -> Result<(), String> {
     let mut place = document;
     let mut path = String::new();

@@ -20,7 +20,7 @@ impl SweepFaults {
         self.0.push(Fault { pointer: pointer.into(), detail: detail.into() });
     }
 
-    /// Members of an object that it does not have.
+    /// Reports members that the object must not have.
     fn unknown(&mut self, pointer: &str, object: &Map<String, Value>, known: &[&str]) {
         for name in object.keys().filter(|name| !known.contains(&name.as_str())).take(MOST_AXES) {
             let known = known.join(", ");
@@ -40,7 +40,7 @@ impl SweepFaults {
 }
 
 impl SweepSpec {
-    /// Reads the body of `POST /v1/sweeps`. The jobs' documents are not looked into.
+    /// Reads the body of `POST /v1/sweeps`, but not the documents of its jobs.
     ///
     /// # Errors
     /// All faults, with their places.
@@ -67,7 +67,7 @@ impl SweepSpec {
         if faults.0.is_empty() { Ok(sweep) } else { Err(faults.0) }
     }
 
-    /// Axes that vary what the sweep decides itself, or one inside the other.
+    /// Reports axes that vary what the sweep itself sets, and axes inside one another.
     fn check_axes(&self, faults: &mut SweepFaults) {
         let mut own = vec![("/name", "the sweep names its jobs")];
         if self.seeds > 1 {
@@ -124,7 +124,7 @@ fn base(object: &Map<String, Value>, faults: &mut SweepFaults) -> Value {
     base
 }
 
-/// The sweep's name, or else the base's, or else one for all that have none.
+/// The sweep's name, or the base's, or a general one.
 fn name(object: &Map<String, Value>, base: &Value, faults: &mut SweepFaults) -> String {
     let given = object.get("name").filter(|name| !name.is_null());
     if let Some(given) = given {

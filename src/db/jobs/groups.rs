@@ -102,7 +102,7 @@ pub struct GroupQuery {
     pub by: Vec<GroupKey>,
     /// Jobs with all of these labels.
     pub labels: BTreeMap<String, String>,
-    /// Jobs in whose id, name, method, networks, data set or labels each of these words occurs.
+    /// Jobs that contain each of these words in their id, name, method, networks, data set or labels.
     pub words: Vec<String>,
     /// Jobs of this sweep.
     pub sweep: Option<String>,

@@ -18,7 +18,7 @@ pub enum SweepChange {
 }
 
 impl SweepChange {
-    /// The status after it; `None` if a sweep of this status does not allow it.
+    /// The status after the change; `None` if a sweep of this status does not allow it.
     fn after(self, status: SweepStatus) -> Option<SweepStatus> {
         match (self, status) {
             (Self::Pause, SweepStatus::Running | SweepStatus::Paused) => Some(SweepStatus::Paused),
@@ -38,7 +38,7 @@ impl SweepChange {
     }
 }
 
-/// Makes a change of a sweep and of all its jobs, or of none.
+/// Changes a sweep and all of its jobs, or nothing.
 pub async fn change(pool: &PgPool, id: &str, change: SweepChange) -> sqlx::Result<Result<(), SweepRefusal>> {
     let mut transaction = pool.begin().await?;
     let changed = change_in(&mut transaction, id, change).await?;
@@ -54,7 +54,7 @@ pub async fn change(pool: &PgPool, id: &str, change: SweepChange) -> sqlx::Resul
 pub(super) struct LockedJob {
     pub(super) id: String,
     pub(super) status: Status,
-    /// Whether its state is saved in which it is compared with the others.
+    /// Whether it has saved the checkpoint with which it is compared.
     has_reached: bool,
 }
 
@@ -99,7 +99,7 @@ async fn change_in(
     .execute(&mut *connection)
     .await?;
     for job in &jobs {
-        // At a rung it is the comparison that lets jobs go on, and nothing pauses them further.
+        // Only the comparison ends the wait at a rung, and nothing pauses it further.
         let is_at_rung = job.status == Status::Paused && job.has_reached;
         if !(is_at_rung && change != SweepChange::Cancel) {
             change_job(connection, job, change.of_job()).await?;
@@ -112,7 +112,7 @@ async fn change_in(
     Ok(Ok(()))
 }
 
-/// Makes the change of a job that allows it; others stay as they are.
+/// Changes a job if its status allows it.
 async fn change_job(connection: &mut PgConnection, job: &LockedJob, change: Change) -> sqlx::Result<()> {
     let Some(after) = job.status.after(change).filter(|after| *after != job.status) else { return Ok(()) };
     set_status(connection, &job.id, after, false).await?;

@@ -9,7 +9,7 @@ use crate::db::jobs::{NewJob, SweepMember, insert};
 use crate::spec::TeacherSpec;
 use crate::sweep::{Axis, Strategy};
 
-/// What a new sweep is made of.
+/// A sweep to create.
 #[derive(Debug)]
 pub struct NewSweep<'a> {
     pub name: &'a str,
@@ -25,7 +25,7 @@ pub struct NewSweep<'a> {
     pub idempotency: Option<(&'a str, &'a str)>,
     /// Number and settings of each combination.
     pub combinations: Vec<(i32, Value)>,
-    /// The jobs in the order in which they shall run, each with the number of its combination.
+    /// The jobs in the order in which they are to run, each with the number of its combination.
     pub jobs: Vec<(i32, NewJob<'a>)>,
 }
 
@@ -34,11 +34,11 @@ pub struct NewSweep<'a> {
 pub enum CreatedSweep {
     /// Its id. The jobs are queued.
     New(String),
-    /// The key came with these bytes before: the id of its sweep.
+    /// The key was used with the same bytes before: the id of that sweep.
     Replay(String),
-    /// The key came with other bytes before, for the sweep of this id.
+    /// The key was used with other bytes before, for the sweep with this id.
     KeyTaken(String),
-    /// A checkpoint, a data set or a teacher's job that a job names was deleted meanwhile.
+    /// A checkpoint, data set or teacher's job that a job names has been deleted meanwhile.
     NeedsGone,
 }
 
@@ -139,7 +139,7 @@ fn whole(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// What an idempotency key was used for, if it was.
+/// What an idempotency key was used for; `None` if it is new.
 pub async fn find_by_key(pool: &PgPool, key: &str, sha256: &str) -> sqlx::Result<Option<CreatedSweep>> {
     let query = sqlx::query!("select id, request_sha256 from sweeps where idempotency_key = $1", key);
     let Some(found) = query.fetch_optional(pool).await? else { return Ok(None) };

@@ -27,7 +27,7 @@ pub use delete::{DeletedJob, delete};
 pub use results::{CombinationResult, MemberJob, RungResult, results};
 pub(super) use settle::{settle, settle_all, settle_free};
 
-/// Where a sweep is in its life.
+/// The status of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SweepStatus {
@@ -92,7 +92,7 @@ pub enum SweepRefusal {
     Missing,
     /// A sweep of this status does not allow it.
     NotWhile(SweepStatus),
-    /// Another reason, in words that follow "cannot be …: ".
+    /// Another reason, as the text after "cannot be …: ".
     Because(String),
 }
 
@@ -108,7 +108,7 @@ pub struct StoredSweep {
     pub max_parallel: Option<i32>,
     /// Epochs after which jobs are compared; empty without halving.
     pub rungs: Vec<i32>,
-    /// Rungs that have been decided on.
+    /// Rungs whose comparison has been made.
     pub rung: i32,
     pub warnings: Vec<String>,
     pub combinations: i64,
@@ -167,8 +167,8 @@ pub async fn submitted(pool: &PgPool, id: &str) -> sqlx::Result<Option<String>> 
     query.fetch_optional(pool).await
 }
 
-/// Whether more jobs of a sweep are held than may run at the same time, after a claim that is not committed yet. Claims
-/// of jobs of the same sweep wait here for each other, so that the last one sees those before it.
+/// Whether workers hold more jobs of a sweep than may run at the same time, counting a claim that is not committed yet.
+/// Claims of jobs of one sweep wait for each other here, so that the last one sees those before it.
 pub(super) async fn exceeds_limit(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<bool> {
     let query = sqlx::query_scalar!(
         r#"select max_parallel as "most!" from sweeps

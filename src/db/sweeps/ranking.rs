@@ -6,7 +6,7 @@ use crate::sweep;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Score {
     pub(super) combination: i32,
-    /// Mean over the jobs that got there, in percent; `None` where none did.
+    /// Mean over the jobs that reached the rung, in percent; `None` if none did.
     pub(super) top1: Option<f64>,
     /// Standard deviation of the sample; `None` for fewer than two jobs.
     pub(super) deviation: Option<f64>,
@@ -26,8 +26,8 @@ impl Score {
     }
 }
 
-/// Sorts scores, the best first, and returns how many go on. Of equals the first combination is better, so that a
-/// decision that is made again is the same. Without an accuracy a combination is behind all others.
+/// Sorts scores, the best first, and returns how many continue. Ties go to the combination that comes first, so that a
+/// repeated decision is the same. A combination without an accuracy ranks last.
 pub(super) fn rank(scores: &mut [Score], keep: f64) -> usize {
     scores.sort_by(|one, other| {
         let value = |score: &Score| score.top1.unwrap_or(f64::NEG_INFINITY);

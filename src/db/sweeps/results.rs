@@ -1,4 +1,4 @@
-//! What came of a sweep: its combinations with the accuracies of their jobs.
+//! The results of a sweep: its combinations with the accuracies of their jobs.
 
 use std::collections::HashMap;
 
@@ -44,7 +44,7 @@ pub struct CombinationResult {
     /// the first 12 combinations.
     #[schema(value_type = Vec<Vec<f64>>)]
     pub curve: Vec<(f64, f64)>,
-    /// What it was compared by at each rung.
+    /// Its accuracy at each rung.
     pub rungs: Vec<RungResult>,
     /// Its jobs, by seed.
     pub jobs: Vec<MemberJob>,
@@ -55,13 +55,13 @@ pub struct CombinationResult {
 pub struct RungResult {
     /// Epochs after which it was compared.
     pub epochs: i32,
-    /// Mean over the seeds of the best top-1 accuracy up to there, in percent; null if no job got there.
+    /// Mean over the seeds of the best top-1 accuracy up to there, in percent; null if no job reached it.
     pub top1: Option<f64>,
     /// Its standard deviation (of the sample); null for fewer than two seeds.
     pub deviation: Option<f64>,
-    /// Number of jobs that got there.
+    /// Number of jobs that reached it.
     pub jobs: i32,
-    /// Whether it went on.
+    /// Whether it continued.
     pub kept: bool,
 }
 
@@ -72,7 +72,7 @@ pub struct MemberJob {
     pub id: String,
     /// Its seed; 0 if this version of the program cannot read it.
     pub seed: u64,
-    /// Where it is in its life.
+    /// Its status.
     pub status: Status,
     /// Best top-1 accuracy of its evaluations so far, in percent.
     pub best_top1: Option<f64>,

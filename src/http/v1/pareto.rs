@@ -55,9 +55,9 @@ pub struct ParetoParameters {
 pub struct Pareto {
     /// The most accurate first.
     pub data: Vec<ParetoStudent>,
-    /// Number of all students that were asked for, which may be more than the limit.
+    /// Number of all matching students, which may exceed the limit.
     pub total: i64,
-    /// The constraints that they are judged by.
+    /// The constraints of the request.
     pub constraints: Constraints,
     /// Why this server measures no latencies; null if it does.
     pub not_measured: Option<String>,
@@ -70,7 +70,7 @@ pub struct ParetoStudent {
     pub id: String,
     /// The job's name.
     pub name: String,
-    /// How it learnt.
+    /// Its method.
     pub method: String,
     /// Its architecture, or name of the exported network.
     pub student: String,
@@ -86,18 +86,20 @@ pub struct ParetoStudent {
     pub latency: Option<Latency>,
     /// Why it cannot be measured.
     pub latency_failure: Option<String>,
-    /// Whether it keeps the constraints.
+    /// Whether it meets the constraints.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// Of `latency_ms`, `latency_64_ms`, `size_mb` and `parameters` those by which no other student of its data set is
-    /// as accurate and smaller, or more accurate and as small. Latencies are compared on one CPU only.
+    /// The Pareto fronts that it is on, of `latency_ms`, `latency_64_ms`, `size_mb` and `parameters`: no other student
+    /// of its data set is as accurate and costs less, or is more accurate and costs no more. Latencies are compared on
+    /// one CPU only.
     pub front: Vec<String>,
 }
 
 /// Compare finished students by what they cost
 ///
-/// Accuracy against latency on the server's CPU, size and parameters, with who is on each Pareto front and who keeps
-/// the constraints. A job's student is measured within seconds after its end, if the server has ONNX Runtime.
+/// Accuracy against latency on the server's CPU, size and parameters, with the students on each Pareto front and those
+/// that meet the constraints. A job's student is measured within seconds after the job's end, if the server has ONNX
+/// Runtime.
 #[utoipa::path(get, path = "/v1/pareto", tag = "jobs", operation_id = "get_pareto", params(ParetoParameters),
     responses((status = 200, body = Pareto)))]
 pub async fn get(
@@ -163,7 +165,7 @@ fn cost_of_batch(student: &ParetoStudent, batch: u32) -> Option<(f64, &str)> {
 /// A student's cost, its top-1 and its place in the list.
 type Placed = (f64, f64, usize);
 
-/// Notes on which fronts each student is.
+/// Records the fronts that each student is on.
 fn mark_fronts(students: &mut [ParetoStudent]) {
     for (axis, cost) in AXES {
         let mut groups: BTreeMap<(String, String), Vec<Placed>> = BTreeMap::new();
@@ -179,7 +181,7 @@ fn mark_fronts(students: &mut [ParetoStudent]) {
     }
 }
 
-/// The places of those, of cost, accuracy and place, that no other beats: as cheap and more accurate, or as accurate
+/// The places of the points (cost, accuracy, place) that no other dominates: as cheap and more accurate, or as accurate
 /// and cheaper.
 fn front(group: &mut [(f64, f64, usize)]) -> Vec<usize> {
     group.sort_by(|one, other| match one.0.total_cmp(&other.0) {
@@ -189,7 +191,7 @@ fn front(group: &mut [(f64, f64, usize)]) -> Vec<usize> {
     let mut best: Option<(f64, f64)> = None;
     let mut found = Vec::new();
     for &(cost, top1, place) in &*group {
-        // Twins of the last one are as good as it.
+        // Points equal to the last one are on the front, too.
         let is_twin = best.is_some_and(|(least, most)| cost <= least && top1 >= most);
         if is_twin || best.is_none_or(|(_, most)| top1 > most) {
             found.push(place);

@@ -5,7 +5,7 @@ import { shortNames, valueText } from '../ui/settings.js';
 
 /** @typedef {Schemas['CombinationResult']} Result */
 
-/** Lines of the chart: more are hard to tell apart, and the server sends no more curves. */
+/** Most lines of the chart: more are hard to tell apart, and the server sends no more curves. */
 export const MAX_LINES = 12;
 
 /**

@@ -1,4 +1,4 @@
-// A new sweep, written as JSON: begun from a job, checked by the server as it is typed, and started.
+// A new sweep as JSON: it starts from a job, and the server checks it while it is typed.
 
 import { ApiError, api, idempotencyKey } from '../api/client.js';
 import { prettyJson } from '../json/pretty.js';
@@ -30,7 +30,7 @@ class NewSweepPage {
   #timer;
   /** @type {AbortController | null} */
   #pending = null;
-  /** The body that the key is for: a repeated request makes no second sweep. */
+  /** The body that the key is for: a repeated request creates no second sweep. */
   #keyFor = '';
   #key = '';
   /** The job that this begins from; empty for the example. */
@@ -138,7 +138,7 @@ class NewSweepPage {
 }
 
 /**
- * A sweep of a job to begin with.
+ * A first sweep of a job.
  * @param {any} base
  */
 export function firstSweep(base) {

@@ -1,5 +1,5 @@
-// A sweep: its combinations with mean and deviation over seeds, their curves, what was decided at each rung, and what
-// can be done with it.
+// A sweep: its combinations with mean and deviation over seeds, their curves, the comparison at each rung, and its
+// actions.
 
 import { followChanges } from '../api/changes.js';
 import { api } from '../api/client.js';
@@ -21,7 +21,7 @@ import { SWEEP_ACTIONS } from './status.js';
 /** @typedef {Schemas['SweepDetails']} SweepDetails */
 
 const INTERVAL = 3000;
-/** Jobs of the best combinations that are offered for comparison: a comparison has at most 50. */
+/** Most jobs of the best combinations to compare: a comparison has at most 50. */
 const MAX_COMPARED = 12;
 
 /** @param {PageContext} context */

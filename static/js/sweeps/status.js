@@ -1,4 +1,4 @@
-// What can be done with a sweep, and when. The server decides: src/db/sweeps/change.rs.
+// The actions on a sweep, and the statuses that allow them. The server decides: src/db/sweeps/change.rs.
 
 /** @typedef {{ verb: 'pause' | 'resume' | 'cancel' | 'delete', label: string, from: string[], danger?: boolean, confirm?: Question }} SweepAction */
 

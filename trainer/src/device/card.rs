@@ -1,5 +1,5 @@
 //! What a GPU is and has: name, capability, memory, and the versions of the driver and of the libraries that compute on
-//! it. libtorch's bindings tell none of it, so CUDA is asked.
+//! it. libtorch's bindings have none of this, so CUDA is asked.
 #![allow(unsafe_code, reason = "calls functions of libraries that were opened at run time")]
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -10,7 +10,7 @@ use tch::Device;
 
 use super::cuda::library;
 
-/// What the bytes that a GPU computes depend on.
+/// Everything that the bytes computed by a GPU depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Card {
     /// Such as `NVIDIA H100 80GB HBM3`.
@@ -69,8 +69,7 @@ fn of_driver(name: &CStr) -> Option<NonNull<c_void>> {
     NonNull::new(unsafe { libc::dlsym(library, name.as_ptr()) })
 }
 
-/// Makes a GPU the current one of this thread: what CUDA is asked without naming one is about it, and its context is
-/// created now.
+/// Makes a GPU the current one of this thread: CUDA's functions without a device use it. Creates its context.
 ///
 /// # Errors
 /// The GPU cannot be used.

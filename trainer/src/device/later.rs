@@ -1,4 +1,4 @@
-//! Numbers that a GPU has yet to compute, read without waiting for everything that was issued after them.
+//! Numbers that a GPU has yet to compute, read without waiting for what was issued after them.
 #![allow(unsafe_code, reason = "calls a function of C, and reads memory that a GPU writes")]
 
 use std::ffi::c_char;
@@ -13,9 +13,9 @@ unsafe extern "C" {
     fn distillery_copy_later(destination: *const C_tensor, source: *const C_tensor) -> *mut c_char;
 }
 
-/// How long to look for the number before asking libtorch, which waits for the whole device and tells its errors.
+/// How long to poll for the number before asking libtorch, which waits for the whole device and reports its errors.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Time between two looks.
+/// Pause between two polls.
 const PAUSE: Duration = Duration::from_micros(20);
 
 /// A float32 number on its way to the host. libtorch's own way of reading one waits for all work that was issued, so

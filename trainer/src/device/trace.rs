@@ -1,5 +1,5 @@
-//! Which operators a step issues. A CUDA graph replays the same ones with the same numbers, so a step must not choose
-//! operators, shapes or numbers by what it computes; a trace on the CPU shows whether it does.
+//! Which operators a step issues. A CUDA graph replays the same ones with the same numbers, so no operator, shape or
+//! number of a step may depend on computed values. A trace on the CPU shows whether one does.
 #![allow(unsafe_code, reason = "calls functions of C")]
 
 use std::ffi::{CStr, c_char};
@@ -15,7 +15,7 @@ unsafe extern "C" {
 /// An operator that was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operator {
-    /// The number of operators that it is part of.
+    /// The number of operators around it.
     pub depth: usize,
     /// Its name, such as `aten::conv2d`.
     pub name: String,

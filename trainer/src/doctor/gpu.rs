@@ -13,10 +13,10 @@ use crate::models;
 use distillery_core::architecture::Architecture;
 use distillery_core::trainer_flags::DoctorArgs;
 
-/// Classes of the teacher whose convolutions are counted, which has random weights.
+/// Classes of the teacher whose convolutions are counted. It has random weights.
 const CLASSES: u32 = 100;
 
-/// Opens a GPU, computes on it, records a graph, and tries out what cuDNN fuses of a teacher.
+/// Opens a GPU, computes on it, records a graph, and counts the layers of a teacher that cuDNN fuses.
 pub(super) fn check(
     diagnosis: &mut Diagnosis,
     name: &str,
@@ -72,7 +72,7 @@ pub(super) fn compute(device: Device) -> Result<()> {
         let made = images.f_conv2d(&weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1)?;
         let made = made.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
         let difference = ((&made - &expected).norm() / expected.norm()).f_double_value(&[])?;
-        // NaN is no small difference either.
+        // NaN does not count as a small difference.
         if difference.is_nan() || difference > tolerance {
             return Err(Error::machine(format!(
                 "a convolution in {kind:?} is off by {difference:.1e} of its size: test the GPU's memory and its driver"

@@ -1,5 +1,5 @@
-//! `distillery-trainer doctor`: whether this machine, or the image that is being built, has what jobs on GPUs need; and
-//! what to do where it has not.
+//! `distillery-trainer doctor`: whether this machine, or the image that is being built, has what jobs on GPUs need, and
+//! what to do if it does not.
 
 mod findings;
 mod gpu;
@@ -20,7 +20,7 @@ use findings::{Diagnosis, State};
 /// Runs all checks and prints what they found. Succeeds if none failed.
 #[must_use]
 pub fn run(args: &DoctorArgs) -> ExitCode {
-    // What panics is told as a finding.
+    // A panic becomes a finding.
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
     let diagnosis = caught(|| diagnose(args));
@@ -171,7 +171,7 @@ fn check_libraries(diagnosis: &mut Diagnosis) -> bool {
     true
 }
 
-/// The plugin, with CUDA graphs and NCCL. `missing` is what it means that one is not there.
+/// The plugin, with CUDA graphs and NCCL. `missing`: what its absence means.
 fn check_plugin(diagnosis: &mut Diagnosis, missing: State) -> Option<Rc<Plugin>> {
     let plugin = match Plugin::load() {
         Ok(plugin) => plugin,

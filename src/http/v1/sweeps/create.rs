@@ -74,10 +74,10 @@ pub struct SweepDryRun {
     /// Part of the epochs of all jobs that is trained: less than 1 with halving.
     pub trained_part: f64,
     /// Hours for which devices train all jobs, from the training images per second of earlier jobs, without waiting;
-    /// with halving, as if the combinations that go on took as long as those that do not. Null before a job has been
+    /// with halving, as if the combinations that continue were as fast as the others. Null before a job has been
     /// measured.
     pub device_hours: Option<f64>,
-    /// Kinds of device that this holds for: `cpu`, `cuda`, or both with a comma between them.
+    /// Kinds of device that the estimate is for: `cpu`, `cuda`, or both with a comma between them.
     pub device: Option<String>,
     /// Memory of a device: that of the combination that takes most.
     pub memory: Memory,
@@ -105,9 +105,9 @@ pub struct CombinationEstimate {
 /// Create a sweep
 ///
 /// A set of jobs that differ in a few settings: every combination of the values of `axes`, or some of them, each with
-/// several seeds. All of the jobs are created or none; what any of them could not be posted for is a fault here, with
-/// its place in this document. With the strategy `halving`, jobs pause after each rung until all have got there; then
-/// the best combinations go on from their checkpoints and the others are cancelled.
+/// several seeds. All of the jobs are created or none; a fault of any job is a fault of the sweep, with its place in
+/// this document. With the strategy `halving`, jobs pause at each rung until all have reached it; then the best
+/// combinations continue from their checkpoints and the others are cancelled.
 #[utoipa::path(post, path = "/v1/sweeps", tag = "sweeps", operation_id = "create_sweep",
     params(CreateSweepParameters, ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "The same key with the same body returns the same sweep; with a different body, 422")),

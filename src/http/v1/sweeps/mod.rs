@@ -28,7 +28,7 @@ pub struct Sweep {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Where it is in its life.
+    /// Its status.
     pub status: SweepStatus,
     /// What is varied.
     #[schema(value_type = Vec<Axis>)]
@@ -131,7 +131,7 @@ pub enum ResultFormat {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct SweepParameters {
-    /// `csv` gives a table with a row for each combination.
+    /// `csv` returns a table with a row for each combination.
     #[serde(default)]
     #[param(inline, default = "json")]
     format: ResultFormat,
@@ -140,7 +140,7 @@ pub struct SweepParameters {
 /// Get a sweep
 ///
 /// With every combination over its seeds: mean and standard deviation of the best top-1 accuracies so far, their
-/// number, the best of them, what they cost, and the combination's rank.
+/// number, the best of them, what they cost, and the rank of the combination.
 #[utoipa::path(get, path = "/v1/sweeps/{id}", tag = "sweeps", operation_id = "get_sweep",
     params(("id" = String, Path, description = "Id of the sweep"), SweepParameters),
     responses((status = 200, content((SweepDetails = "application/json"), (String = "text/csv")))))]
@@ -189,8 +189,8 @@ pub async fn pause(State(state): State<AppState>, id: SweepId) -> Result<Respons
 
 /// Resume a paused sweep
 ///
-/// All of its paused jobs go on from their checkpoints, those that were paused one by one too. Jobs that wait at a rung
-/// go on waiting for the others.
+/// All of its paused jobs continue from their checkpoints, including those that were paused one by one. Jobs that wait
+/// at a rung keep waiting for the others.
 #[utoipa::path(post, path = "/v1/sweeps/{id}/resume", tag = "sweeps", operation_id = "resume_sweep",
     params(("id" = String, Path, description = "Id of the sweep")), responses((status = 202, body = SweepDetails)))]
 pub async fn resume(State(state): State<AppState>, id: SweepId) -> Result<Response, ApiError> {
