@@ -28,7 +28,7 @@ def settings(url: str | None, token: str | None, timeout: float) -> dict:
     """The arguments of an httpx client for a server."""
     base = httpx.URL(url or os.environ.get("DISTILLERY_URL") or DEFAULT_URL)
     if base.scheme not in ("http", "https") or not base.host:
-        raise DistilleryError(f"{base} is no address of a server: expected one such as {DEFAULT_URL}")
+        raise DistilleryError(f"{base} is not the address of a server: expected one such as {DEFAULT_URL}")
     token = token if token is not None else _find_token()
     headers = {"user-agent": "distillery-python"}
     if token:
@@ -77,7 +77,7 @@ def _read_token(path: Path) -> str | None:
     except OSError as error:
         raise DistilleryError(f"cannot read {path}: {error.strerror}") from error
     if len(text) > _LONGEST_TOKEN:
-        raise DistilleryError(f"{path} has more than {_LONGEST_TOKEN} bytes: that is no token")
+        raise DistilleryError(f"{path} has more than {_LONGEST_TOKEN} bytes: this is not a token")
     return _check_token(text.decode("ascii", "replace").strip(), str(path))
 
 

@@ -150,14 +150,15 @@ impl SweepPlan {
         let mut warnings: Vec<String> = left_out
             .iter()
             .map(|(number, other)| {
-                format!("combination {number} is left out: its job is that of combination {other} with other words")
+                format!("combination {number} is left out: it is combination {other}, written differently")
             })
             .collect();
         if let Strategy::Random { jobs, .. } = &self.sweep.strategy
             && (self.jobs() as u64) < u64::from(*jobs)
         {
             let made = counted(self.jobs() as u64, "job is", "jobs are");
-            warnings.push(format!("{made} made, and {jobs} were allowed: every combination has all of its seeds"));
+            warnings
+                .push(format!("{made} made, fewer than the {jobs} allowed: every combination has all of its seeds"));
         }
         if self.jobs() > 1 && self.combinations.iter().all(|planned| evaluates_teacher(&planned.resolved.spec)) {
             warnings.push(
@@ -272,7 +273,8 @@ fn rung_faults(strategy: &Strategy, spec: &JobSpec) -> Vec<Fault> {
         return vec![fault("/strategy/rungs", detail)];
     }
     let compared = rungs.iter().enumerate().filter(|(_, rung)| **rung != epochs && !rung.is_multiple_of(every));
-    let detail = format!("the job is evaluated after every {every} epochs (training.eval_every_epochs), and not there");
+    let detail =
+        format!("the job is evaluated after every {every} epochs (training.eval_every_epochs), but not after this one");
     compared.map(|(place, _)| fault(&format!("/strategy/rungs/{place}"), detail.clone())).collect()
 }
 

@@ -181,7 +181,7 @@ fn strategy(given: Option<&Value>, faults: &mut SweepFaults) -> Strategy {
             faults.unknown("/strategy", object, &["type", "jobs", "seed"]);
             let jobs = faults.number("/strategy/jobs", object.get("jobs"), 1, MOST_JOBS.into());
             if object.get("jobs").is_none_or(Value::is_null) {
-                faults.add("/strategy/jobs", "expected how many jobs are drawn");
+                faults.add("/strategy/jobs", "expected the number of jobs to draw");
             }
             let seed = faults.number("/strategy/seed", object.get("seed"), 0, u64::from(u32::MAX)).unwrap_or(0);
             Strategy::Random { jobs: jobs.and_then(|jobs| u32::try_from(jobs).ok()).unwrap_or(1), seed }

@@ -103,7 +103,7 @@ class GroupsPage {
    * @param {AbortSignal} stop
    */
   async #findKeys(text, stop) {
-    if (this.query.by.length >= MAX_KEYS) throw new Error(`Jobs are grouped by at most ${MAX_KEYS} things. Remove one first.`);
+    if (this.query.by.length >= MAX_KEYS) throw new Error(`Jobs can be grouped by at most ${MAX_KEYS} properties. Remove one first.`);
     const [settings, labels] = await Promise.all([settingOptions(text, stop), api.labels({ q: '', limit: MAX_LABELS }, stop)]);
     const keys = [...new Set(labels.data.map(({ key }) => `label:${key}`))];
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -115,8 +115,8 @@ class GroupsPage {
   #show({ data, total }) {
     this.#groups = data;
     const left = total - data.length;
-    const none = 'No job that matches has succeeded yet.';
-    setText(this.note, data.length === 0 ? none : left > 0 ? `The first ${whole(data.length)} of ${whole(total)} groups: search, or group by less.` : '');
+    const none = 'No matching job has succeeded yet.';
+    setText(this.note, data.length === 0 ? none : left > 0 ? `The first ${whole(data.length)} of ${whole(total)} groups: narrow the search, or group by fewer properties.` : '');
     this.body.hidden = data.length === 0;
     fill(this.table, this.#tableOf(data));
     this.parallel.show(this.query.by, data);

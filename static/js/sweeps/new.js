@@ -48,7 +48,7 @@ class NewSweepPage {
     fill(root,
       h('p', { class: 'crumb' }, h('a', { href: '#/sweeps' }, 'Sweeps')),
       h('div', { class: 'heading' }, h('h1', {}, 'New sweep'), h('div', { class: 'actions' }, this.start)),
-      h('p', { class: 'note' }, 'The axes are JSON pointers into the job, each with its values. Every combination is trained with as many seeds; the strategy is grid, random or halving.'),
+      h('p', { class: 'note' }, 'The axes are JSON pointers into the job, each with its values. Every combination is trained with that many seeds; the strategy is grid, random or halving.'),
       section('Check', {}, this.verdict, this.warnings), this.editor.element);
     signal.addEventListener('abort', () => {
       clearTimeout(this.#timer);

@@ -111,7 +111,7 @@ class SweepPage {
     this.bar.update(done);
     setText(this.share, share(done));
     const next = sweep.next_rung ? ` · compared next after ${sweep.next_rung} epochs` : '';
-    setText(this.where, ` ${jobsText(sweep.jobs)} · ${strategyText(sweep.strategy)}${next} · ${costText(results)} of devices`);
+    setText(this.where, ` ${jobsText(sweep.jobs)} · ${strategyText(sweep.strategy)}${next} · ${costText(results)} of device time`);
     this.warningCard.hidden = sweep.warnings.length === 0;
     fill(this.warnings, sweep.warnings.map((warning) => h('li', {}, warning)));
     fill(this.table, combinationsTable(pointers, results));

@@ -97,7 +97,7 @@ impl Diagnosis {
             // Writing to a string succeeds.
             let _ = writeln!(text, "{check:width$}  {:11}  {detail}", state.word());
         }
-        text + if self.healthy { "Jobs can run here." } else { "Jobs cannot run here: see what FAILED." }
+        text + if self.healthy { "Jobs can run here." } else { "Jobs cannot run here: see the checks that FAILED." }
     }
 }
 
