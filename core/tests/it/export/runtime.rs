@@ -192,19 +192,30 @@ fn int8_difference(files: &Files) -> Value {
     checks.run()["int8.onnx"].clone()
 }
 
+/// Random weights make some logits as small as what rounding changes, so their mean squares are compared; and each of
+/// mobilenet_v2's 53 layers in series adds its rounding.
+fn assert_int8_is_near(files: &Files) {
+    let facts = int8_difference(files);
+    let (difference, logit) = (facts["mean_square_difference"].as_f64(), facts["mean_square_logit"].as_f64());
+    let (Some(difference), Some(logit)) = (difference, logit) else { panic!("{facts}") };
+    assert!(difference > 0.0 && difference < 0.3_f64.powi(2) * logit, "{facts}");
+    assert_eq!(facts["metadata"]["numbers"], "int8");
+}
+
 #[test]
-fn int8_is_near_to_float32() {
-    for files in
-        [zoo("resnet8", 10), zoo("mobilenet_v2", 10), of_fixture("test_convnext"), of_fixture("test_efficientnet")]
-    {
-        let facts = int8_difference(&files);
-        // Random weights make some logits as small as what rounding changes, so their mean squares are compared; and
-        // each of mobilenet_v2's 53 layers in series adds its rounding.
-        let (difference, logit) = (facts["mean_square_difference"].as_f64(), facts["mean_square_logit"].as_f64());
-        let (Some(difference), Some(logit)) = (difference, logit) else { panic!("{facts}") };
-        assert!(difference > 0.0 && difference < 0.3_f64.powi(2) * logit, "{facts}");
-        assert_eq!(facts["metadata"]["numbers"], "int8");
-    }
+fn int8_of_exported_networks_is_near_to_float32() {
+    assert_int8_is_near(&of_fixture("test_convnext"));
+    assert_int8_is_near(&of_fixture("test_efficientnet"));
+}
+
+#[test]
+fn int8_of_mobilenet_v2_is_near_to_float32() {
+    assert_int8_is_near(&zoo("mobilenet_v2", 10));
+}
+
+#[test]
+fn int8_of_resnet8_is_near_to_float32() {
+    assert_int8_is_near(&zoo("resnet8", 10));
 }
 
 #[test]
