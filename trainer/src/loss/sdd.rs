@@ -69,7 +69,6 @@ fn pooled(features: &Tensor, scales: &[u32]) -> Vec<Tensor> {
 }
 
 /// The logits [B, 1 + finer regions of `scales`, K] among those of more scales, [B, 1 + finer regions of `kept`, K].
-#[must_use]
 pub fn of_scales(logits: &Tensor, kept: &[u32], scales: &[u32]) -> Tensor {
     if region_count(kept) == region_count(scales) {
         return logits.shallow_clone();
