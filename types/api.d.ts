@@ -150,6 +150,7 @@ interface Schemas {
     splits: Schemas['SplitSummary'][];
     statistics?: Schemas['DatasetStatistics'] | null;
     statistics_fault?: string | null;
+    statistics_progress?: Schemas['StatisticsProgress'] | null;
     unlabelled_splits: Schemas['SplitSummary'][];
     version?: string | null;
     versions: Schemas['DatasetVersion'][];
@@ -285,8 +286,10 @@ interface Schemas {
   };
   EventKind: "status" | "log" | "warning" | "checkpoint" | "teacher" | "compacted";
   ExaminedSplit: {
+    compared: number;
     examined: number;
     examples: Schemas['UndecodableImage'][];
+    formats: Record<string, number>;
     images: number;
     sizes?: Schemas['ImageSizes'] | null;
     split: string;
@@ -923,6 +926,10 @@ interface Schemas {
     name: string;
     size_bytes?: number;
   };
+  StatisticsProgress: {
+    images: number;
+    read: number;
+  };
   Status: "queued" | "running" | "pausing" | "paused" | "cancelling" | "succeeded" | "failed" | "cancelled" | "unknown";
   Storage: Schemas['Stored'] & {
     checkpoints_limit_bytes?: number | null;
@@ -1019,7 +1026,7 @@ interface Schemas {
     seeds?: number | null;
     strategy?: Schemas['Strategy'] | null;
   };
-  SweepStatus: "running" | "paused" | "finished" | "cancelled";
+  SweepStatus: "running" | "paused" | "finished" | "cancelled" | "unknown";
   System: {
     last_day: Schemas['LastDay'];
     queue: Schemas['Queue'];

@@ -187,6 +187,7 @@ class DatasetDetails(TypedDict):
     splits: list[SplitSummary]
     statistics: NotRequired[DatasetStatistics | None]
     statistics_fault: NotRequired[str | None]
+    statistics_progress: NotRequired[StatisticsProgress | None]
     unlabelled_splits: list[SplitSummary]
     version: NotRequired[str | None]
     versions: list[DatasetVersion]
@@ -348,8 +349,10 @@ EventKind = Literal["status", "log", "warning", "checkpoint", "teacher", "compac
 
 
 class ExaminedSplit(TypedDict):
+    compared: int
     examined: int
     examples: list[UndecodableImage]
+    formats: dict[str, int]
     images: int
     sizes: NotRequired[ImageSizes | None]
     split: str
@@ -940,6 +943,11 @@ class SplitSummary(TypedDict):
     size_bytes: NotRequired[int]
 
 
+class StatisticsProgress(TypedDict):
+    images: int
+    read: int
+
+
 Status = Literal["queued", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled", "unknown"]
 
 
@@ -1043,7 +1051,7 @@ class SweepRequest(TypedDict):
     strategy: NotRequired[Strategy | None]
 
 
-SweepStatus = Literal["running", "paused", "finished", "cancelled"]
+SweepStatus = Literal["running", "paused", "finished", "cancelled", "unknown"]
 
 
 class System(TypedDict):

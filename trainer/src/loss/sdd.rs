@@ -51,7 +51,6 @@ pub fn classify_regions(classify: impl Fn(&Tensor) -> Tensor, features: &Tensor,
 /// Logits [B, 1 + finer regions, K] of the whole image and of the regions of the finer `scales`, as
 /// [`joined`](Regions::joined) has them. Each scale is classified by itself, so that its logits do not depend on which
 /// others there are: some kernels round differently for another number of vectors.
-#[must_use]
 pub fn classify_by_scale(classify: impl Fn(&Tensor) -> Tensor, features: &Tensor, scales: &[u32]) -> Tensor {
     let logits: Vec<Tensor> =
         pooled(features, scales).iter().map(|vectors| classify(&vectors.transpose(1, 2))).collect();

@@ -181,7 +181,6 @@ impl Objective {
     }
 
     /// The teacher's logits [B, regions, classes] that the distillation takes, among those of all kept scales.
-    #[must_use]
     pub fn own_logits(&self, kept: &Tensor) -> Tensor {
         of_scales(kept, &self.kept_scales, self.scales())
     }
