@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -84,8 +83,11 @@ const char *cudaGetErrorName(int code) { return cudaGetErrorString(code); }
 
 // --- what looks for a driver -----------------------------------------------------------------------------------------
 
-// The trainer looks for the driver's device file.
-int statx(int directory, const char *restrict path, int flags, unsigned mask, struct statx *restrict found) {
+// The trainer looks for the driver's device file. Declared here, since sys/stat.h says that no path is null, and Rust's
+// library asks about null first to find out whether the kernel has this call.
+int statx(int directory, const char *path, int flags, unsigned mask, pointer found);
+
+int statx(int directory, const char *path, int flags, unsigned mask, pointer found) {
     if (path && !strcmp(path, "/dev/nvidiactl")) path = "/dev/null";
     return (int)syscall(SYS_statx, directory, path, flags, mask, found);
 }
@@ -100,12 +102,17 @@ int cudaGetDriverEntryPointByVersion(const char *name, pointer *function, unsign
     return 0;
 }
 
+int version_of_driver(void) { return number_of("CUDA_STUB_DRIVER", 13000); }
+
 int cudaDriverGetVersion(int *version) {
-    *version = 13000;
+    *version = version_of_driver();
     return 0;
 }
 
-int cudaRuntimeGetVersion(int *version) { return cudaDriverGetVersion(version); }
+int cudaRuntimeGetVersion(int *version) {
+    *version = 13000;
+    return 0;
+}
 
 // --- devices ---------------------------------------------------------------------------------------------------------
 
@@ -138,7 +145,7 @@ int cudaSetDevice(int device) {
 int cudaGetDeviceProperties(struct cudaDeviceProp *found, int device) {
     (void)device;
     memset(found, 0, sizeof *found);
-    strcpy(found->name, "stub");
+    strcpy(found->name, NAME);
     found->totalGlobalMem = memory_of_a_device();
     found->major = 9;
     found->multiProcessorCount = 132;

@@ -6,7 +6,7 @@
 // injected with CUDA_STUB_ERRORS=cudaMalloc=2,launch=700@40: a function, the status that it returns, and from which of
 // its calls on (default: the first). `launch` stands for all kernels, `synchronize` for all that waits. 214 and 700 are
 // sticky, as with a real GPU. CUDA_STUB_DEVICES is the number of GPUs (default: 1), each of CUDA_STUB_MEMORY bytes
-// (default: 8 GiB).
+// (default: 8 GiB), and CUDA_STUB_DRIVER the newest version of CUDA that the driver supports (default: 13000).
 #pragma once
 
 #include <stddef.h>
@@ -31,7 +31,15 @@ extern __thread int last;
         if (code) return (last = code); \
     } while (0)
 
+// The newest CUDA that the driver supports: CUDA_STUB_DRIVER, or 13000 for 13.0.
+int version_of_driver(void);
+
+// The name of every GPU.
+#define NAME "stub"
+
 // The device of an address, -1 for pinned memory, -2 for the rest of the host's.
 int device_of(const void *address);
 
 #pragma GCC visibility pop
+
+const char *cudaGetErrorString(int code);
