@@ -20,6 +20,12 @@ extern "C" char *distillery_tf32(bool *allowed) {
     });
 }
 
+// A copy in pinned memory of the host, which GPUs read and write while they compute. (libtorch warns of its own function
+// with a device, the one in the bindings, at every call.)
+extern "C" char *distillery_pin(at::Tensor **result, const at::Tensor *tensor) {
+    return guarded([&] { *result = new at::Tensor(tensor->pin_memory()); });
+}
+
 // Copies `source`, on a GPU, to `destination`, in pinned memory of the host, once the GPU gets there: the host does not
 // wait. Both must live until then.
 extern "C" char *distillery_copy_later(const at::Tensor *destination, const at::Tensor *source) {

@@ -14,6 +14,7 @@ use super::balance::Repeats;
 use super::batch::{Batch, Cut, Portion, tensors};
 use super::decode::{Corrupt, View, decode};
 use super::error::LoadError;
+use crate::device::later::pinned;
 use distillery_core::dataset::{self, BLOCK, Images, KEPT_BYTES};
 
 /// The most blocks whose images are shuffled together.
@@ -195,7 +196,7 @@ impl Stream {
 /// Copies a tensor to the device. A GPU copies from pinned memory while it computes, and the host does not wait for it.
 fn on_device(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
     match device {
-        Device::Cuda(_) => tensor.f_pin_memory(device)?.f_to_device_(device, tensor.kind(), true, false),
+        Device::Cuda(_) => pinned(tensor)?.f_to_device_(device, tensor.kind(), true, false),
         _ => tensor.f_to_device(device),
     }
 }

@@ -2,14 +2,16 @@
 #![allow(unsafe_code, reason = "calls a function of C, and reads memory that a GPU writes")]
 
 use std::ffi::c_char;
+use std::ptr;
 use std::time::{Duration, Instant};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
-use super::ffi::unwrap;
+use super::ffi::{message, unwrap};
 
 unsafe extern "C" {
+    fn distillery_pin(result: *mut *mut C_tensor, tensor: *const C_tensor) -> *mut c_char;
     fn distillery_copy_later(destination: *const C_tensor, source: *const C_tensor) -> *mut c_char;
 }
 
@@ -17,6 +19,20 @@ unsafe extern "C" {
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two polls.
 const PAUSE: Duration = Duration::from_micros(20);
+
+/// A copy in pinned memory of the host, which a GPU reads and writes while it computes.
+///
+/// # Errors
+/// There is no GPU, or no memory.
+pub(crate) fn pinned(tensor: &Tensor) -> Result<Tensor, TchError> {
+    let mut made = ptr::null_mut();
+    // SAFETY: the tensor lives while the function is called, which writes the new one's address.
+    match message(unsafe { distillery_pin(&raw mut made, tensor.as_ptr()) }) {
+        Some(error) => Err(TchError::Torch(error)),
+        // SAFETY: the call succeeded, so this is a new tensor, which nobody else owns.
+        None => Ok(unsafe { Tensor::from_ptr(made) }),
+    }
+}
 
 /// A float32 number on its way to the host. libtorch's own way of reading one waits for all work that was issued, so
 /// that the device would be idle while the host issues the next.
@@ -33,7 +49,9 @@ impl LaterNumber {
     pub(crate) fn send(number: &Tensor) -> Self {
         let source = number.copy();
         let host = matches!(source.device(), Device::Cuda(_)).then(|| {
-            let host = Tensor::full([1], f64::NAN, (Kind::Float, Device::Cpu)).pin_memory(source.device());
+            let unknown = Tensor::full([1], f64::NAN, (Kind::Float, Device::Cpu));
+            // As tch's operators do.
+            let host = pinned(&unknown).unwrap_or_else(|error| panic!("{error}"));
             // SAFETY: both tensors live as long as this value, and libtorch keeps freed pinned memory until the copies
             // that use it are done.
             unwrap(unsafe { distillery_copy_later(host.as_ptr(), source.as_ptr()) });
