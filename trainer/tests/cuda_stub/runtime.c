@@ -69,10 +69,14 @@ const char *cudaGetErrorString(int code) {
     case 0: return "no error";
     case OUT_OF_MEMORY: return "out of memory";
     case 35: return "CUDA driver version is insufficient for CUDA runtime version";
+    case 46: return "CUDA-capable device(s) is/are busy or unavailable";
     case 100: return "no CUDA-capable device is detected";
     case 101: return "invalid device ordinal";
+    case 209: return "no kernel image is available for execution on the device";
     case ECC: return "uncorrectable ECC error encountered";
     case ILLEGAL_ADDRESS: return "an illegal memory access was encountered";
+    case 719: return "unspecified launch failure";
+    case 802: return "system not yet initialized";
     case UNSUPPORTED_IN_CAPTURE: return "operation not permitted when stream is capturing";
     case INVALIDATED: return "operation failed due to a previous error during capture";
     default: return "an injected error";

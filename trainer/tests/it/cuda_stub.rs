@@ -43,12 +43,10 @@ impl Stub {
     }
 
     /// The environment of a process with so many GPUs, in which functions return errors.
-    fn variables<'a>(&'a self, devices: &'a str, errors: &'a str) -> [(&'a str, &'a str); 5] {
+    fn variables<'a>(&'a self, devices: &'a str, errors: &'a str) -> [(&'a str, &'a str); 4] {
         [
             ("LD_PRELOAD", self.preload.as_str()),
             (INSIDE, "1"),
-            // The stand-in has the older interface of cuDNN only.
-            ("TORCH_CUDNN_V8_API_DISABLED", "1"),
             ("CUDA_STUB_DEVICES", devices),
             ("CUDA_STUB_ERRORS", errors),
         ]
