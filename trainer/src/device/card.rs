@@ -83,6 +83,19 @@ pub(super) fn make_current(index: usize) -> Result<(), String> {
     }
 }
 
+/// What CUDA says of why it finds no GPU; `None` if it names no error.
+#[must_use]
+pub fn why_no_gpu() -> Option<String> {
+    let ask = loaded(c"cudaGetDeviceCount")?;
+    // SAFETY: the function takes a pointer to the count.
+    let ask: extern "C" fn(*mut c_int) -> c_int = unsafe { std::mem::transmute(ask.as_ptr()) };
+    let mut count = 0;
+    match ask(&raw mut count) {
+        0 => None,
+        status => Some(error_text(status)),
+    }
+}
+
 /// CUDA's text for a status.
 fn error_text(status: c_int) -> String {
     let Some(describe) = loaded(c"cudaGetErrorString") else { return format!("CUDA error: status {status}") };

@@ -67,13 +67,18 @@ fn automatic() -> Result<Device> {
             if !shows_gpu() {
                 return Ok(Device::Cpu);
             }
-            let reason = opened.err().unwrap_or_else(|| "CUDA finds no GPU".to_owned());
+            let reason = opened.err().unwrap_or_else(no_gpu);
             Err(Error::machine(format!(
                 "this machine has an NVIDIA GPU, but CUDA cannot use it: {reason}. Run `distillery-trainer doctor`, or \
                  train on the CPU with --device cpu"
             )))
         }
     }
+}
+
+/// That there is no GPU, with CUDA's reason. libtorch prints it as a warning and counts none.
+pub(crate) fn no_gpu() -> String {
+    card::why_no_gpu().map_or_else(|| "CUDA finds no GPU".to_owned(), |reason| format!("CUDA finds no GPU ({reason})"))
 }
 
 /// Whether the driver shows a GPU to this process.
@@ -105,7 +110,7 @@ fn check_exists(index: usize) -> Result<()> {
         Error::machine(format!("CUDA cannot be used: {reason}. Run `distillery-trainer doctor`, or use --device cpu"))
     })?;
     match usize::try_from(Cuda::device_count()).unwrap_or(0) {
-        0 => Err(Error::machine("CUDA finds no GPU: run `distillery-trainer doctor`, or use --device cpu")),
+        0 => Err(Error::machine(format!("{}: run `distillery-trainer doctor`, or use --device cpu", no_gpu()))),
         count if index >= count => {
             Err(Error::machine(format!("there is no cuda:{index}: the machine has {count} GPUs")))
         }

@@ -105,9 +105,16 @@ fn check_gpus(
     }
     let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
     if count == 0 {
-        let message = "CUDA finds no GPU: compare `nvidia-smi`, look at CUDA_VISIBLE_DEVICES, and for /dev/nvidia0 and \
-                       /dev/nvidia-uvm, which a container must be given";
-        diagnosis.add("gpus", State::Failed, message);
+        let found = device::no_gpu();
+        // Where an NVSwitch joins GPUs, none can be used without the service.
+        let advice = if found.contains("system not yet initialized") {
+            "start the service nvidia-fabricmanager, in the driver's version"
+        } else {
+            "compare `nvidia-smi`, look at CUDA_VISIBLE_DEVICES, and for /dev/nvidia0 and /dev/nvidia-uvm, which a \
+             container must be given"
+        };
+        let message = format!("{found}: {advice}");
+        diagnosis.add("gpus", State::Failed, &message);
         return;
     }
     let names = listed.unwrap_or_else(|| (0..count).map(|index| format!("cuda:{index}")).collect());

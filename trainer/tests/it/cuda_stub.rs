@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use distillery_core::protocol::{ErrorClass, Event};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::process::run_again;
-use crate::support::{Workspace, text};
+use crate::support::process::{program, run_again};
+use crate::support::{Workspace, merged, started, text, warnings};
 
 /// Tells a process that the stand-in is preloaded.
 const INSIDE: &str = "DISTILLERY_TEST_CUDA_STUB";
@@ -73,6 +74,15 @@ fn a_recording_that_fails_at_its_end_leaves_steps_that_are_issued_one_by_one() {
 }
 
 #[test]
+fn a_replay_that_fails_tells_cudas_reason() {
+    let Some(stub) = Stub::build("a replay that fails") else { return };
+    run_again(
+        &["cuda_stub::inside::a_replay_tells_of_the_double_bit_error"],
+        &stub.variables("1", "cudaGraphLaunch=214"),
+    );
+}
+
+#[test]
 fn devices_are_those_that_the_driver_shows() {
     let Some(stub) = Stub::build("choosing among GPUs") else { return };
     run_again(&["cuda_stub::inside::two_gpus_can_be_opened_and_no_third"], &stub.variables("2", ""));
@@ -82,14 +92,24 @@ fn devices_are_those_that_the_driver_shows() {
 fn errors_of_a_gpu_are_classified() {
     let Some(stub) = Stub::build("classes of a GPU's errors") else { return };
     let cases = [
-        // No device, a driver that is too old, memory, a double bit error, an illegal access.
+        // No device, a driver that is too old, a service that does not run, a GPU that is busy.
         ("cudaGetDeviceCount=100", ErrorClass::Machine),
         ("cudaGetDeviceCount=35", ErrorClass::Machine),
+        ("cudaGetDeviceCount=802", ErrorClass::Machine),
+        ("cudaSetDevice=46", ErrorClass::Machine),
+        // Memory of the device, and of the host.
         ("cudaMalloc=2", ErrorClass::Oom),
+        ("cudaHostAlloc=2", ErrorClass::Oom),
         ("cublasCreate_v2=3", ErrorClass::Oom),
+        ("cudnnCreate=4003", ErrorClass::Oom),
+        ("cudnnCreate=1001", ErrorClass::Machine),
+        // A GPU that libtorch has no kernels for, and double bit errors.
+        ("launch=209", ErrorClass::Machine),
         ("launch=214", ErrorClass::Machine),
         ("launch=214@100", ErrorClass::Machine),
+        // May be bugs: an illegal access, a launch that failed.
         ("launch=700@100", ErrorClass::Internal),
+        ("launch=719@50", ErrorClass::Internal),
     ];
     let workspace = Workspace::new();
     for (index, (errors, class)) in cases.into_iter().enumerate() {
@@ -103,10 +123,81 @@ fn errors_of_a_gpu_are_classified() {
     }
 }
 
+#[test]
+fn ranks_join_through_nccl_and_step_on_a_gpu_each() {
+    let Some(stub) = Stub::build("ranks on GPUs") else { return };
+    let workspace = Workspace::new();
+    let spec = merged(workspace.plain(), json!({"training": {"devices": 2}}));
+    let mut command = workspace.command_on("cuda", &spec, "run");
+    // Images are streamed, through pinned memory.
+    command.args(["--events", "--data-memory-mib", "0"]).envs(stub.variables("2", ""));
+    let run = command.output().unwrap();
+    let (said, stderr) = (text(&run.stdout), text(&run.stderr));
+    let events: Vec<Event> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(started(&events).device, "cuda:0,cuda:1", "{said}");
+    assert!(warnings(&events).is_empty(), "{said}");
+    assert!(said.contains("the first step was done"), "{said}{stderr}");
+    // Nothing else is wrong with them than that no kernel computed the loss.
+    let Some(Event::Failed(failure)) = events.last() else { panic!("{said}{stderr}") };
+    assert_eq!(failure.class, ErrorClass::Numeric, "{}", failure.message);
+    assert!(!stderr.contains("deprecated"), "{stderr}");
+}
+
+/// The findings of the doctor, by check, and whether it found nothing wrong.
+fn diagnosis(stub: &Stub, devices: &str, errors: &str, driver: &str) -> (bool, Value) {
+    let mut doctor = program("doctor");
+    doctor.args(["--device", "cuda:0", "--json"]).envs(stub.variables(devices, errors)).env("CUDA_STUB_DRIVER", driver);
+    let run = doctor.output().unwrap();
+    let said: Value = serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{}", text(&run.stderr)));
+    (run.status.success(), said)
+}
+
+fn finding<'a>(said: &'a Value, check: &str) -> &'a Value {
+    let findings = said["findings"].as_array().unwrap();
+    findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check}: {said}"))
+}
+
+#[test]
+fn the_doctor_describes_a_gpu_and_notices_that_it_computes_wrong_values() {
+    let Some(stub) = Stub::build("the doctor on a stand-in for a GPU") else { return };
+    let (is_healthy, said) = diagnosis(&stub, "1", "", "13000");
+    for check in ["driver", "cuda", "cudnn", "plugin", "nccl", "cuda:0"] {
+        assert_eq!(finding(&said, check)["state"], "fine", "{check}: {said}");
+    }
+    assert_eq!(finding(&said, "nccl")["detail"], "2.28.9");
+    let gpu = &said["gpus"][0];
+    assert_eq!((&gpu["name"], &gpu["capability"]), (&json!("stub"), &json!("9.0")), "{said}");
+    assert_eq!(gpu["memory_total_bytes"], 8_u64 << 30);
+    // No kernel of the stand-in computes anything.
+    assert_eq!(finding(&said, "cuda:0 arithmetic")["state"], "failed");
+    assert!(!is_healthy);
+}
+
+#[test]
+fn the_doctor_says_why_a_gpu_cannot_be_used() {
+    let Some(stub) = Stub::build("the doctor's advice") else { return };
+    let cases = [
+        ("", "12040", "driver", "580"),
+        ("cudaGetDeviceCount=802", "13000", "gpus", "nvidia-fabricmanager"),
+        ("cudaGetDeviceCount=100", "13000", "gpus", "no CUDA-capable device is detected"),
+        ("cudaSetDevice=46", "13000", "cuda:0", "busy or unavailable"),
+        ("synchronize=214", "13000", "cuda:0 arithmetic", "uncorrectable ECC error"),
+    ];
+    for (errors, driver, check, advice) in cases {
+        let (is_healthy, said) = diagnosis(&stub, "1", errors, driver);
+        let found = finding(&said, check);
+        assert_eq!(found["state"], "failed", "{errors}: {said}");
+        assert!(found["detail"].as_str().unwrap().contains(advice), "{errors}: {said}");
+        assert!(!is_healthy, "{errors}: {said}");
+    }
+}
+
 /// What runs with the stand-in.
 mod inside {
+    use distillery_core::protocol::ErrorClass;
     use distillery_trainer::device;
     use distillery_trainer::device::cuda::Plugin;
+    use distillery_trainer::error::Error;
     use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
     use serde_json::{Value, json};
     use tch::{Device, Kind, Tensor};
@@ -170,6 +261,19 @@ mod inside {
         assert!(plugin.record(&mut || drop(&number + 1.0)).is_ok());
         let host = Tensor::zeros([1], (Kind::Float, Device::Cpu));
         assert!(plugin.record(&mut || drop(host.to_device(device))).is_err());
+    }
+
+    #[test]
+    fn a_replay_tells_of_the_double_bit_error() {
+        if !is_inside() {
+            return;
+        }
+        let (device, mode) = graphs();
+        let Mode::Graphs(plugin) = mode else { unreachable!("it was made above") };
+        let number = Tensor::zeros([1], (Kind::Float, device));
+        let graph = plugin.record(&mut || drop(&number + 1.0)).unwrap();
+        let error = graph.replay().unwrap_err();
+        assert_eq!(Error::from_torch(&error).class, ErrorClass::Machine, "{error}");
     }
 
     #[test]
