@@ -32,7 +32,7 @@ const BROKEN: [&str; 6] = [
     "fallen off the bus",
 ];
 
-const UNUSABLE: [&str; 16] = [
+const UNUSABLE: [&str; 17] = [
     "CUDA driver version is insufficient",
     "NVIDIA driver on your system is too old",
     "Found no NVIDIA driver",
@@ -49,6 +49,8 @@ const UNUSABLE: [&str; 16] = [
     "no kernel image is available for execution on the device",
     "CUBLAS_STATUS_NOT_INITIALIZED",
     "CUDNN_STATUS_NOT_INITIALIZED",
+    // Too little room in /dev/shm, a network interface that is gone.
+    "ncclSystemError",
 ];
 
 impl DeviceFault {
@@ -104,6 +106,7 @@ mod tests {
             ("CUDA error: no kernel image is available for execution on the device", Unusable),
             ("CUDA error: system not yet initialized", Unusable),
             ("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED", Unusable),
+            ("NCCL error in: f.cpp:1, unhandled system error\nncclSystemError: System call failed", Unusable),
         ];
         for (message, fault) in cases {
             assert_eq!(DeviceFault::of(message), Some(fault), "{message}");

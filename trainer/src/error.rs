@@ -87,10 +87,15 @@ impl Error {
     }
 }
 
-/// The first line of libtorch's message. A panic of tch wraps it.
-fn first_line(message: &str) -> &str {
-    let message = message.split_once("Torch(\"").map_or(message, |(_, message)| message);
-    message.split("\\n").next().unwrap_or(message).lines().next().unwrap_or(message)
+/// The first line of libtorch's message, and NCCL's reason, which comes lines later. A panic of tch wraps it.
+fn first_line(message: &str) -> String {
+    let message = message.split_once("Torch(\"").map_or(message, |(_, message)| message).replace("\\n", "\n");
+    let first = message.lines().next().unwrap_or_default();
+    let reason = message.split_once("Last error:\n").and_then(|(_, rest)| rest.lines().next());
+    match reason.map(str::trim).filter(|reason| !reason.is_empty()) {
+        Some(reason) => format!("{first}: {reason}"),
+        None => first.to_owned(),
+    }
 }
 
 /// Turns libtorch's panics into errors.
@@ -129,6 +134,20 @@ impl From<Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_failure_of_nccls_its_reason_is_told() {
+        let message = "NCCL error in: f.cpp:1, unhandled system error, NCCL version 2.28.9\nncclSystemError: System call \
+                       failed.\nLast error:\nError while creating shared memory segment /dev/shm/nccl-a (size 33030528)\n\n\
+                       Exception raised from collective at f.cpp:1";
+        let error = Error::from_torch(message);
+        assert_eq!(error.class, ErrorClass::Machine);
+        let told = error.message;
+        assert!(told.contains("unhandled system error") && told.contains("/dev/shm/nccl-a (size"), "{told}");
+        assert!(!told.contains("Exception raised"), "{told}");
+        let without = Error::from_torch("NCCL error: ncclSystemError\nLast error:\n\nException raised");
+        assert!(without.message.contains("cannot be used: NCCL error: ncclSystemError; run"), "{}", without.message);
+    }
 
     #[test]
     fn libtorchs_messages_about_the_gpu_decide_whether_another_attempt_is_made_and_where() {
