@@ -3,6 +3,7 @@
 # 2.11 with CUDA, as PyTorch's wheel brings it, and NVIDIA's driver; no network, no compiler, no installation.
 #
 #   ./run.sh                    the libtorch of the PyTorch that python3 imports
+#   PYTHON=venv/bin/python ./run.sh    that of another Python's PyTorch
 #   ./run.sh DIR                the libtorch in DIR/lib, such as site-packages/torch
 #   SECONDS_IN_ALL=1200 ./run.sh    more time (default: 600 seconds)
 #   DEVICE=cpu ./run.sh         a dry run on the CPU: whatever needs a GPU fails, and figures mean nothing
@@ -10,9 +11,15 @@
 # Everything is also written to results/, a file for each part. Each part has a time of its own after which it is ended;
 # parts for which no time is left are named at the end. Exits with 1 if a part failed, was cut short or was left out.
 set -uo pipefail
+# Paths are from where the program was started.
+if [[ ${PYTHON:-} == */* ]]; then PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/${PYTHON##*/} || exit 1; fi
+if [[ ${1:---function} != --function ]]; then
+    directory=$(cd "$1" && pwd) || exit 1
+    set -- "$directory"
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
-ALL=${SECONDS_IN_ALL:-600} DEVICE=${DEVICE:-cuda}
+ALL=${SECONDS_IN_ALL:-600} DEVICE=${DEVICE:-cuda} PYTHON=${PYTHON:-python3}
 STUDENT=$(<student) TEACHER=$(<teacher)
 outcomes=() failed=0
 
@@ -109,14 +116,19 @@ recorded_and_eager() {
 
 # One pair, in turn with PyTorch as published.
 steps_of() { # TEACHER STUDENT
-    python3 benches/gpu.py --python python3 --program ./step --trainer ./distillery-trainer --device "$DEVICE" \
+    "$PYTHON" -c "import torch" || {
+        echo "$PYTHON has no PyTorch to compare with, so only this side is measured: name another one, PYTHON=… ./run.sh"
+        ./step --device "$DEVICE" --pair "$1" "$2" --precision bfloat16 --steps 100 --graphs
+        return 1
+    }
+    "$PYTHON" benches/gpu.py --python "$PYTHON" --program ./step --trainer ./distillery-trainer --device "$DEVICE" \
         --pair "$1" "$2" --precision bfloat16 --steps 100 --rounds 3 --skip tests --skip compiled \
         --findings results/steps.ndjson
 }
 
 # PyTorch as one would write it today. On its own, since compiling takes a minute, and a C compiler.
 compiled() { # TEACHER STUDENT
-    python3 benches/pytorch/step.py --device "$DEVICE" --modern --pair "$1" "$2" --steps 100 |
+    "$PYTHON" benches/pytorch/step.py --device "$DEVICE" --modern --pair "$1" "$2" --steps 100 |
         sed -E 's/^\[([0-9.]+).*/PyTorch, compiled, bfloat16, channels last: \1 ms per step/'
 }
 
@@ -181,13 +193,14 @@ if [[ ${1:-} == --function ]]; then
     exit
 fi
 
-torch=${1:-$(python3 -c 'import importlib.util as util; print(util.find_spec("torch").submodule_search_locations[0])' 2>/dev/null)}
-[[ -n $torch ]] || die "python3 has no PyTorch: name the directory of libtorch, ./run.sh DIR (with DIR/lib/libtorch_cuda.so)"
-torch=$(cd "$torch" 2>/dev/null && pwd) || die "there is no directory ${1:-}"
+torch=${1:-$("$PYTHON" -c 'import importlib.util as util; print(util.find_spec("torch").submodule_search_locations[0])' 2>/dev/null)}
+[[ -n $torch ]] || die "$PYTHON has no PyTorch: name the directory of libtorch, ./run.sh DIR (with DIR/lib/libtorch_cuda.so)"
 [[ -f $torch/lib/libtorch_cuda.so || $DEVICE == cpu ]] || die "$torch/lib has no libtorch_cuda.so: a libtorch for GPUs is needed"
 version=$(sed -nE "s/^__version__ = '([^']*)'.*/\1/p" "$torch/version.py" 2>/dev/null || cat "$torch/build-version")
 [[ $version == 2.11.* ]] || die "$torch is libtorch ${version:-of an unknown version}; the bundle needs 2.11"
-export LD_LIBRARY_PATH=$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} DEVICE
+export LD_LIBRARY_PATH=$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} DEVICE PYTHON
+# So that a Python of PyTorch's version compares with it even if its own packages are elsewhere.
+[[ ! -f $torch/__init__.py ]] || export PYTHONPATH=${torch%/*}${PYTHONPATH:+:$PYTHONPATH}
 export OMP_WAIT_POLICY=passive
 
 rm -rf results
@@ -195,7 +208,8 @@ mkdir results || die "$PWD cannot be written to: copy the bundle elsewhere"
 say "libtorch $version in $torch; $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>&1 | tr '\n' ';')"
 ./distillery-trainer --version || die "the trainer does not start on this machine"
 
-part doctor 30 ./distillery-trainer doctor
+# The first to load CUDA's libraries, gigabytes that a slow disk may take long to read.
+part doctor 60 ./distillery-trainer doctor
 function_part gpu-tests 120 gpu_tests
 function_part recorded-and-eager 60 recorded_and_eager
 pairs=("resnet32x4 resnet8x4" "resnet56 resnet20" "resnet32x4 shufflenet_v1" "vgg13 vgg8")

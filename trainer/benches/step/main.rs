@@ -119,7 +119,7 @@ fn print(report: &Value) {
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     let [teacher, student] = [0, 1].map(|index| report["pair"][index].as_str().unwrap_or_default());
     println!(
-        "{teacher} → {student}: {:.1} ms per step (phases add up to {:.1}), bound {:.1}: {:.0} % of the limit",
+        "{teacher} → {student}: {:.2} ms per step (phases add up to {:.2}), bound {:.2}: {:.0} % of the limit",
         number(&report["step_ms"]),
         number(&report["sum_ms"]),
         number(&report["least_ms"]),
@@ -127,8 +127,8 @@ fn print(report: &Value) {
     );
     for phase in PHASES {
         let least = report["bounds"][phase]["least_ms"].as_f64();
-        let least = least.map_or(String::new(), |least| format!(" bound {least:7.1}"));
-        println!("    {phase:<10} {:7.1}{least}", number(&report["phases_ms"][phase]));
+        let least = least.map_or(String::new(), |least| format!(" bound {least:8.2}"));
+        println!("    {phase:<10} {:8.2}{least}", number(&report["phases_ms"][phase]));
     }
 }
 
