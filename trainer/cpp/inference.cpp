@@ -1,5 +1,5 @@
-// Convolutions of a frozen network on the CPU: oneDNN adds and applies ReLU while it writes the result. libtorch has
-// these operators for its compiler. No header declares them, so they are called by name.
+// Convolutions of a frozen network. On the CPU, oneDNN adds and applies ReLU while it writes the result: libtorch has
+// these operators for its compiler, and no header declares them, so they are called by name.
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
@@ -54,5 +54,19 @@ extern "C" char *distillery_pack(at::Tensor **result, const at::Tensor *weight, 
         static const auto op = find<Pack>("mkldnn::_reorder_convolution_weight", "");
         const Pair strides(stride, 2), paddings(padding, 2), dilations(NOT_DILATED, 2);
         *result = new Tensor(op.call(*weight, paddings, strides, dilations, groups, Pair(input, 4)));
+    });
+}
+
+// A convolution with a bias, the sum with `added` if that is not null, and a ReLU in one kernel of cuDNN, which has none
+// for some sizes. The bindings have it as well, but when an operator that takes a number throws, they end in a panic:
+// they find the error while they free the number.
+extern "C" char *distillery_convolution_of_cudnn(at::Tensor **result, const at::Tensor *x, const at::Tensor *weight,
+                                                 const at::Tensor *bias, const at::Tensor *added, const int64_t *stride,
+                                                 const int64_t *padding, int64_t groups) {
+    return guarded([&] {
+        const Pair strides(stride, 2), paddings(padding, 2), dilations(NOT_DILATED, 2);
+        *result = new Tensor(
+            added ? at::cudnn_convolution_add_relu(*x, *weight, *added, 1.0, *bias, strides, paddings, dilations, groups)
+                  : at::cudnn_convolution_relu(*x, *weight, *bias, strides, paddings, dilations, groups));
     });
 }

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char};
 use std::marker::PhantomData;
 use std::ptr;
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
 /// A list of tensors as C sees it.
@@ -36,6 +36,19 @@ pub(super) fn result(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Te
     unwrap(call(&raw mut made));
     // SAFETY: the call succeeded, so this is a new tensor, which nobody else owns.
     unsafe { Tensor::from_ptr(made) }
+}
+
+/// Returns the tensor that `call` creates.
+///
+/// # Errors
+/// libtorch's exception.
+pub(super) fn fallible(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Result<Tensor, TchError> {
+    let mut made = ptr::null_mut();
+    match message(call(&raw mut made)) {
+        Some(error) => Err(TchError::Torch(error)),
+        // SAFETY: the call succeeded, so this is a new tensor, which nobody else owns.
+        None => Ok(unsafe { Tensor::from_ptr(made) }),
+    }
 }
 
 /// Panics with the message of a call that failed.

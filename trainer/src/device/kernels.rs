@@ -1,12 +1,13 @@
-//! The operators of networks in `cpp/`, which libtorch does not have or its bindings do not expose. For the CPU.
+//! The operators of networks in `cpp/`, which libtorch does not have or its bindings do not expose. For the CPU, where
+//! nothing else is said.
 #![allow(unsafe_code, reason = "calls functions of C")]
 
 use std::ffi::c_char;
 
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
-use super::ffi::{Pointers, optional, result, unwrap};
+use super::ffi::{Pointers, fallible, optional, result, unwrap};
 use distillery_core::architecture::Convolution;
 
 unsafe extern "C" {
@@ -32,6 +33,16 @@ unsafe extern "C" {
         padding: *const i64,
         groups: i64,
         relu: bool,
+    ) -> *mut c_char;
+    fn distillery_convolution_of_cudnn(
+        result: *mut *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        added: *const C_tensor,
+        stride: *const i64,
+        padding: *const i64,
+        groups: i64,
     ) -> *mut c_char;
     fn distillery_unfolded(
         result: *mut *mut C_tensor,
@@ -132,6 +143,27 @@ pub(crate) fn convolution(
     // SAFETY: as above; stride and padding are two numbers each.
     result(|made| unsafe {
         distillery_convolution(made, x.as_ptr(), weight, bias, optional(added), stride, padding, groups, relu)
+    })
+}
+
+/// A convolution of `x` [B, C, H, W] with a bias, the sum with `added`, and a ReLU in one kernel of cuDNN; for inference
+/// on a GPU.
+///
+/// # Errors
+/// cuDNN has no kernel for these sizes.
+pub(crate) fn convolution_of_cudnn(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    geometry: Convolution,
+    added: Option<&Tensor>,
+) -> Result<Tensor, TchError> {
+    let [stride, padding] = [geometry.stride, geometry.padding].map(|pair| pair.map(i64::from));
+    let (stride, padding, groups) = (stride.as_ptr(), padding.as_ptr(), i64::from(geometry.groups));
+    let (weight, bias, added) = (weight.as_ptr(), bias.as_ptr(), optional(added));
+    // SAFETY: as above; stride and padding are two numbers each.
+    fallible(|made| unsafe {
+        distillery_convolution_of_cudnn(made, x.as_ptr(), weight, bias, added, stride, padding, groups)
     })
 }
 

@@ -2,13 +2,12 @@
 #![allow(unsafe_code, reason = "calls a function of C, and reads memory that a GPU writes")]
 
 use std::ffi::c_char;
-use std::ptr;
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
-use super::ffi::{message, unwrap};
+use super::ffi::{fallible, unwrap};
 
 unsafe extern "C" {
     fn distillery_pin(result: *mut *mut C_tensor, tensor: *const C_tensor) -> *mut c_char;
@@ -25,13 +24,8 @@ const PAUSE: Duration = Duration::from_micros(20);
 /// # Errors
 /// There is no GPU, or no memory.
 pub(crate) fn pinned(tensor: &Tensor) -> Result<Tensor, TchError> {
-    let mut made = ptr::null_mut();
-    // SAFETY: the tensor lives while the function is called, which writes the new one's address.
-    match message(unsafe { distillery_pin(&raw mut made, tensor.as_ptr()) }) {
-        Some(error) => Err(TchError::Torch(error)),
-        // SAFETY: the call succeeded, so this is a new tensor, which nobody else owns.
-        None => Ok(unsafe { Tensor::from_ptr(made) }),
-    }
+    // SAFETY: the tensor lives while the function is called.
+    fallible(|made| unsafe { distillery_pin(made, tensor.as_ptr()) })
 }
 
 /// A float32 number on its way to the host. libtorch's own way of reading one waits for all work that was issued, so

@@ -8,7 +8,7 @@ use distillery_core::architecture::Convolution;
 
 use super::forward::run;
 use super::fusion::{FoldedNorm, Plan, Purpose, Step, fuse};
-use super::layers::{channels_last, convolve, convolve_fused, finish};
+use super::layers::{channels_last, convolve, finish};
 use super::operators::apply;
 use super::program::{Input, Kernel, Op, Program};
 use super::scope::{Made, Scope};
@@ -139,8 +139,12 @@ impl Frozen {
                         kernels::convolution(input, weight, bias, *geometry, own.as_ref(), relu)
                     }
                     (Constants::Fused { geometry, weight, bias }, [input]) => {
-                        let made = convolve_fused(input, weight, bias, *geometry, added);
-                        made.unwrap_or_else(|error| panic!("{error}"))
+                        let made = kernels::convolution_of_cudnn(input, weight, bias, *geometry, added);
+                        // It was tried with another number of images.
+                        made.unwrap_or_else(|_| {
+                            let kernel = Kernel { geometry: *geometry, dilation: [1, 1] };
+                            finish(convolve(input, weight, Some(bias), kernel), added, relu)
+                        })
                     }
                     (Constants::Convolution { kernel, weight, bias }, [input]) => {
                         finish(convolve(input, weight, Some(bias), *kernel), added, relu)
@@ -249,7 +253,7 @@ fn can_fuse(weight: &Tensor, bias: &Tensor, kernel: Kernel, input: [i64; 4], add
     let tolerance = if weight.kind() == Kind::BFloat16 { 2e-2 } else { 2e-3 };
     (0..2).all(|_| {
         poison(&expected.size(), weight);
-        convolve_fused(&input, weight, bias, kernel.geometry, added.as_ref()).is_ok_and(|fused| {
+        kernels::convolution_of_cudnn(&input, weight, bias, kernel.geometry, added.as_ref()).is_ok_and(|fused| {
             // NaN is below no tolerance.
             let difference = (fused.to_kind(Kind::Float) - &expected).norm() / (expected.norm() + 1e-12);
             fused.size() == expected.size() && difference.double_value(&[]) < tolerance

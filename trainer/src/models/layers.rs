@@ -1,6 +1,6 @@
 //! Convolutions and batch norms, by our kernels where they are faster.
 
-use tch::{Device, Kind, TchError, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use distillery_core::architecture::Convolution;
 
@@ -116,25 +116,6 @@ pub(super) fn convolve(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, k
     // oneDNN's kernels for this are slow: computing every pixel takes a fraction of the time.
     let is_slow = geometry.stride == [2, 2] && i64::from(geometry.groups) == input.size()[1] && geometry.groups > 1;
     if is_slow && input.device() == Device::Cpu { every_second(&by([1, 1])) } else { by(pair(geometry.stride)) }
-}
-
-/// A convolution with a bias, the sum with `added`, and a ReLU in one kernel of cuDNN; for inference on a GPU.
-///
-/// # Errors
-/// cuDNN has no kernel for these sizes.
-pub(super) fn convolve_fused(
-    input: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    geometry: Convolution,
-    added: Option<&Tensor>,
-) -> Result<Tensor, TchError> {
-    let [stride, padding] = [geometry.stride, geometry.padding].map(|pair| pair.map(i64::from));
-    let (bias, groups) = (Some(bias), i64::from(geometry.groups));
-    match added {
-        Some(added) => input.f_cudnn_convolution_add_relu(weight, added, 1.0, bias, stride, padding, [1, 1], groups),
-        None => input.f_cudnn_convolution_relu(weight, bias, stride, padding, [1, 1], groups),
-    }
 }
 
 /// A channels-last copy, which convolutions on CPU and GPU prefer.

@@ -64,6 +64,12 @@ int cudnnBackendDestroyDescriptor(pointer descriptor) {
     return 0;
 }
 
+int cudnnBackendSetAttribute(pointer descriptor, int attribute, int kind, int64_t count, const void *given) {
+    enum { OPERATIONS = 801 };
+    (void)descriptor, (void)kind, (void)given;
+    return attribute == OPERATIONS && count > 1 ? fails("fused") : 0;
+}
+
 int cudnnBackendFinalize(pointer descriptor) {
     (void)descriptor;
     return fails("cudnnBackendFinalize");

@@ -83,6 +83,14 @@ fn a_replay_that_fails_tells_cudas_reason() {
 }
 
 #[test]
+fn a_convolution_that_cudnn_cannot_fuse_is_computed_in_parts() {
+    let Some(stub) = Stub::build("a frozen teacher on a stand-in for a GPU") else { return };
+    let test = "cuda_stub::inside::every_convolution_with_a_relu_is_tried_and_none_fused";
+    // CUDNN_STATUS_NOT_SUPPORTED.
+    run_again(&[test], &stub.variables("1", "fused=3000"));
+}
+
+#[test]
 fn devices_are_those_that_the_driver_shows() {
     let Some(stub) = Stub::build("choosing among GPUs") else { return };
     run_again(&["cuda_stub::inside::two_gpus_can_be_opened_and_no_third"], &stub.variables("2", ""));
@@ -194,10 +202,12 @@ fn the_doctor_says_why_a_gpu_cannot_be_used() {
 
 /// What runs with the stand-in.
 mod inside {
+    use distillery_core::architecture;
     use distillery_core::protocol::ErrorClass;
     use distillery_trainer::device;
     use distillery_trainer::device::cuda::Plugin;
     use distillery_trainer::error::Error;
+    use distillery_trainer::models;
     use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
     use serde_json::{Value, json};
     use tch::{Device, Kind, Tensor};
@@ -274,6 +284,24 @@ mod inside {
         let graph = plugin.record(&mut || drop(&number + 1.0)).unwrap();
         let error = graph.replay().unwrap_err();
         assert_eq!(Error::from_torch(&error).class, ErrorClass::Machine, "{error}");
+    }
+
+    #[test]
+    fn every_convolution_with_a_relu_is_tried_and_none_fused() {
+        if !is_inside() {
+            return;
+        }
+        let device = device::open("cuda").unwrap();
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let mut network = models::build(architecture::find("resnet8x4").unwrap(), 10, 1);
+            network.place(device, Kind::Float);
+            network.compute_in(kind);
+            let count = network.freeze(8, 32).expect("a count on a GPU");
+            // Three blocks of two, and the first.
+            assert_eq!((count.fused, count.of), (0, 7), "{kind:?}");
+            let images = Tensor::zeros([8, 3, 32, 32], (Kind::Float, device));
+            assert_eq!(network.logits(&images, false).size(), [8, 10]);
+        }
     }
 
     #[test]
