@@ -46,12 +46,16 @@ fn code_blocks(text: &str) -> Vec<&str> {
     blocks.map(|block| block.split_once('\n').map_or("", |(_, content)| content)).collect()
 }
 
-/// The first cells of the tables below a heading.
-fn first_cells<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
+/// The rows of the tables below a heading, without the first table's heads.
+fn rows<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
     let (_, section) = text.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
     let section = section.split("\n## ").next().unwrap();
-    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")).skip(2);
-    rows.map(|row| row.split(" | ").next().unwrap()).collect()
+    section.lines().filter_map(|line| line.strip_prefix("| ")).skip(2).collect()
+}
+
+/// The first cells of the tables below a heading.
+fn first_cells<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
+    rows(text, heading).into_iter().map(|row| row.split(" | ").next().unwrap()).collect()
 }
 
 /// The directories of the repository's root that belong to it.
@@ -165,6 +169,22 @@ fn every_guarantee_names_tests_that_exist() {
     }
     assert_eq!(missing, Vec::<&str>::new());
     assert!(checked > 30, "{checked}");
+}
+
+#[test]
+fn what_a_gpu_does_is_proved_without_one_or_was_run_on_a_card_that_is_named() {
+    let text = read("docs/performance.md");
+    let tests = functions(&root().join("trainer/tests/it/gpu.rs"));
+    let rows = rows(&text, "On a GPU");
+    assert!(rows.len() > 8, "{rows:?}");
+    for row in rows {
+        let evidence = row.split(" | ").nth(1).unwrap_or_default();
+        let is_proved = evidence.starts_with("proved by `") && evidence.contains("` without one");
+        assert!(is_proved || evidence.starts_with("run on "), "{row}");
+        for name in code_spans(row).into_iter().filter_map(|span| span.strip_prefix("gpu::")) {
+            assert!(tests.iter().any(|test| test == name), "there is no test {name}: {row}");
+        }
+    }
 }
 
 #[test]
