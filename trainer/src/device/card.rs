@@ -176,7 +176,32 @@ pub fn cuda_of_driver() -> Option<(i32, i32)> {
 pub fn driver_version() -> Option<String> {
     let of_module = std::fs::read_to_string("/sys/module/nvidia/version").ok();
     let of_module = of_module.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    of_module.or_else(|| version_in(&std::fs::read_to_string("/proc/driver/nvidia/version").ok()?))
+    of_module
+        .or_else(|| version_in(&std::fs::read_to_string("/proc/driver/nvidia/version").ok()?))
+        .or_else(version_by_nvml)
+}
+
+/// The driver's version by its library for management, for containers that hide the kernel's files.
+fn version_by_nvml() -> Option<String> {
+    const LENGTH: usize = 96;
+    let library = library(c"libnvidia-ml.so.1", libc::RTLD_LOCAL).ok()?;
+    // SAFETY: the library is open and never closed, and the name is NUL-terminated.
+    let function = |name: &CStr| NonNull::new(unsafe { libc::dlsym(library, name.as_ptr()) });
+    let (init, ask) = (function(c"nvmlInit_v2")?, function(c"nvmlSystemGetDriverVersion")?);
+    // SAFETY: the types are those of nvml.h: nothing; a buffer and its length.
+    let (init, ask) = unsafe {
+        (
+            std::mem::transmute::<*mut c_void, extern "C" fn() -> c_int>(init.as_ptr()),
+            std::mem::transmute::<*mut c_void, extern "C" fn(*mut c_char, c_uint) -> c_int>(ask.as_ptr()),
+        )
+    };
+    let mut version = [0_u8; LENGTH];
+    // One byte stays zero.
+    if init() != 0 || ask(version.as_mut_ptr().cast(), LENGTH as c_uint - 1) != 0 {
+        return None;
+    }
+    let version = CStr::from_bytes_until_nul(&version).ok()?.to_string_lossy().into_owned();
+    Some(version).filter(|version| !version.is_empty())
 }
 
 /// The version in the driver's own description, whose first line is `NVRM version: NVIDIA UNIX … Kernel Module

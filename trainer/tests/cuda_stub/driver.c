@@ -42,3 +42,33 @@ int cuGetErrorString(int code, const char **text) {
     *text = cudaGetErrorString(code);
     return 0;
 }
+
+// --- the library for management, which libtorch asks when memory runs out -----------------------------------------------
+
+int nvmlInit_v2(void) { return fails("nvmlInit"); }
+
+int nvmlSystemGetDriverVersion(char *version, unsigned length) {
+    snprintf(version, length, "580.0");
+    return 0;
+}
+
+int nvmlSystemGetCudaDriverVersion_v2(int *version) { return cuDriverGetVersion(version); }
+
+int nvmlDeviceGetHandleByPciBusId_v2(const char *id, pointer *device) {
+    static char all;
+    (void)id;
+    *device = &all;
+    return 0;
+}
+
+int nvmlDeviceGetComputeRunningProcesses(pointer device, unsigned *count, pointer processes) {
+    (void)device, (void)processes;
+    *count = 0;
+    return 0;
+}
+
+enum { NVML_NOT_SUPPORTED = 3 };
+
+int nvmlDeviceGetNvLinkRemoteDeviceType(void) { return NVML_NOT_SUPPORTED; }
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(void) { return NVML_NOT_SUPPORTED; }
+int nvmlDeviceGetGpuFabricInfoV(void) { return NVML_NOT_SUPPORTED; }
