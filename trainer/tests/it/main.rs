@@ -9,6 +9,7 @@ mod support;
 
 mod architectures;
 mod augmentation;
+mod bundle;
 mod checkpoints;
 mod classifiers;
 mod command_line;
