@@ -246,14 +246,11 @@ mod inside {
         let clipped =
             json!({"training": {"optimizer": {"type": "adamw", "learning_rate": 0.001}, "clip_grad_norm": 0.5}});
         let of_all = json!({"distillation": {"method": "sdd_dist", "weights": {"clustering": 2}}});
-        for changes in [
-            json!({}),
-            json!({"student": {"architecture": "shufflenet_v1"}}),
-            json!({"distillation": {"method": "sdd_dkd"}}),
-            json!({"distillation": {"method": "sdd_nkd"}}),
-            of_all,
-            clipped,
-        ] {
+        let families = ["shufflenet_v1", "shufflenet_v2", "mobilenet_v2", "wrn_16_2", "vgg8", "resnet18"];
+        let students = families.map(|name| json!({"student": {"architecture": name}}));
+        let methods = ["sdd_kd", "sdd_dkd", "sdd_nkd", "sdd_wttm"];
+        let losses = methods.map(|method| json!({"distillation": {"method": method}}));
+        for changes in students.into_iter().chain(losses).chain([of_all, clipped]) {
             for kind in [Kind::Float, Kind::BFloat16] {
                 let events = trained(changes.clone(), kind).executor.events();
                 assert!(events.is_empty(), "{changes} in {kind:?}: {events:?}");
