@@ -65,6 +65,10 @@ tests() { # PATTERN…
         echo "some tests did not find what they need"
         return 1
     fi
+    if ((status == 0)) && ! grep -qE 'test result: ok\. [1-9]' "$output"; then
+        echo "no test was run"
+        return 1
+    fi
     ((status == 0)) || tail -n 40 "$output"
     return "$status"
 }

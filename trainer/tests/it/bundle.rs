@@ -26,7 +26,10 @@ impl Bundle {
         }
         bundle.program("distillery-trainer", "if [ \"$1\" = doctor ]; then echo FAILED; exit 3; fi");
         bundle.program("step", "echo \"step $*\"");
-        bundle.program("trainer-tests", "echo 'test gpu::one ... ok'");
+        // With --nocapture and its patterns. The others match no test.
+        let tests =
+            "if [ \"$2\" = gpu:: ]; then echo 'test result: ok. 7 passed'; else echo 'test result: ok. 0 passed'; fi";
+        bundle.program("trainer-tests", tests);
         let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/bundle/run.sh");
         fs::copy(run, bundle.path("run.sh")).unwrap();
         bundle
@@ -73,6 +76,8 @@ fn every_part_runs_whatever_the_others_do_and_the_summary_says_how_it_ended() {
         ("compiled-resnet32x4-resnet8x4", "FAILED"),
     ];
     assert!(outcomes.len() > expected.len(), "{summary}");
+    let (last, outcome) = outcomes.last().unwrap();
+    assert!(*last == "other-tests" && outcome.starts_with("FAILED"), "no test was run: {summary}");
     for ((name, outcome), (part, expected)) in outcomes.into_iter().zip(expected) {
         assert!(name == part && outcome.starts_with(expected), "{part}: {summary}");
     }
