@@ -301,28 +301,6 @@ async fn the_sessions_requests_are_answered_as_shown() {
 }
 
 #[tokio::test]
-async fn the_jobs_for_networks_of_ones_own_are_accepted() {
-    let api = Api::start_with(|settings| settings.datasets_dir = root().join("examples/data")).await;
-    let readme = read("README.md");
-    let (_, section) = readme.split_once("## With networks of your own").unwrap();
-    let document = |name: &str, values: &[(&str, &str)]| -> Value {
-        let (_, rest) = section.split_once(&format!("cat > {name} <<END\n")).unwrap();
-        let (text, _) = rest.split_once("\nEND").unwrap();
-        let text = values.iter().fold(text.to_owned(), |text, (variable, value)| text.replace(variable, value));
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
-    };
-    // It stands for both networks: it has images of 64 pixels, too, 10 classes, and a map of 2×2.
-    let network = std::fs::read(root().join("tests/fixtures/exported/test_efficientnet.pt2")).unwrap();
-    let network = api.upload("", network).await.expect(201)["id"].as_str().unwrap().to_owned();
-    let first = api.post("/v1/jobs", &document("teacher.json", &[("$TEACHER", &network)])).await.expect(201);
-    assert_eq!(first["spec"]["distillation"]["method"], "none", "{first}");
-    let first = first["id"].as_str().unwrap();
-    let second = document("student.json", &[("$FIRST", first), ("$STUDENT", &network)]);
-    let second = api.post("/v1/jobs", &second).await.expect(201);
-    assert_eq!(second["spec"]["teacher"], json!({"job": first}), "{second}");
-}
-
-#[tokio::test]
 async fn every_documented_metric_is_scraped_and_no_other() {
     let api = Api::start().await;
     api.get("/v1/jobs").await.expect(200);

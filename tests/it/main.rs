@@ -20,6 +20,7 @@ mod locks;
 mod postgres;
 mod prune;
 mod queue;
+mod readme;
 mod shutdown;
 mod storage_identity;
 mod structure;
