@@ -171,7 +171,7 @@ impl RunningAttempt<'_> {
             self.warn(message).await?;
         }
         match end {
-            Some(ReportedEnd::Finished(outcome)) => self.publish(&outcome, &output).await,
+            Some(ReportedEnd::Finished(outcome)) => self.publish(&outcome, &output, &names).await,
             Some(ReportedEnd::Stopped) => self.stop().await,
             Some(ReportedEnd::Failed(failure)) => Err(AttemptError::Failed(explain::of_trainer(failure))),
             None if self.record.lease_state() == LeaseState::Lost => Err(AttemptError::Lost),
@@ -285,7 +285,7 @@ impl RunningAttempt<'_> {
                             let message = names.in_place_of_paths(message);
                             return Ok(Some(ReportedEnd::Failed(Failure { class, message })));
                         }
-                        Some(event) => self.milestone(event, output, resumes).await?,
+                        Some(event) => self.milestone(event, names, output, resumes).await?,
                         None => return Ok(None),
                     }
                     continue;
@@ -295,7 +295,13 @@ impl RunningAttempt<'_> {
         }
     }
 
-    async fn milestone(&self, event: Event, output: &Path, resumes: Option<i32>) -> Result<(), AttemptError> {
+    async fn milestone(
+        &self,
+        event: Event,
+        names: &FileNames,
+        output: &Path,
+        resumes: Option<i32>,
+    ) -> Result<(), AttemptError> {
         let token = &self.token;
         match event {
             Event::Started(started) => {
@@ -324,7 +330,7 @@ impl RunningAttempt<'_> {
                     // The attempt continues: storing the next checkpoint may succeed.
                     Err(error) => {
                         let message = format!("the checkpoint of epoch {epoch} could not be stored: {error}");
-                        self.warn(message).await
+                        self.warn(names.in_place_of_paths(message)).await
                     }
                 }
             }
@@ -367,10 +373,11 @@ impl RunningAttempt<'_> {
         Some(Point { name: series::GPU_BYTES.to_owned(), value: in_use as f64, ..own.clone() })
     }
 
-    async fn publish(&self, outcome: &Outcome, output: &Path) -> Result<(), AttemptError> {
-        let artifacts = outputs::store(self.context, &self.token, output)
-            .await
-            .map_err(|error| AttemptError::Failed(storage_failure(&error)))?;
+    async fn publish(&self, outcome: &Outcome, output: &Path, names: &FileNames) -> Result<(), AttemptError> {
+        let artifacts = outputs::store(self.context, &self.token, output, names).await.map_err(|error| {
+            let Failure { class, message } = storage_failure(&error);
+            AttemptError::Failed(Failure { class, message: names.in_place_of_paths(message) })
+        })?;
         self.record.persist(async |pool, write| held(queue::publish(pool, write, outcome, &artifacts).await)).await?;
         tracing::info!(job = self.token.job, attempt = self.token.attempt, top1 = outcome.best_top1, "succeeded");
         outputs::tidy(self.context, &self.token.job, &artifacts).await;

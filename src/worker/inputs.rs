@@ -65,11 +65,13 @@ pub(super) async fn prepare(
         None => own_directory(context, &claim.spec.dataset.location.name)?,
     };
     let mut names = FileNames::default();
+    names.add(&directory, "the attempt's directory");
+    names.add(&output, "output");
     names.add(&dataset_path, &claim.spec.dataset.location.name);
     let plan = localise(context, claim.spec.clone(), dataset_path, &directory, record, &mut names).await?;
     let path = directory.join("spec.json");
     // Fails if a path is not Unicode.
-    let text = serde_json::to_vec_pretty(&plan).map_err(|error| internal(&format!("{}: {error}", path.display())))?;
+    let text = serde_json::to_vec_pretty(&plan).map_err(|error| internal(&format!("spec.json: {error}")))?;
     tokio::fs::write(&path, text).await.map_err(|error| storage(&path, &error))?;
     let resumes = match &claim.checkpoint {
         Some(saved) => restore(context, &claim.token, saved, &output, record).await?,
@@ -84,7 +86,8 @@ fn own_directory(context: &WorkerContext, name: &str) -> Result<PathBuf, Failure
     if path.is_dir() {
         return Ok(path);
     }
-    let message = format!("data set {name:?} is gone: {} is not a directory on this worker", path.display());
+    tracing::warn!(data_set = name, path = %path.display(), "is not a directory");
+    let message = format!("data set {name:?} is gone: this worker has no such directory below its --datasets-dir");
     Err(Failure { class: ErrorClass::Machine, message })
 }
 
@@ -246,13 +249,15 @@ struct InStorage {
     key: String,
     sha256: String,
     name: String,
+    /// What the specification, or that of the job whose student it is, has for it.
+    reference: String,
 }
 
 async fn student_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, AttemptError> {
     match record.query(async |pool| db::artifacts::get(pool, job, files::BEST_STUDENT).await).await? {
         Some(artifact) => {
             let name = format!("{} of {job}", files::BEST_STUDENT);
-            Ok(InStorage { key: artifact.key, sha256: artifact.sha256, name })
+            Ok(InStorage { key: artifact.key, sha256: artifact.sha256, reference: name.clone(), name })
         }
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
@@ -278,7 +283,7 @@ async fn uploaded(record: &Recorder<'_>, id: &str) -> Result<InStorage, AttemptE
             let known = record.query(async |pool| checkpoints::get(pool, id).await).await?;
             let given = known.and_then(|checkpoint| checkpoint.name);
             let name = given.map_or_else(|| id.to_owned(), |given| format!("{given} ({id})"));
-            Ok(InStorage { key: stored.key, sha256: stored.sha256, name })
+            Ok(InStorage { key: stored.key, sha256: stored.sha256, name, reference: id.to_owned() })
         }
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
@@ -295,7 +300,7 @@ async fn fetch(
 ) -> Result<PathBuf, Failure> {
     let fetched = context.store.fetch_verified(&file.key, &path, &file.sha256).await;
     fetched.map_err(|error| storage_failure(&error))?;
-    names.add(&path, &file.name);
+    names.add_with_reference(&path, &file.name, &file.reference);
     Ok(path)
 }
 
@@ -358,8 +363,12 @@ async fn restore_other(
     }
 }
 
+/// Users read that writing failed, and why; operators also where.
 fn storage(path: &Path, error: &std::io::Error) -> Failure {
-    Failure { class: ErrorClass::Machine, message: format!("cannot write {}: {error}", path.display()) }
+    tracing::warn!(path = %path.display(), %error, "cannot write");
+    let name = path.file_name().unwrap_or_default().display();
+    let message = format!("cannot write {name} in the attempt's directory: {error}");
+    Failure { class: ErrorClass::Machine, message }
 }
 
 fn internal(message: &str) -> Failure {

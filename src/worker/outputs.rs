@@ -5,6 +5,7 @@ use std::path::Path;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::WorkerContext;
+use super::names::FileNames;
 use crate::artifacts::{Error, keys};
 use crate::db::artifacts::NewArtifact;
 use crate::db::queue::{FencingToken, SavedCheckpoint};
@@ -64,6 +65,14 @@ pub(super) async fn forget_older(context: &WorkerContext, token: &FencingToken, 
     }
 }
 
+/// Writes into the manifest what the job's specification names, in place of the paths of this machine. The trainer has
+/// ended, so nobody else reads or writes the file.
+async fn name_inputs(manifest: &Path, names: &FileNames) -> Result<(), Error> {
+    let failed = |source| Error::File { path: manifest.to_owned(), source };
+    let text = tokio::fs::read_to_string(manifest).await.map_err(failed)?;
+    tokio::fs::write(manifest, names.in_place_of_strings(text)).await.map_err(failed)
+}
+
 /// Stores the results of a finished attempt.
 ///
 /// # Errors
@@ -72,7 +81,9 @@ pub(super) async fn store(
     context: &WorkerContext,
     token: &FencingToken,
     output: &Path,
+    names: &FileNames,
 ) -> Result<Vec<NewArtifact>, Error> {
+    name_inputs(&output.join(files::MANIFEST), names).await?;
     let mut artifacts = Vec::new();
     let optional = [
         files::REGIONS,

@@ -47,10 +47,21 @@ async fn a_posted_job_trains_a_student_that_becomes_a_teacher_and_downloads() {
     let upload = server.http.put(format!("{}/v1/checkpoints?architecture=resnet8", server.url)).body(bytes);
     let (status, checkpoint) = server.call(upload).await;
     assert_eq!(status, StatusCode::CREATED, "{checkpoint}");
-    let teacher = json!({"architecture": "resnet8", "checkpoint": checkpoint["id"]});
-    let again = server.post(&distillation(teacher, "kd")).await;
-    let again = server.succeeded(&again).await;
-    assert_eq!(again["result"]["teacher_top1"], job["result"]["best_top1"]);
+    let uploaded = json!({"architecture": "resnet8", "checkpoint": checkpoint["id"]});
+    let again = server.post(&distillation(uploaded, "kd")).await;
+    let again_job = server.succeeded(&again).await;
+    assert_eq!(again_job["result"]["teacher_top1"], job["result"]["best_top1"]);
+
+    // Manifests have what the jobs named, and nothing of the machine that trained.
+    let of_student = server.get(&format!("/v1/jobs/{student}/artifacts/manifest.json")).await;
+    let of_teacher = format!("student.safetensors of {teacher}");
+    assert_eq!(of_student["specification"]["teacher"]["checkpoint"], of_teacher, "{of_student:#}");
+    let of_again = server.get(&format!("/v1/jobs/{again}/artifacts/manifest.json")).await;
+    assert_eq!(of_again["specification"]["teacher"]["checkpoint"], checkpoint["id"], "{of_again:#}");
+    for manifest in [of_student, of_again] {
+        assert_eq!(manifest["specification"]["dataset"]["path"], "patterns");
+        assert!(!manifest.to_string().contains(server.dir.path().to_str().unwrap()), "{manifest:#}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
