@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 # is up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help setup build wheel demo serve test soak screenshots bench bench-pipeline bench-exported bench-gpu networks fmt lint lint-dashboard clean
+.PHONY: help setup build wheel demo serve test soak fuzz screenshots bench bench-pipeline bench-exported bench-gpu networks fmt lint lint-dashboard clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ soak: export DISTILLERY_CRASH_SEED ?= $(SEED)
 soak: setup ## kill processes at random for MINUTES=30 (with SEED=…), then check every job's history
 	@cargo test --locked --package distillery --test it -- --ignored --exact crash::soak --nocapture
 	@cargo test --locked --package distillery --test it -- --ignored --exact crash::sweeps::soak_sweeps --nocapture
+
+fuzz: ## look for files that break a reader, for MINUTES=10 in all (ONLY=exported: one of the targets in fuzz/)
+	@scripts/fuzz $${MINUTES:-10} $(ONLY)
 
 screenshots: build ## retake docs/screenshots/ from real jobs on the digits
 	@CHROMIUM=$$(scripts/browser) DISTILLERY_BIN=target/release/distillery node scripts/screenshots.mjs

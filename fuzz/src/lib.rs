@@ -1,11 +1,24 @@
 //! What must hold for every file: reading it does not panic, and takes at most a small multiple of its size in memory.
 
+mod files;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::exported::ExportedNetwork;
+use distillery_core::spec::{Request, TrainingPlan};
+use distillery_core::sweep::SweepSpec;
+// What the server's archives, compiled here without the server, know as their crate's.
+use distillery_core::{dataset, text};
+
+pub use files::{check_archive, check_dataset};
+
+/// The server's own, which is too big a package to be compiled once more for this.
+#[allow(dead_code, missing_docs, unused_imports)]
+#[path = "../../src/archive/mod.rs"]
+mod archive;
 
 /// How much memory reading a file may take.
 struct Limit {
@@ -82,6 +95,21 @@ pub fn check_exported(bytes: &[u8]) {
         let Ok(values) = network.floats(stored) else { continue };
         assert_eq!(values.len() as u64, stored.tensor.elements(), "{}", stored.tensor.name());
     }
+}
+
+/// Reads `bytes` as the document of a job, of a sweep and of `distillery train`.
+///
+/// # Panics
+/// A reader does, or what one accepts is refused once its defaults are filled in.
+pub fn check_document(bytes: &[u8]) {
+    let Ok(document) = text::json(text::without_mark(bytes)) else { return };
+    if let Ok(job) = Request::read(&document).complete() {
+        let written = serde_json::to_value(&job).expect("a specification is JSON");
+        let again = Request::read(&written).complete();
+        assert!(again.is_ok(), "{again:?}: {written}");
+    }
+    let _ = SweepSpec::read(&document);
+    let _ = TrainingPlan::parse(&document);
 }
 
 /// The archive of an exported network with these documents and one storage.
