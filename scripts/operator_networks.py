@@ -151,6 +151,7 @@ def functions():
     yield "variances", lambda x: torch.cat((x.var((2, 3)), x.std((2, 3), unbiased=False), torch.var_mean(x, (2, 3))[0]), 1)
     yield "sum", lambda x: x.sum((2, 3)) / 256 + x.sum(dim=1, keepdim=True).flatten(1)[:, :8]
     yield "amax", lambda x: x.amax((2, 3)) + x.relu().amax(dim=(2, 3))
+    yield "amin", lambda x: x.amin((2, 3)) + x.min(dim=1)[0].mean((1, 2))[:, None]
     yield "max", lambda x: x * torch.max(x, dim=1, keepdim=True)[0]
     yield "adaptive_max_pool", nn.AdaptiveMaxPool2d(4)
     yield "adaptive_average_pool", nn.AdaptiveAvgPool2d((5, 3))

@@ -8,12 +8,57 @@ use crate::checkpoint::error::shown;
 /// Layers that are named.
 const MOST_NAMED: usize = 3;
 
-/// What an operator that is not supported comes from, and what to do instead.
-pub(super) fn of_operator(target: &str) -> Option<&'static str> {
-    target.contains("autocast").then_some(
+/// What operators that are not supported come from, and what to do instead: parts of their names, without the package
+/// of ATen's.
+const OF_OPERATORS: [(&[&str], &str); 11] = [
+    (
+        &["autocast"],
         "torch.autocast is enabled there. Leave it out of forward, or export with torch.autocast(…, enabled=False): a \
          job's training.precision says in which type a network computes",
-    )
+    ),
+    (
+        &["quantize", "quantized"],
+        "export the network before it is quantised. A student is quantised by its export as int8",
+    ),
+    (
+        &["higher_order."],
+        "control flow is not read. Export a network whose forward computes the same for all images, without torch.cond, \
+         loops over tensors and the like",
+    ),
+    (&["fft_", "complex"], "complex numbers are not read"),
+    (
+        &["pow.Tensor_Tensor"],
+        "only exponents that are numbers are read. Fix a trained one, such as that of GeM pooling, with p.item() before \
+         the export",
+    ),
+    (
+        &["lt.", "le.", "gt.", "ge.", "eq.", "ne."],
+        "only constants are compared. What depends on images is limited or chosen by relu, clamp, maximum and minimum",
+    ),
+    (
+        &["rand", "normal_", "rrelu", "alpha_dropout", "multinomial"],
+        "of random operators, only dropout and stochastic depth are read",
+    ),
+    (
+        &["sort", "topk", "gather", "scatter", "nonzero", "argmax", "grid_sampler", "index_put"],
+        "which elements are taken may not depend on the images",
+    ),
+    (&["_aa.", "nearest_exact"], "interpolate without antialias, in the mode nearest, bilinear or bicubic"),
+    (&["conv_transpose"], "enlarge the map with nn.Upsample, and convolve it"),
+    (&["lstm", "gru.", "rnn_"], "recurrent layers are not read"),
+];
+
+/// What an operator that is not supported comes from, and what to do instead.
+pub(super) fn of_operator(target: &str) -> Option<&'static str> {
+    let name = target.trim_start_matches("torch.ops.");
+    let of_aten = name.strip_prefix("aten.");
+    let known = OF_OPERATORS.iter().find(|(parts, _)| {
+        let name = of_aten.unwrap_or(name);
+        // A comparison is short, and its name the end of others.
+        parts.iter().any(|part| if part.len() == 3 { name.starts_with(part) } else { name.contains(part) })
+    });
+    let custom = "custom operators are not read. Export a network that computes the same with PyTorch's own";
+    known.map(|&(_, advice)| advice).or_else(|| of_aten.is_none().then_some(custom))
 }
 
 /// The layers whose weights `spectral_norm` divides, and what to do about them. It iterates in buffers of its own, which

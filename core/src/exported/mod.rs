@@ -30,6 +30,7 @@ mod plans;
 mod pooling;
 mod precision;
 mod products;
+mod remarks;
 mod resampling;
 mod reshapes;
 mod rows;

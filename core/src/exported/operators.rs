@@ -209,6 +209,8 @@ fn several(name: &str) -> Option<Several> {
         "conv1d.default" | "conv1d.padding" => layers::convolution_1d,
         "sum.dim_IntList" => sums::sum,
         "max.dim" => sums::largest_of_one,
+        "amin.default" => sums::smallest,
+        "min.dim" => sums::smallest_of_one,
         "var.correction" | "var.dim" => |lowering| sums::variance(lowering, sums::Spread::Variance),
         "std.correction" | "std.dim" => |lowering| sums::variance(lowering, sums::Spread::Deviation),
         "var_mean.correction" => |lowering| sums::variance(lowering, sums::Spread::VarianceAndMean),

@@ -38,7 +38,9 @@ impl Builder<'_> {
 
     fn define_images(&mut self, users: &[&Argument]) -> OrFault<ValueId> {
         let [Argument::Tensor(name)] = users else {
-            return Err("the network must take one tensor, the images, and nothing else".to_owned());
+            let message = "the network must take one tensor, the images, and nothing else: export a module whose \
+                           forward(images) gives it the rest";
+            return Err(message.to_owned());
         };
         let meta = self.recorded.get(name).ok_or("PyTorch recorded no shape of the images")?;
         let Some(SizeMeta::Expression(batch)) = meta.sizes.first() else {
@@ -46,22 +48,17 @@ impl Builder<'_> {
                            dynamic_shapes=({0: torch.export.Dim(\"batch\", min=2, max=65536)},)";
             return Err(message.to_owned());
         };
+        if meta.sizes[1..].iter().any(|size| matches!(size, SizeMeta::Expression(_))) {
+            let message = "the images' height or width is open, and must be fixed: leave only the batch size open, with \
+                           dynamic_shapes=({0: torch.export.Dim(\"batch\", min=2, max=65536)},)";
+            return Err(message.to_owned());
+        }
         self.batch = symbol(&batch.expr_str).map(str::to_owned);
         let value = self.recorded_value(&self.recorded[name], Origin::Images)?;
         let is_map = matches!(*value.shape, [Size::Batch(1), Size::Fixed(3), Size::Fixed(_), Size::Fixed(_)]);
         if !is_map || value.dtype != Dtype::F32 {
             let (shape, dtype) = (shown_shape(&value.shape), value.dtype);
-            let hint = match value.dtype {
-                Dtype::F64 | Dtype::F16 | Dtype::Bf16 => {
-                    ": export the network after model.float(), with images of float32"
-                }
-                // Those of a data set have three channels, which are equal if they are grey.
-                _ if value.shape.len() == 4 && value.shape[1] == Size::Fixed(1) => {
-                    ": images of jobs have three channels. Export a module whose forward(images) gives this network \
-                     images.mean(1, keepdim=True)"
-                }
-                _ => "",
-            };
+            let hint = hint_for_images(&value);
             return Err(format!(
                 "images are {shape} of {dtype}, and must be [B, 3, H, W] of F32 with fixed H and W{hint}"
             ));
@@ -154,7 +151,9 @@ impl Builder<'_> {
             }
         }
         let ([OutputSpec::User(Argument::Tensor(name))], [Argument::Tensor(output)]) = (specs, outputs) else {
-            self.faults.add("output", "the network must return one tensor, the logits, and nothing else");
+            let message = "the network must return one tensor, the logits, and nothing else: export a module whose \
+                           forward(images) returns the logits alone";
+            self.faults.add("output", message);
             return None;
         };
         let found =
@@ -165,7 +164,8 @@ impl Builder<'_> {
                 Ok(id)
             }
             Value { shape, dtype, .. } => {
-                Err(format!("is {} of {dtype}, and must be logits [B, classes] of F32", shown_shape(shape)))
+                let hint = hint_for_logits(shape, *dtype);
+                Err(format!("is {} of {dtype}, and must be logits [B, classes] of F32{hint}", shown_shape(shape)))
             }
         });
         match value {
@@ -177,5 +177,45 @@ impl Builder<'_> {
                 None
             }
         }
+    }
+}
+
+/// What to do about a network whose images are others than those of jobs.
+fn hint_for_images(images: &Value) -> &'static str {
+    match (images.dtype, images.shape.as_slice()) {
+        (Dtype::F64 | Dtype::F16 | Dtype::Bf16, _) => {
+            ": export the network after model.float(), with images of float32"
+        }
+        (Dtype::U8, _) => {
+            ": images of jobs come normalised, in float32. Export the part of the network after its own conversion from \
+             bytes"
+        }
+        // Those of a data set have three channels, which are equal if they are grey.
+        (_, [_, Size::Fixed(1), _, _]) => {
+            ": images of jobs have three channels. Export a module whose forward(images) gives this network \
+             images.mean(1, keepdim=True)"
+        }
+        (_, [_, _, _, Size::Fixed(3)]) => {
+            ": channels come first. Export a module whose forward(images) gives this network images.permute(0, 2, 3, 1)"
+        }
+        (_, [_, Size::Fixed(_), _, _]) => {
+            ": images of jobs are red, green and blue. Export a module whose forward(images) makes the network's \
+             channels of them"
+        }
+        _ => "",
+    }
+}
+
+/// What to do about a network that returns something else than logits.
+fn hint_for_logits(shape: &[Size], dtype: Dtype) -> &'static str {
+    match (shape, dtype) {
+        (_, Dtype::I64) => ": these are numbers of classes. Leave out the argmax",
+        ([Size::Batch(1)], _) => ": a network of two classes needs a logit for each",
+        ([Size::Batch(1), Size::Fixed(_), Size::Fixed(1), rest @ ..], _)
+            if rest.iter().all(|&size| size == Size::Fixed(1)) =>
+        {
+            ": export a module whose forward(images) returns what this network does, after flatten(1)"
+        }
+        _ => "",
     }
 }

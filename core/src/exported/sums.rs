@@ -30,6 +30,30 @@ pub(super) fn largest(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     Ok(Op::Max { dimensions, keeps: arguments.flag("keepdim", Some(false))?, shares: true })
 }
 
+/// The smallest elements are the largest ones of what has the other sign.
+pub(super) fn smallest(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let rank = lowering.value(input).shape.len();
+    let dimensions = lowering.arguments.dimensions("dim", rank)?;
+    let keeps = lowering.arguments.flag("keepdim", Some(false))?;
+    negated_largest(lowering, input, Op::Max { dimensions, keeps, shares: true })
+}
+
+pub(super) fn smallest_of_one(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let rank = lowering.value(input).shape.len();
+    let dimension = lowering.arguments.dimension("dim", None, rank)?;
+    let keeps = lowering.arguments.flag("keepdim", Some(false))?;
+    lowering.leaves_out("the positions of smallest elements");
+    negated_largest(lowering, input, Op::Max { dimensions: vec![dimension], keeps, shares: false })
+}
+
+fn negated_largest(lowering: &mut Lowering<'_>, input: Source, largest: Op) -> OrFault<Vec<Source>> {
+    let negative = lowering.with_number(Arithmetic::Multiply, input, -1.0)?;
+    let largest = lowering.add(largest, &[negative])?;
+    Ok(vec![lowering.with_number(Arithmetic::Multiply, largest, -1.0)?])
+}
+
 pub(super) fn largest_of_one(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let rank = lowering.value(input).shape.len();

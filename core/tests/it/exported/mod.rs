@@ -6,6 +6,7 @@ pub mod classifier;
 mod constants;
 mod faults;
 pub mod fixtures;
+mod foreign;
 mod meaning;
 mod mutations;
 mod operators;

@@ -89,6 +89,8 @@ fn extremes_and_lengths() {
     let over_positions = |x: &Tensor| x.flatten(2, 3);
     let largest = |x: &Tensor| over_positions(x).sort(2, true).0.select(2, 0);
     assert_of_images("amax.default", &[("dim", ints(&[2, 3]))], &[B, 3], &largest);
+    let smallest = |x: &Tensor| over_positions(x).sort(2, false).0.select(2, 0);
+    assert_of_images("amin.default", &[("dim", ints(&[2, 3]))], &[B, 3], &smallest);
     let length = |x: &Tensor| (x * x).sum_dim_intlist([1_i64].as_slice(), true, None::<Kind>).sqrt();
     let over_channels = [("dim", ints(&[1])), ("keepdim", flag(true))];
     assert_of_images("linalg_vector_norm.default", &over_channels, &[B, 1, 8, 8], &length);
