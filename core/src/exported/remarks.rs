@@ -6,7 +6,7 @@ use super::describe::{DescriptionInput, Mode, name_in_pytorch};
 use super::graph::{Graph, Node, Origin};
 use super::head::FeatureMap;
 use super::op::{Activation, Op};
-use super::tensors::{StoredTensor, TensorRole};
+use super::stored::{StoredTensor, TensorRole};
 use super::ties;
 use crate::checkpoint::error::shown;
 use crate::text::counted;
