@@ -1,21 +1,29 @@
 #!/usr/bin/env python3
 """Compares training steps of networks that torch.export wrote with the same networks in eager PyTorch, on this machine.
 
-    make bench-exported                                              # three pairs of timm at 64 pixels
+    make bench-exported                  # three pairs of timm at 64 pixels, and the table in docs/networks.md
     make bench-exported SIDE=224
     benches/exported.py --pair resnet18 mobilenetv3_small_050        # others
 
 As in benches/compare.py, both sides of a pair stay loaded and take turns, and the result is the median of all steps.
+A run that was stopped goes on with the pair that it was at.
 """
 
 import argparse
 import os
 import pathlib
+import re
 import subprocess
+import sys
 import tempfile
 
 import compare
 
+sys.path.insert(0, str(compare.ROOT / "scripts"))
+import kept_rows  # noqa: E402
+
+TABLE = compare.ROOT / "docs/networks.md"
+SOURCES = compare.ROOT / "benches/pytorch"
 PAIRS = [
     ("resnet18", "mobilenetv3_small_050"),
     ("convnext_atto", "mobilenetv3_small_050"),
@@ -43,25 +51,51 @@ def main():
     program = compare.bench_program(options)
     eager = [options.python, str(compare.ROOT / "benches/pytorch/exported.py"), "--side", str(options.side)]
     kind = "processor time per thread" if options.processor_time else "wall time"
-    print(f"milliseconds per step, {options.side} pixels, scales {', '.join(map(str, scales))}, batch {options.batch}, "
-          f"{options.threads} threads, {kind}; median of {options.rounds * options.steps} steps, {options.steps} per turn\n")
-    print("| pair | PyTorch, eager | here, float32 | ratio | here, bfloat16 | ratio |")
-    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    head = (f"Milliseconds per step, {options.side} pixels, scales {', '.join(map(str, scales))}, batch {options.batch}, "
+            f"{options.threads} threads, {kind}; median of {options.rounds * options.steps} steps, {options.steps} per turn")
+    columns = "| pair | PyTorch, eager | here, float32 | ratio | here, bfloat16 | ratio |\n| --- | --- | --- | --- | --- | --- |"
+    print(f"{head}\n\n{columns}", flush=True)
+    # Others are only printed.
+    is_documented = not options.pairs and options.device == "cpu" and options.side == 64
+    programs = kept_rows.sha256(program, *sorted(SOURCES.glob("*.py")))
+    conditions = {"head": head, "versions": versions(), "programs": programs}
+    kept = kept_rows.KeptRows("bench-exported", conditions) if is_documented else None
+    rows = []
     for pair in options.pairs or PAIRS:
-        with tempfile.TemporaryDirectory() as directory:
-            subprocess.run([*eager, "--pair", *pair, "--export", directory], check=True, env=compare.ENVIRONMENT)
-            files = [str(pathlib.Path(directory, name)) for name in ("teacher.pt2", "student.pt2")]
-            request = ["--device", options.device, "--steps", str(options.steps), "--on-request",
-                       "--scales", *map(str, scales), *compare.common(options)]
-            sides = [compare.Side([*eager, "--pair", *pair, *request])]
-            ours = [program, "--pair", *files, *request]
-            sides += [compare.Side([*ours, "--precision", precision]) for precision in ("float32", "bfloat16")]
-            for _ in range(options.rounds):
-                for side in sides:
-                    side.measure()
-            theirs, single, brain = (side.end() for side in sides)
-        print(f"| {pair[0]} → {pair[1]} | {theirs:.0f} | {single:.0f} | {theirs / single:.2f} | {brain:.0f} "
-              f"| {theirs / brain:.2f} |", flush=True)
+        name = " → ".join(pair)
+        row = kept.get(name) if kept else None
+        if row is None:
+            row = measured(options, pair, program, eager, scales)
+        theirs, single, brain = row
+        rows.append(f"| {name} | {theirs:.0f} | {single:.0f} | {theirs / single:.2f} | {brain:.0f} | {theirs / brain:.2f} |")
+        print(rows[-1], flush=True)
+        if kept:
+            kept.put(name, row)
+            table = "\n".join([columns, *rows])
+            kept_rows.replace_section(TABLE, "make bench-exported", f"{head} ({versions()}; {kept.where()}).\n\n{table}")
+
+
+def versions():
+    """Those of PyTorch and timm, which scripts/setup installs."""
+    pins = "".join((compare.ROOT / "requirements" / name).read_text() for name in ("cpu.txt", "networks.txt"))
+    pinned = lambda package: re.search(rf"^{package}==(\S+)", pins, re.MULTILINE).group(1)
+    return f"PyTorch {pinned('torch')}, timm {pinned('timm')}"
+
+
+def measured(options, pair, program, eager, scales):
+    """Milliseconds per step of a pair: in PyTorch, and here in float32 and bfloat16."""
+    with tempfile.TemporaryDirectory() as directory:
+        subprocess.run([*eager, "--pair", *pair, "--export", directory], check=True, env=compare.ENVIRONMENT)
+        files = [str(pathlib.Path(directory, name)) for name in ("teacher.pt2", "student.pt2")]
+        request = ["--device", options.device, "--steps", str(options.steps), "--on-request",
+                   "--scales", *map(str, scales), *compare.common(options)]
+        sides = [compare.Side([*eager, "--pair", *pair, *request])]
+        ours = [program, "--pair", *files, *request]
+        sides += [compare.Side([*ours, "--precision", precision]) for precision in ("float32", "bfloat16")]
+        for _ in range(options.rounds):
+            for side in sides:
+                side.measure()
+        return [side.end() for side in sides]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Of each network: the logits of a batch in evaluation and in training, the logits
 gradients, and the state dict after a step of SGD. PyTorch computes in double precision; how far its own single precision is
 from that is measured, too, and is the yardstick: with random weights, some networks lose more digits than others.
 
-    make networks                      all of them, and the table in docs/networks.md
+    make networks                      all of them, and the table in docs/networks.md; after an interruption it goes on
     make networks ONLY=resnet18,…      these, without the table
     make networks OPERATORS=1          small networks of single operators, without the table
     scripts/networks.py --fixtures     the files in tests/fixtures/exported
@@ -29,14 +29,16 @@ import torch
 from network_list import FIXTURE_NETWORKS, NETWORKS
 from safetensors.torch import load_file, save_file
 
+import kept_rows
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests/fixtures/exported"
 TABLE = ROOT / "docs/networks.md"
-BEGIN, END = "<!-- make networks: begin -->", "<!-- make networks: end -->"
 CLASSES = 10
 LEARNING_RATE = 0.1
 BATCH = 4
 
+PROCESS_ENDED = "its process ended with"
 
 def build(name, arguments):
     """The network with random weights, and the side of its images."""
@@ -269,7 +271,7 @@ def compare_apart(name, arguments, programs):
     process.start()
     while process.is_alive() and results.empty():
         process.join(0.2)
-    row = results.get() if not results.empty() else {"reason": f"its process ended with {process.exitcode}"}
+    row = results.get() if not results.empty() else {"reason": f"{PROCESS_ENDED} {process.exitcode}"}
     process.join()
     return row
 
@@ -304,20 +306,22 @@ def table(rows):
     return "\n".join(lines)
 
 
-def write_table(rows):
-    text = TABLE.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
+def versions():
     import timm
     import torchvision
 
-    versions = f"PyTorch {torch.__version__.split('+')[0]}, timm {timm.__version__}, torchvision {torchvision.__version__.split('+')[0]}"
+    plain = lambda version: version.split("+")[0]
+    torchvision_is = f"torchvision {plain(torchvision.__version__)}"
+    return f"PyTorch {plain(torch.__version__)}, timm {timm.__version__}, {torchvision_is}"
+
+
+def write_table(rows, kept):
     good = sum(not row["reason"] for _, row in rows)
-    intro = f"{good} of {len(rows)} networks agree ({versions})."
+    intro = f"{good} of {len(rows)} networks agree ({versions()}; {kept.where()})."
     left = [title(*network) for network in NETWORKS[len(rows) :]]
     if left:
         intro += f" Not compared, because the command was stopped: {', '.join(left)}."
-    TABLE.write_text(f"{before}{BEGIN}\n\n{intro}\n\n{table(rows)}\n\n{END}{after}")
+    kept_rows.replace_section(TABLE, "make networks", f"{intro}\n\n{table(rows)}")
 
 
 def write_fixtures(programs):
@@ -365,16 +369,25 @@ def main():
         import operator_networks
 
         chosen = [(f"operators/{name}", {}) for name in operator_networks.names()]
+    kept = None
+    if chosen is NETWORKS:
+        programs = [arguments.programs / name for name in ("distillery-trainer", "examples/exported_step")]
+        conditions = {"versions": versions(), "programs": kept_rows.sha256(*programs, __file__)}
+        kept = kept_rows.KeptRows("networks", conditions)
     rows = []
     for name, options in chosen:
-        begun = time.monotonic()
-        row = compare_apart(name, options, arguments.programs)
-        rows.append((title(name, options), row))
-        outcome = row["reason"] or ", ".join(f"{key} {error[0]:.0e}" for key, error in row["errors"].items())
-        print(f"{rows[-1][0]}: {outcome} ({time.monotonic() - begun:.0f} s)", flush=True)
-        if chosen is NETWORKS:
-            # After each, since all of them take half an hour.
-            write_table(rows)
+        begun, of_row = time.monotonic(), title(name, options)
+        row = kept.get(of_row) if kept else None
+        if row is None:
+            row = compare_apart(name, options, arguments.programs)
+            outcome = row["reason"] or ", ".join(f"{key} {error[0]:.0e}" for key, error in row["errors"].items())
+            print(f"{of_row}: {outcome} ({time.monotonic() - begun:.0f} s)", flush=True)
+        rows.append((of_row, row))
+        if kept:
+            # After each, since all of them take half an hour. One whose process was killed is tried again.
+            if not row["reason"].startswith(PROCESS_ENDED):
+                kept.put(of_row, row)
+            write_table(rows, kept)
     if chosen is NETWORKS:
         return 0
     return 1 if any(row["reason"] for _, row in rows) else 0
