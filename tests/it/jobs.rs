@@ -41,6 +41,10 @@ async fn a_posted_job_trains_a_student_that_becomes_a_teacher_and_downloads() {
         assert_eq!(report["runtime"]["name"], "ONNX Runtime", "{report}");
         assert_eq!(report["parity"]["images"], 100);
         assert!(report["parity"]["top1_agreement"].as_f64() >= Some(least), "{report}");
+        // All 100 evaluation images are samples, so both accuracies are beside the job's own.
+        let top1 = ["student", "exported"].map(|of| report["parity"]["top1"][of].as_f64().unwrap());
+        assert!((top1[0] - job["result"]["best_top1"].as_f64().unwrap()).abs() <= 1.0, "{report}");
+        assert!((top1[0] - top1[1]).abs() <= 100.0 - least, "{report}");
     }
 
     // A downloaded student can be uploaded as a teacher.

@@ -317,6 +317,16 @@ fn an_exported_student_teaches_with_its_weights_beside_its_graph() {
     posted["teacher"] = json!({"job": "job_01KB3Z6V0Q2M5K8N1R4T7W9XYZ"});
     let [weights, graph] =
         ["first/student.safetensors", "student.pt2"].map(|name| workspace.path(name).to_str().unwrap().to_owned());
-    workspace.finish(&posted, "third", &["--teacher", &weights, "--teacher-network", &graph]);
+    let flags = ["--teacher", &weights, "--teacher-network", &graph];
+    workspace.finish(&posted, "third", &flags);
     assert_same_students(&workspace, "second", "third");
+
+    // On several devices, each rank reads both files.
+    let of_two = merged(posted, json!({"training": {"devices": 2, "batch_size": 6}}));
+    workspace.finish(&of_two, "fourth", &flags);
+    workspace.finish(&of_two, "fifth", &flags);
+    assert_same_students(&workspace, "fourth", "fifth");
+    let manifest = workspace.json("fourth/manifest.json");
+    assert_eq!(manifest["teacher"]["network_sha256"], json!(exported::sha256(&network).unwrap()));
+    assert_eq!(manifest["teacher"]["evaluation"]["top1"], best["evaluation"]["top1"]);
 }
