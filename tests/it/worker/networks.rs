@@ -119,6 +119,7 @@ const PATHS: &str = r#"
     in=$(dirname "$spec") data=$(sed -n 's/.*"path": "\(.*patterns\)".*/\1/p' "$spec")
     started 0 0
     say '{"type":"log","level":"warning","message":"the network '"$in"'/student: look here"}'
+    say '{"type":"log","level":"warning","message":"'"$out"'/student.safetensors: no space, nor in '"$in"'"}'
     say '{"type":"failed","class":"user","message":"'"$in"'/student does not fit '"$data"'/train/a.png"}'
     exit 1"#;
 
@@ -136,6 +137,8 @@ async fn a_jobs_history_names_checkpoints_and_data_as_their_users_do_and_not_by_
     worker.drain().await;
     let said = it.db.messages(&id).await;
     assert!(said.contains(&format!("the network mine.pt2 ({checkpoint}): look here")), "{said:?}");
+    let written = "output/student.safetensors: no space, nor in the attempt's directory";
+    assert!(said.contains(&written.to_owned()), "{said:?}");
     let failure = format!("mine.pt2 ({checkpoint}) does not fit patterns/train/a.png");
     assert_eq!(job["error"]["message"], failure);
 }
