@@ -134,10 +134,11 @@ fn check_types(op: &Op, inputs: &[&Value]) -> OrFault<()> {
             Err("chooses by a condition that is not boolean".to_owned())
         }
         None => Ok(()),
-        Some((_, input)) => Err(format!(
-            "{COMPUTES_WITH}{} elements, and only float32 is supported: export the network after model.float()",
-            input.dtype
-        )),
+        Some((_, input)) => {
+            // Integers and conditions stay what they are.
+            let advice = if input.dtype.is_float() { ": export the network after model.float()" } else { "" };
+            Err(format!("{COMPUTES_WITH}{} elements, and only float32 is supported{advice}", input.dtype))
+        }
     }
 }
 

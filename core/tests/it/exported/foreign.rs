@@ -16,6 +16,7 @@ fn with_images(shape: &[i64], dtype: i64) -> Network {
 const BYTE: i64 = 1;
 const INT64: i64 = 5;
 const FLOAT: i64 = 7;
+const BOOL: i64 = 12;
 const BFLOAT16: i64 = 13;
 
 #[test]
@@ -122,4 +123,17 @@ fn the_smallest_elements_are_read_as_largest_ones() {
         let read = network.read().unwrap_or_else(|error| panic!("{operator}: {error}"));
         assert_eq!(read.description().operators[&format!("aten.{operator}")], 1);
     }
+}
+
+#[test]
+fn conditions_are_not_to_become_float32() {
+    let mut network = Network::new();
+    network.convolve();
+    network.node("gt.Scalar", "positive", &[("self", tensor("conv")), ("other", int(0))], &[B, 4, 8, 8]);
+    network.recorded("positive")["dtype"] = json!(BOOL);
+    network.node("mul.Tensor", "kept", &[("self", tensor("conv")), ("other", tensor("positive"))], &[B, 4, 8, 8]);
+    network.pool_and_classify("kept");
+    let faults = network.faults();
+    assert_eq!(faults[0], "node kept: computes with BOOL elements, and only float32 is supported");
+    assert!(faults[1].contains("only constants are compared"), "{faults:?}");
 }
