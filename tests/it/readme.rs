@@ -43,10 +43,10 @@ fn session(section: &str) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn no_line_of_the_session_leaves_something_to_guess() {
-    let (commands, printed) = session(&section());
+    let (commands, _) = session(&section());
     assert!(commands.len() > 10, "{commands:?}");
-    for text in commands.iter().chain(&printed) {
-        assert!(!text.contains(['…', '<', '>']) || text.contains("<<") || text.starts_with("<All keys"), "{text}");
+    for command in &commands {
+        assert!(!command.contains('…') && (command.contains("<<") || !command.contains('<')), "{command}");
     }
 }
 
@@ -113,8 +113,8 @@ async fn the_session_with_networks_of_ones_own_runs_as_written() {
     let ran = tokio::time::timeout(3 * PATIENCE, ran).await.expect("it ends").unwrap();
     let said = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(ran.status.success(), "{said}");
-    for line in printed {
-        assert!(said.contains(&line), "{line:?} in {said}");
+    for line in printed.iter().filter(|line| *line != "…") {
+        assert!(said.contains(line), "{line:?} in {said}");
     }
     assert!(std::fs::metadata(home.path().join("distilled.onnx")).unwrap().len() > 1_000_000);
 }
