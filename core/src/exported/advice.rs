@@ -10,15 +10,22 @@ const MOST_NAMED: usize = 3;
 
 /// What operators that are not supported come from, and what to do instead: parts of their names, without the package
 /// of ATen's.
-const OF_OPERATORS: [(&[&str], &str); 11] = [
+const OF_OPERATORS: [(&[&str], &str); 14] = [
     (
         &["autocast"],
         "torch.autocast is enabled there. Leave it out of forward, or export with torch.autocast(…, enabled=False): a \
          job's training.precision says in which type a network computes",
     ),
+    (&["quantize"], "export the network before it is quantised. A student is quantised by its export as int8"),
     (
-        &["quantize", "quantized"],
-        "export the network before it is quantised. A student is quantised by its export as int8",
+        &["set_grad_enabled"],
+        "torch.no_grad() or torch.enable_grad() is used there, and a part without gradients is not read. Leave it out of \
+         forward; requires_grad_(False) freezes parameters",
+    ),
+    (&["checkpoint"], "activations are recomputed there (torch.utils.checkpoint). Export the network without it"),
+    (
+        &["detach"],
+        "a gradient that ends there is not read. Leave detach() out of forward; requires_grad_(False) freezes parameters",
     ),
     (
         &["higher_order."],

@@ -92,6 +92,9 @@ fn operators_that_are_not_read_come_with_what_would_work() {
         ("torch.ops.aten.fake_quantize_per_tensor_affine.default", "before it is quantised"),
         ("torch.ops.quantized_decomposed.quantize_per_tensor.default", "before it is quantised"),
         ("torch.ops.higher_order.cond", "control flow is not read"),
+        ("torch.ops.higher_order.wrap_with_set_grad_enabled", "Leave it out of forward; requires_grad_(False)"),
+        ("torch.ops.higher_order.tag_activation_checkpoint", "torch.utils.checkpoint"),
+        ("torch.ops.aten.detach.default", "a gradient that ends there"),
         ("torch.ops.torchvision.deform_conv2d.default", "custom operators are not read"),
     ] {
         let mut network = Network::new();
