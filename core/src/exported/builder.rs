@@ -13,6 +13,7 @@ use super::stored::StoredTensor;
 use super::tensors::{Tensors, dtype};
 use super::{advice, inline, operators, rules, symbols};
 use crate::byte_source::ByteSource;
+use crate::checkpoint::Dtype;
 use crate::checkpoint::error::shown;
 
 /// Most nodes of a network.
@@ -127,8 +128,10 @@ impl Builder<'_> {
         let recorded = self.recorded_value(meta, value.origin)?;
         if recorded.shape != value.shape || recorded.dtype != value.dtype {
             let (one, two) = (shown_shape(&recorded.shape), shown_shape(&value.shape));
+            let is_rounded = value.dtype == Dtype::F32 && matches!(recorded.dtype, Dtype::Bf16 | Dtype::F16);
+            let advice = if is_rounded { ": export the network outside of torch.autocast" } else { "" };
             return Err(format!(
-                "PyTorch recorded {one} of {}, but it would be {two} of {}",
+                "PyTorch recorded {one} of {}, but it would be {two} of {}{advice}",
                 recorded.dtype, value.dtype
             ));
         }

@@ -170,7 +170,13 @@ pub(super) fn converted(arguments: &mut Arguments<'_>) -> OrFault<Op> {
 pub(super) fn empty(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     only_float32(arguments)?;
     arguments.pass(&["layout", "device", "pin_memory", "memory_format"]);
-    Ok(Op::Empty { shape: known_shape(arguments, "size")? })
+    let shape = known_shape(arguments, "size")?;
+    if shape.contains(&Size::Fixed(0)) {
+        let message = "has no elements. torch.utils.checkpoint makes such tensors: export the network without it, in timm \
+                       after model.set_grad_checkpointing(False)";
+        return Err(message.to_owned());
+    }
+    Ok(Op::Empty { shape })
 }
 
 /// A shape that leaves nothing open.

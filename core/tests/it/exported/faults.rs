@@ -52,7 +52,8 @@ fn a_recorded_shape_must_be_the_inferred_one() {
         network.faults(),
         [
             "node act: PyTorch recorded [B, 4, 8, 4] of F32, but it would be [B, 4, 8, 8] of F32",
-            "node flat: PyTorch recorded [B, 4] of F16, but it would be [B, 4] of F32",
+            "node flat: PyTorch recorded [B, 4] of F16, but it would be [B, 4] of F32: export the network outside of \
+             torch.autocast",
             // It is checked with what was recorded before it.
             "node logits: computes with F16 elements, and only float32 is supported: export the network after model.float()",
         ]

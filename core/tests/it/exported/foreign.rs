@@ -140,3 +140,13 @@ fn conditions_are_not_to_become_float32() {
     assert_eq!(faults[0], "node kept: computes with BOOL elements, and only float32 is supported");
     assert!(faults[1].contains("only constants are compared"), "{faults:?}");
 }
+
+#[test]
+fn a_network_that_recomputes_activations_is_to_be_exported_without_that() {
+    let mut network = Network::new();
+    network.convolve();
+    network.node("empty.memory_format", "state", &[("size", ints(&[0]))], &[0]);
+    network.pool_and_classify("conv");
+    let fault = network.fault();
+    assert!(fault.starts_with("node state: has no elements. torch.utils.checkpoint makes such tensors"), "{fault}");
+}
