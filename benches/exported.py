@@ -53,7 +53,7 @@ def main():
     kind = "processor time per thread" if options.processor_time else "wall time"
     head = (f"Milliseconds per step, {options.side} pixels, scales {', '.join(map(str, scales))}, batch {options.batch}, "
             f"{options.threads} threads, {kind}; median of {options.rounds * options.steps} steps, {options.steps} per turn")
-    columns = "| pair | PyTorch, eager | here, float32 | ratio | here, bfloat16 | ratio |\n| --- | --- | --- | --- | --- | --- |"
+    columns = "| pair | PyTorch, eager | here, float32 | ratio | here, bfloat16 | ratio |\n" + "| --- " * 6 + "|"
     print(f"{head}\n\n{columns}", flush=True)
     # Others are only printed.
     is_documented = not options.pairs and options.device == "cpu" and options.side == 64
