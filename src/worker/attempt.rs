@@ -374,10 +374,9 @@ impl RunningAttempt<'_> {
     }
 
     async fn publish(&self, outcome: &Outcome, output: &Path, names: &FileNames) -> Result<(), AttemptError> {
-        let artifacts = outputs::store(self.context, &self.token, output, names).await.map_err(|error| {
-            let Failure { class, message } = storage_failure(&error);
-            AttemptError::Failed(Failure { class, message: names.in_place_of_paths(message) })
-        })?;
+        let artifacts = outputs::store(self.context, &self.token, output, names)
+            .await
+            .map_err(|error| AttemptError::Failed(storage_failure(&error)))?;
         self.record.persist(async |pool, write| held(queue::publish(pool, write, outcome, &artifacts).await)).await?;
         tracing::info!(job = self.token.job, attempt = self.token.attempt, top1 = outcome.best_top1, "succeeded");
         outputs::tidy(self.context, &self.token.job, &artifacts).await;

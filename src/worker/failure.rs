@@ -1,5 +1,7 @@
 //! Why an attempt has no results, and whose fault that is.
 
+use std::path::Path;
+
 use distillery_core::device_fault::{DeviceFault, rank_of};
 
 use crate::artifacts;
@@ -30,7 +32,17 @@ pub(super) fn storage_failure(error: &artifacts::Error) -> Failure {
         artifacts::Error::File { source, .. } if source.kind() != NotFound => ErrorClass::Machine,
         _ => ErrorClass::Storage,
     };
-    Failure { class, message: error.to_string() }
+    let message = match error {
+        artifacts::Error::File { path, source } => on_disk(path, source),
+        other => other.to_string(),
+    };
+    Failure { class, message }
+}
+
+/// That a file of this machine cannot be read or written, for users. Its path, which is for operators, is logged.
+pub(super) fn on_disk(path: &Path, error: &std::io::Error) -> String {
+    tracing::warn!(path = %path.display(), %error, "cannot be read or written");
+    format!("the worker cannot read or write {} on its disk: {error}", path.file_name().unwrap_or_default().display())
 }
 
 /// The GPU whose hardware a failure of an attempt on these devices is about, if it is about one.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::failure::{AttemptError, storage_failure};
+use super::failure::{AttemptError, on_disk, storage_failure};
 use super::names::FileNames;
 use super::record::{Recorder, held};
 use super::{WorkerContext, WorkerSettings, uploads};
@@ -363,12 +363,8 @@ async fn restore_other(
     }
 }
 
-/// Users read that writing failed, and why; operators also where.
 fn storage(path: &Path, error: &std::io::Error) -> Failure {
-    tracing::warn!(path = %path.display(), %error, "cannot write");
-    let name = path.file_name().unwrap_or_default().display();
-    let message = format!("cannot write {name} in the attempt's directory: {error}");
-    Failure { class: ErrorClass::Machine, message }
+    Failure { class: ErrorClass::Machine, message: on_disk(path, error) }
 }
 
 fn internal(message: &str) -> Failure {

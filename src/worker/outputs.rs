@@ -83,7 +83,6 @@ pub(super) async fn store(
     output: &Path,
     names: &FileNames,
 ) -> Result<Vec<NewArtifact>, Error> {
-    name_inputs(&output.join(files::MANIFEST), names).await?;
     let mut artifacts = Vec::new();
     let optional = [
         files::REGIONS,
@@ -96,6 +95,9 @@ pub(super) async fn store(
     let optional = optional.into_iter().filter(|name| output.join(name).exists());
     let always = [files::BEST_STUDENT, files::LAST_STUDENT, files::MANIFEST, files::METRICS];
     for name in always.into_iter().chain(optional) {
+        if name == files::MANIFEST {
+            name_inputs(&output.join(name), names).await?;
+        }
         let key = keys::attempt_file(&token.job, &token.name(), name);
         let stored = context.store.put_file(&key, &output.join(name)).await?;
         artifacts.push(NewArtifact {

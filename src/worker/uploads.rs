@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::WorkerContext;
-use super::failure::{AttemptError, storage_failure};
+use super::failure::{AttemptError, on_disk, storage_failure};
 use super::lease::LeaseState;
 use super::record::{Recorder, held};
 use crate::dataset_cache::{self, CopyProgress, LocalCopy};
@@ -95,8 +95,9 @@ fn failure(error: &dataset_cache::Error) -> Failure {
     match error {
         dataset_cache::Error::Stored(error) => storage_failure(error),
         dataset_cache::Error::Unreadable { .. } => Failure { class: ErrorClass::Storage, message: error.to_string() },
-        dataset_cache::Error::TooLarge { .. } | dataset_cache::Error::Disk { .. } => {
-            Failure { class: ErrorClass::Machine, message: error.to_string() }
+        dataset_cache::Error::TooLarge { .. } => Failure { class: ErrorClass::Machine, message: error.to_string() },
+        dataset_cache::Error::Disk { path, source } => {
+            Failure { class: ErrorClass::Machine, message: on_disk(path, source) }
         }
     }
 }
