@@ -40,6 +40,7 @@ BATCH = 4
 
 PROCESS_ENDED = "its process ended with"
 
+
 def build(name, arguments):
     """The network with random weights, and the side of its images."""
     torch.manual_seed(1)

@@ -11,8 +11,8 @@ use super::head::{Classifier, FeatureMap, MapLayout, Path};
 use super::memory::{self, MemoryDescription};
 use super::remarks;
 use super::rules;
-use super::schema::{Bounds, SchemaVersion};
 use super::stored::StoredTensor;
+use super::subject::{DescriptionInput, Mode, name_in_pytorch};
 use super::ties;
 use crate::checkpoint::error::shown;
 
@@ -70,19 +70,6 @@ pub struct Description {
     pub notes: Vec<String>,
 }
 
-/// In which mode a network was exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = ExportMode)]
-pub enum Mode {
-    Training,
-    Evaluation,
-    /// Some operators compute as in training, some as in evaluation.
-    Mixed,
-    /// No operator depends on the mode.
-    Either,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ExportedMap)]
 pub struct MapDescription {
@@ -129,15 +116,6 @@ impl Description {
         self.classes = classes;
         self
     }
-}
-
-/// What is described.
-pub(super) struct DescriptionInput<'a> {
-    pub(super) graph: &'a Graph,
-    pub(super) tensors: &'a [StoredTensor],
-    pub(super) schema: SchemaVersion,
-    pub(super) torch: Option<&'a str>,
-    pub(super) batch: Bounds,
 }
 
 /// What is found out with a description.
@@ -239,12 +217,4 @@ fn listed(nodes: &[&Node]) -> Vec<String> {
     let more = operators.len().saturating_sub(MOST_IN_HEAD);
     let more = (more > 0).then(|| format!("{more} more"));
     operators.into_iter().take(MOST_IN_HEAD).cloned().chain(more).collect()
-}
-
-/// The name of the node in the file that a node was read from.
-pub(super) fn name_in_pytorch(node: &Node) -> &str {
-    match node.name.split_once('.') {
-        Some((name, _)) if node.operator.is_empty() => name,
-        _ => &node.name,
-    }
 }

@@ -41,6 +41,7 @@ mod signature;
 mod size;
 mod stored;
 mod strip;
+mod subject;
 mod sums;
 mod symbols;
 mod tensors;
@@ -49,7 +50,7 @@ mod ties;
 use std::path::Path;
 
 pub use classifier::ClassifierCost;
-pub use describe::{Description, HeadDescription, MapDescription, Mode};
+pub use describe::{Description, HeadDescription, MapDescription};
 pub use error::{Error, NetworkFault, NetworkFaults};
 pub use graph::{Graph, Node, Origin, Value, ValueId};
 pub use head::{FeatureMap, MapLayout};
@@ -60,6 +61,7 @@ pub use op::{Activation, Arithmetic, Op, Operand, Window, makes_up_for};
 pub use size::Size;
 pub use stored::{StoredTensor, TensorRole};
 pub use strip::{TRACES_REMOVED, has_sha256, sha256, strip_traces};
+pub use subject::Mode;
 
 use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
@@ -67,10 +69,11 @@ use crate::checkpoint::tensor;
 use crate::checkpoint::{Soundness, open_regular};
 use archive::NetworkArchive;
 use classifier::SizeChange;
-use describe::{Described, DescriptionInput};
+use describe::Described;
 use error::Result;
 use head::Classifier;
 use schema::{Bounds, ProgramRecord, SchemaVersion, Versioned};
+use subject::DescriptionInput;
 use tensors::Tensors;
 
 /// The version of the schema that is read. A new major version means something else.

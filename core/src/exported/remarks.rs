@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::describe::{DescriptionInput, Mode, name_in_pytorch};
 use super::graph::{Graph, Node, Origin};
 use super::head::FeatureMap;
 use super::op::{Activation, Op};
 use super::stored::{StoredTensor, TensorRole};
+use super::subject::{DescriptionInput, Mode, name_in_pytorch};
 use super::ties;
 use crate::checkpoint::error::shown;
 use crate::text::counted;
