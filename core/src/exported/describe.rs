@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::classifier::{self, ClassifierCost};
-use super::graph::{Graph, Node, Value};
+use super::graph::{Graph, Node};
 use super::head::{Classifier, FeatureMap, MapLayout, Path};
 use super::memory::{self, MemoryDescription};
 use super::remarks;
