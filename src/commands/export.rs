@@ -13,7 +13,8 @@ use distillery_core::export::int8::{self, Ranges};
 use distillery_core::export::onnx::{self, Numbers, Options};
 use distillery_core::export::samples::tensors;
 use distillery_core::export::{
-    Comparison, EXIT_REFUSED, ExportFormat, Parity, Report, Runtime, Samples, Source, Student, TOLERANCE, write_pt2,
+    Comparison, EXIT_REFUSED, ExportFormat, ExportReport, Parity, Runtime, Samples, Student, StudentSource, TOLERANCE,
+    write_pt2,
 };
 use distillery_core::file_kind::{irregular, is_same_file};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -41,7 +42,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let parent = args.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let scratch = tempfile::Builder::new().prefix(".export-").tempdir_in(parent);
     let scratch = scratch.with_context(|| format!("cannot write to {}", parent.display()))?;
-    let export = Export { args, student, check: Check::prepare(args)?, scratch };
+    let export = Export { args, student, check: CheckMethod::prepare(args)?, scratch };
     let (file, report) = export.write(args.format)?;
     let report = serde_json::to_string_pretty(&report)?;
     if let Some(path) = &args.report {
@@ -110,12 +111,12 @@ fn refused<T>(message: impl Into<String>) -> anyhow::Result<T> {
 }
 
 /// What checks exported students, or why nothing does.
-enum Check {
+enum CheckMethod {
     With(Box<(OnnxRuntime, PathBuf)>),
     Not(String),
 }
 
-impl Check {
+impl CheckMethod {
     fn prepare(args: &ExportArgs) -> anyhow::Result<Self> {
         let is_needed = match args.format {
             ExportFormat::Onnx | ExportFormat::Int8 | ExportFormat::Bundle => true,
@@ -139,7 +140,7 @@ impl Check {
 struct Export<'a> {
     args: &'a ExportArgs,
     student: Student,
-    check: Check,
+    check: CheckMethod,
     /// For files that are not wanted.
     scratch: TempDir,
 }
@@ -151,7 +152,7 @@ impl Export<'_> {
         Ok(tempfile::Builder::new().permissions(permissions).tempfile_in(self.scratch.path())?)
     }
 
-    fn write(&self, format: ExportFormat) -> anyhow::Result<(NamedTempFile, Report)> {
+    fn write(&self, format: ExportFormat) -> anyhow::Result<(NamedTempFile, ExportReport)> {
         match format {
             ExportFormat::Safetensors => {
                 let file = self.file()?;
@@ -178,12 +179,12 @@ impl Export<'_> {
         Ok(file)
     }
 
-    fn onnx(&self) -> anyhow::Result<(NamedTempFile, Report)> {
+    fn onnx(&self) -> anyhow::Result<(NamedTempFile, ExportReport)> {
         let file = self.model(Numbers::Float32)?;
         self.checked(ExportFormat::Onnx, file, Some(TOLERANCE))
     }
 
-    fn int8(&self) -> anyhow::Result<(NamedTempFile, Report)> {
+    fn int8(&self) -> anyhow::Result<(NamedTempFile, ExportReport)> {
         let ranges = self.calibrate()?;
         let file = self.model(Numbers::Int8(&ranges))?;
         self.checked(ExportFormat::Int8, file, None)
@@ -191,8 +192,8 @@ impl Export<'_> {
 
     /// Runs the student in float32 on training images, and notes the range of each activation.
     fn calibrate(&self) -> anyhow::Result<Ranges> {
-        let Check::With(check) = &self.check else {
-            let Check::Not(reason) = &self.check else { unreachable!("there are two") };
+        let CheckMethod::With(check) = &self.check else {
+            let CheckMethod::Not(reason) = &self.check else { unreachable!("there are two") };
             return refused(format!("int8 needs ONNX Runtime and training images to calibrate on: {reason}"));
         };
         let (runtime, samples) = &**check;
@@ -261,12 +262,12 @@ impl Export<'_> {
         format: ExportFormat,
         file: NamedTempFile,
         tolerance: Option<f64>,
-    ) -> anyhow::Result<(NamedTempFile, Report)> {
+    ) -> anyhow::Result<(NamedTempFile, ExportReport)> {
         let mut report = report(format, file.path())?;
         report.opset = Some(onnx::OPSET);
         match &self.check {
-            Check::Not(reason) => report.not_checked = Some(reason.clone()),
-            Check::With(check) => {
+            CheckMethod::Not(reason) => report.not_checked = Some(reason.clone()),
+            CheckMethod::With(check) => {
                 let (runtime, samples) = &**check;
                 let Some(parity) = self.compare(runtime, samples, file.path(), tolerance)? else {
                     report.not_checked =
@@ -288,18 +289,18 @@ impl Export<'_> {
         Ok((file, report))
     }
 
-    fn unchecked(&self, format: ExportFormat, file: NamedTempFile) -> anyhow::Result<(NamedTempFile, Report)> {
+    fn unchecked(&self, format: ExportFormat, file: NamedTempFile) -> anyhow::Result<(NamedTempFile, ExportReport)> {
         let mut report = report(format, file.path())?;
         report.not_checked =
             Some("the file has the student's own weights, and ONNX Runtime does not read it".to_owned());
         Ok((file, report))
     }
 
-    fn bundle(&self) -> anyhow::Result<(NamedTempFile, Report)> {
+    fn bundle(&self) -> anyhow::Result<(NamedTempFile, ExportReport)> {
         let mut formats = self.args.with.clone();
         if formats.is_empty() {
             formats = vec![ExportFormat::Safetensors, ExportFormat::Onnx];
-            formats.extend(matches!(self.student.source(), Source::Exported(_)).then_some(ExportFormat::Pt2));
+            formats.extend(matches!(self.student.source(), StudentSource::Exported(_)).then_some(ExportFormat::Pt2));
         }
         if formats.contains(&ExportFormat::Bundle) {
             return refused("a bundle cannot contain a bundle");
@@ -342,10 +343,10 @@ fn manifest(path: &Path) -> anyhow::Result<(serde_json::Value, String)> {
 }
 
 /// The report on a file that was not checked yet.
-fn report(format: ExportFormat, path: &Path) -> anyhow::Result<Report> {
+fn report(format: ExportFormat, path: &Path) -> anyhow::Result<ExportReport> {
     let mut hash = Sha256::new();
     let size_bytes = std::io::copy(&mut File::open(path)?, &mut hash)?;
-    Ok(Report {
+    Ok(ExportReport {
         format: format.name().to_owned(),
         opset: None,
         size_bytes,

@@ -19,7 +19,7 @@ use crate::cli::{PruneArgs, PruneRules};
 use crate::db::deleted_jobs;
 use crate::db::errors::Transient;
 use crate::db::jobs::Refusal;
-use crate::db::retention::{self, Finished, Named};
+use crate::db::retention::{self, Finished, NeededFiles};
 use crate::db::{self, Database};
 use crate::removals;
 use crate::storage_check::{self, Opener};
@@ -157,7 +157,7 @@ impl<R: FnMut(String)> Round<'_, R> {
     async fn remove_orphans(
         &mut self,
         files: Vec<ListedFile>,
-        named: &Named,
+        named: &NeededFiles,
         old: DateTime<Utc>,
     ) -> (Vec<ListedFile>, Total) {
         let is_orphan =
@@ -183,7 +183,7 @@ impl<R: FnMut(String)> Round<'_, R> {
     async fn remove_unfinished(
         &mut self,
         unfinished: anyhow::Result<Vec<UnfinishedFile>>,
-        named: &Named,
+        named: &NeededFiles,
         old: DateTime<Utc>,
     ) -> Total {
         let mut total = Total::default();

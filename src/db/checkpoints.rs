@@ -93,7 +93,7 @@ pub struct Guess {
 }
 
 /// A row, of which another version of the program may have written what this one cannot read.
-struct Row {
+struct CheckpointRow {
     id: String,
     sha256: String,
     name: Option<String>,
@@ -110,10 +110,12 @@ struct Row {
     created_at: DateTime<Utc>,
 }
 
-impl From<Row> for UploadedCheckpoint {
-    fn from(row: Row) -> Self {
-        let Row { id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes, .. } = row;
-        let Row { fits, guess, network, mut notes, created_at, .. } = row;
+impl From<CheckpointRow> for UploadedCheckpoint {
+    fn from(row: CheckpointRow) -> Self {
+        let CheckpointRow {
+            id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes, ..
+        } = row;
+        let CheckpointRow { fits, guess, network, mut notes, created_at, .. } = row;
         let fits: Result<Vec<Fit>, _> = serde_json::from_value(fits);
         let guess: Result<Option<Guess>, _> = guess.map(serde_json::from_value).transpose();
         if let Some(error) = fits.as_ref().err().or(guess.as_ref().err()) {
@@ -219,7 +221,7 @@ pub async fn insert(
 pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sqlx::Result<Option<UploadedCheckpoint>> {
     let notes: Vec<String> = new.notes.iter().map(|note| storable(note)).collect();
     let query = sqlx::query_as!(
-        Row,
+        CheckpointRow,
         r#"
         update checkpoints set
             name = coalesce($3, name), architecture = coalesce($4, architecture),
@@ -243,7 +245,7 @@ pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sql
 
 pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<UploadedCheckpoint>> {
     let query = sqlx::query_as!(
-        Row,
+        CheckpointRow,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
             fits, guess, network, notes, created_at
@@ -261,7 +263,7 @@ pub async fn list(
     limit: i64,
 ) -> sqlx::Result<Vec<UploadedCheckpoint>> {
     let query = sqlx::query_as!(
-        Row,
+        CheckpointRow,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
             fits, guess, network, notes, created_at

@@ -88,11 +88,11 @@ pub struct Buckets<T> {
     /// The first and the last step of the series.
     ends: (i64, i64),
     length: u32,
-    current: Option<Bucket<T>>,
+    current: Option<StepBucket<T>>,
 }
 
 #[derive(Debug)]
-struct Bucket<T> {
+struct StepBucket<T> {
     number: i64,
     lowest: (i64, f64, T),
     highest: (i64, f64, T),
@@ -113,7 +113,7 @@ impl<T: Clone> Buckets<T> {
             self.finish(kept);
         }
         let (lowest, highest) = ((step, value, point.clone()), (step, value, point.clone()));
-        let current = self.current.get_or_insert(Bucket { number, lowest, highest, ends: Vec::new() });
+        let current = self.current.get_or_insert(StepBucket { number, lowest, highest, ends: Vec::new() });
         if value.total_cmp(&current.lowest.1).is_lt() {
             current.lowest = (step, value, point.clone());
         }
@@ -127,7 +127,7 @@ impl<T: Clone> Buckets<T> {
 
     /// Moves to `kept` what stays of the last bucket.
     pub fn finish(&mut self, kept: &mut Vec<T>) {
-        let Some(Bucket { lowest, highest, mut ends, .. }) = self.current.take() else { return };
+        let Some(StepBucket { lowest, highest, mut ends, .. }) = self.current.take() else { return };
         ends.extend([lowest, highest].map(|(step, _, point)| (step, point)));
         ends.sort_by_key(|&(step, _)| step);
         ends.dedup_by_key(|&mut (step, _)| step);

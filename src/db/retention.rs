@@ -40,7 +40,7 @@ pub async fn finished(pool: &PgPool) -> sqlx::Result<Vec<Finished>> {
 
 /// The stored files that are needed.
 #[derive(Debug, Default)]
-pub struct Named {
+pub struct NeededFiles {
     keys: HashSet<String>,
     /// Directories of attempts that a later attempt can resume from.
     resumable: HashSet<String>,
@@ -56,7 +56,7 @@ pub struct Writing {
     attempts: HashSet<String>,
 }
 
-impl Named {
+impl NeededFiles {
     /// Whether a stored file is needed, or left to somebody else.
     #[must_use]
     pub fn needs(&self, key: &str) -> bool {
@@ -82,8 +82,8 @@ impl Writing {
 }
 
 /// Reads which files are needed. A file that was listed before and is not needed now never will be.
-pub async fn named(pool: &PgPool) -> sqlx::Result<Named> {
-    let mut named = Named::default();
+pub async fn named(pool: &PgPool) -> sqlx::Result<NeededFiles> {
+    let mut named = NeededFiles::default();
     // Read first: an upload's file is named here until a checkpoint or a data set names it.
     named.writing.keys = file_deletions::keys(pool).await?;
     named.keys.extend(sqlx::query_scalar!("select key from artifacts").fetch_all(pool).await?);

@@ -14,7 +14,7 @@ const AT_ONCE: usize = 4;
 
 /// What a file should be, and what is stored in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compared {
+pub struct ComparedFile {
     /// Storage key.
     pub key: String,
     /// SHA-256 of what was stored, in hexadecimal.
@@ -26,7 +26,7 @@ pub struct Compared {
 #[derive(Debug)]
 pub struct Comparisons {
     /// Each with whether the file is what was stored, the newest last.
-    kept: Mutex<VecDeque<(Compared, bool)>>,
+    kept: Mutex<VecDeque<(ComparedFile, bool)>>,
     turns: Semaphore,
 }
 
@@ -38,11 +38,11 @@ impl Default for Comparisons {
 
 impl Comparisons {
     /// How the last comparison ended; `None` if there was none of this version.
-    pub fn known(&self, file: &Compared) -> Option<bool> {
+    pub fn known(&self, file: &ComparedFile) -> Option<bool> {
         self.kept().iter().find(|(other, _)| other == file).map(|&(_, is_whole)| is_whole)
     }
 
-    pub fn remember(&self, file: &Compared, is_whole: bool) {
+    pub fn remember(&self, file: &ComparedFile, is_whole: bool) {
         let mut kept = self.kept();
         // What was stored under the key before is gone.
         kept.retain(|(other, _)| other.key != file.key);
@@ -56,7 +56,7 @@ impl Comparisons {
     ///
     /// # Errors
     /// The file is gone, or the storage fails.
-    pub async fn compare(&self, store: &Store, file: &Compared) -> Result<bool, artifacts::Error> {
+    pub async fn compare(&self, store: &Store, file: &ComparedFile) -> Result<bool, artifacts::Error> {
         let _turn = self.turns.acquire().await;
         // Another request may have found out meanwhile.
         if let Some(known) = self.known(file) {
@@ -67,7 +67,7 @@ impl Comparisons {
         Ok(is_whole)
     }
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<(Compared, bool)>> {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<(ComparedFile, bool)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::AppState;
 use super::answers::{Answers, Reader};
-use super::comparisons::{Compared, Comparisons};
+use super::comparisons::{ComparedFile, Comparisons};
 use super::error::ApiError;
 use crate::artifacts::{self, Bytestream};
 
@@ -88,7 +88,7 @@ impl Download {
         let file = match state.artifacts.version(&self.key).await? {
             None => return Err(self.gone()),
             Some(found) if found.size_bytes != self.size => return Err(self.of_another_size(found.size_bytes)),
-            Some(version) => Compared { key: self.key.clone(), sha256: self.sha256.clone(), version },
+            Some(version) => ComparedFile { key: self.key.clone(), sha256: self.sha256.clone(), version },
         };
         let is_rest = bytes.start > 0 && bytes.end == self.size && method != Method::HEAD;
         if !self.is_whole(state, &file, is_rest).await? {
@@ -103,7 +103,7 @@ impl Download {
 
     /// Whether the file is what was stored, as far as is known. Nobody compares the parts of an interrupted download
     /// together, so before the rest of one, a small file is read and compared.
-    async fn is_whole(&self, state: &AppState, file: &Compared, is_rest: bool) -> Result<bool, ApiError> {
+    async fn is_whole(&self, state: &AppState, file: &ComparedFile, is_rest: bool) -> Result<bool, ApiError> {
         match state.comparisons.known(file) {
             Some(known) => Ok(known),
             None if is_rest && self.size <= COMPARED_FIRST => {
@@ -198,7 +198,7 @@ fn local(
 fn checked(
     content: Bytestream,
     range: Range<u64>,
-    file: Compared,
+    file: ComparedFile,
     comparisons: Arc<Comparisons>,
 ) -> impl Stream<Item = Result<Bytes, artifacts::Error>> {
     let sha256 = (range == (0..file.version.size_bytes)).then(Sha256::new);
@@ -210,7 +210,7 @@ fn checked(
 /// A download that goes on.
 struct Check {
     content: Fuse<Bytestream>,
-    file: Compared,
+    file: ComparedFile,
     comparisons: Arc<Comparisons>,
     /// Of what was read so far; `None` where only a part is read.
     sha256: Option<Sha256>,
@@ -240,7 +240,7 @@ impl Check {
             self.comparisons.remember(&self.file, is_whole);
         }
         if self.expected > 0 || is_whole == Some(false) {
-            let Compared { key, sha256: stored, .. } = self.file;
+            let ComparedFile { key, sha256: stored, .. } = self.file;
             let error = artifacts::Error::Damaged { key, found: found.unwrap_or_default(), stored };
             tracing::error!(%error, "a download was cut off");
             return Err(error);

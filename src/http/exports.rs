@@ -91,7 +91,7 @@ pub async fn network_of(state: &AppState, job: &Job) -> Result<Option<StoredInpu
 
 /// An exported student. The file is unlinked, so that nothing of it is left behind.
 #[derive(Debug)]
-pub struct Exported {
+pub struct ExportedStudent {
     pub file: Arc<File>,
     /// In bytes.
     pub size: u64,
@@ -106,7 +106,7 @@ pub struct Exported {
 pub struct Exports {
     turns: Semaphore,
     /// The latest last.
-    recent: Mutex<VecDeque<(ExportRequest, Arc<Exported>)>>,
+    recent: Mutex<VecDeque<(ExportRequest, Arc<ExportedStudent>)>>,
 }
 
 impl Default for Exports {
@@ -122,12 +122,12 @@ impl Exports {
         self.turns.acquire().await.expect("nobody closes it")
     }
 
-    fn known(&self, request: &ExportRequest) -> Option<Arc<Exported>> {
+    fn known(&self, request: &ExportRequest) -> Option<Arc<ExportedStudent>> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.iter().find(|(known, _)| known == request).map(|(_, exported)| exported.clone())
     }
 
-    fn keep(&self, request: ExportRequest, exported: &Arc<Exported>) {
+    fn keep(&self, request: ExportRequest, exported: &Arc<ExportedStudent>) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.push_back((request, exported.clone()));
         while recent.len() > KEPT {
@@ -140,7 +140,7 @@ impl Exports {
 ///
 /// # Errors
 /// The student has no such form or its logits differ too much, its files are gone, or too much else is being written.
-pub async fn export(state: &AppState, request: ExportRequest) -> Result<Arc<Exported>, ApiError> {
+pub async fn export(state: &AppState, request: ExportRequest) -> Result<Arc<ExportedStudent>, ApiError> {
     if let Some(known) = state.exports.known(&request) {
         return Ok(known);
     }
@@ -157,7 +157,7 @@ pub async fn export(state: &AppState, request: ExportRequest) -> Result<Arc<Expo
     Ok(exported)
 }
 
-async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, ApiError> {
+async fn write(state: &AppState, request: &ExportRequest) -> Result<ExportedStudent, ApiError> {
     let workspace = Workspace::make(&state.settings.spool_dir).await?;
     let directory = workspace.files();
     let output = directory.join("exported");
@@ -188,7 +188,7 @@ async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, Ap
     let (Some(size), Some(sha256)) = (report["size_bytes"].as_u64(), text("sha256")) else {
         return Err(ApiError::Internal(anyhow::anyhow!("distillery export reports no size and hash: {report}")));
     };
-    Ok(Exported { file, size, sha256, report })
+    Ok(ExportedStudent { file, size, sha256, report })
 }
 
 pub(super) async fn fetch(state: &AppState, input: &StoredInput, path: &Path) -> Result<(), ApiError> {

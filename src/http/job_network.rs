@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::estimate::NetworkCost;
 use crate::architecture::{self, Architecture};
-use crate::spec::{DistillationSpec, ExportedNetwork};
+use crate::spec::{DescribedNetwork, DistillationSpec};
 
 /// A network at the job's image size and number of classes.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -26,11 +26,11 @@ pub struct NetworkFacts {
 #[derive(Debug)]
 pub enum JobNetwork<'a> {
     Known(&'static Architecture),
-    Exported(&'a ExportedNetwork),
+    Exported(&'a DescribedNetwork),
 }
 
 impl<'a> JobNetwork<'a> {
-    pub fn new(architecture: Option<&str>, exported: Option<&'a ExportedNetwork>) -> Self {
+    pub fn new(architecture: Option<&str>, exported: Option<&'a DescribedNetwork>) -> Self {
         match (architecture.and_then(architecture::find), exported) {
             (Some(architecture), _) => Self::Known(architecture),
             (None, exported) => Self::Exported(exported.expect("the specification names known networks")),
@@ -59,7 +59,7 @@ impl<'a> JobNetwork<'a> {
                 let feature_map = architecture.layout_at(classes, side).feature_map.map(u64::from);
                 (name.clone(), Some(name), Some(feature_map))
             }
-            Self::Exported(ExportedNetwork { name, description }) => {
+            Self::Exported(DescribedNetwork { name, description }) => {
                 (name.clone(), None, description.feature_map.as_ref().map(|map| map.shape))
             }
         };

@@ -12,14 +12,14 @@ use crate::db;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::jobs::Status;
 use crate::exported::{Description, HOW_TO_EXPORT, TRACES_REMOVED};
-use crate::spec::{ExportedNetwork, Fault, JobSpec, Network, Networks, Request, StudentHead};
+use crate::spec::{DescribedNetwork, Fault, FoundNetwork, FoundNetworks, JobSpec, Request, StudentHead};
 use crate::text::counted;
 
 /// What was found of the networks of a specification.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct NetworkFindings {
     /// Those that it does not name.
-    pub networks: Networks,
+    pub networks: FoundNetworks,
     pub faults: Vec<Fault>,
     /// What their checkpoints' reader has to say.
     pub notes: Vec<String>,
@@ -47,13 +47,14 @@ impl Given {
 }
 
 /// Looks for the networks of a specification that was read for the first time. `classes` are those of its data set.
-pub async fn find(state: &AppState, request: &Request, classes: Option<u32>) -> Result<Found, ApiError> {
-    let mut found = Found::default();
+pub async fn find(state: &AppState, request: &Request, classes: Option<u32>) -> Result<NetworkFindings, ApiError> {
+    let mut found = NetworkFindings::default();
     if let Some(teacher) = &request.teacher {
         let given = Given::of(request, "/teacher/architecture", teacher.architecture);
         if let Some(id) = &teacher.checkpoint {
-            found.networks.teacher =
-                Role { name: "teacher", given, classes, head: None }.of_checkpoint(state, id, &mut found).await?;
+            found.networks.teacher = NetworkRole { name: "teacher", given, classes, head: None }
+                .of_checkpoint(state, id, &mut found)
+                .await?;
         }
         if let Some(id) = &teacher.job {
             found.networks.teacher = of_job(state, id, given, classes, &mut found.faults).await?;
@@ -63,14 +64,14 @@ pub async fn find(state: &AppState, request: &Request, classes: Option<u32>) -> 
         let given = Given::of(request, "/student/architecture", request.student.architecture);
         let head = request.student.head;
         found.networks.student =
-            Role { name: "student", given, classes, head }.of_checkpoint(state, id, &mut found).await?;
+            NetworkRole { name: "student", given, classes, head }.of_checkpoint(state, id, &mut found).await?;
     }
     Ok(found)
 }
 
 /// A network whose checkpoint a specification names.
 #[derive(Debug, Clone, Copy)]
-struct Role {
+struct NetworkRole {
     name: &'static str,
     given: Given,
     /// Those of the data set.
@@ -79,14 +80,19 @@ struct Role {
     head: Option<StudentHead>,
 }
 
-impl Role {
+impl NetworkRole {
     fn fault(self, field: &str, detail: String) -> Fault {
         fault(&format!("/{}/{field}", self.name), detail)
     }
 
     /// Checks that an uploaded checkpoint exists and is of the network. Returns the network if the specification does
     /// not name it.
-    async fn of_checkpoint(self, state: &AppState, id: &str, found: &mut Found) -> Result<Option<Network>, ApiError> {
+    async fn of_checkpoint(
+        self,
+        state: &AppState,
+        id: &str,
+        found: &mut NetworkFindings,
+    ) -> Result<Option<FoundNetwork>, ApiError> {
         let Some(checkpoint) = checkpoints::get(&state.pool, id).await? else {
             let detail = format!("there is no checkpoint {id}: upload it with PUT /v1/checkpoints");
             found.faults.push(self.fault("checkpoint", detail));
@@ -125,11 +131,11 @@ impl Role {
             let of = if network.name == id { String::new() } else { format!("{id}: ") };
             found.faults.push(self.fault("checkpoint", format!("checkpoint {of}{detail}{}", self.new_head())));
         }
-        Ok(Some(Network::Exported(Box::new(network))))
+        Ok(Some(FoundNetwork::Exported(Box::new(network))))
     }
 
     /// The only architecture that a checkpoint fits, if the specification names none.
-    fn known(self, checkpoint: &UploadedCheckpoint, found: &mut Found) -> Option<Network> {
+    fn known(self, checkpoint: &UploadedCheckpoint, found: &mut NetworkFindings) -> Option<FoundNetwork> {
         let faults = &mut found.faults;
         let id = &checkpoint.id;
         let architecture = match self.given {
@@ -159,7 +165,7 @@ impl Role {
         if let Some(fit) = fit.filter(|_| self.is_new()) {
             self.replaces(fit.num_classes.into(), found);
         }
-        Some(Network::Known(architecture))
+        Some(FoundNetwork::Known(architecture))
     }
 
     /// Whether somebody should look at a note of an exported network's upload before the network is used like this.
@@ -174,7 +180,7 @@ impl Role {
     }
 
     /// Notes that the classifier is replaced. `before`: its classes.
-    fn replaces(self, before: u64, found: &mut Found) {
+    fn replaces(self, before: u64, found: &mut NetworkFindings) {
         let Some(classes) = self.classes else { return };
         let [before, after] = [before, classes.into()].map(|classes| counted(classes, "class", "classes"));
         found.new_classifier = Some(format!(
@@ -190,12 +196,12 @@ impl Role {
 }
 
 /// The network of an uploaded file that has one, or why this program cannot use it.
-fn exported(checkpoint: &UploadedCheckpoint) -> Result<Option<ExportedNetwork>, String> {
+fn exported(checkpoint: &UploadedCheckpoint) -> Result<Option<DescribedNetwork>, String> {
     let Some(network) = &checkpoint.network else { return Ok(None) };
     let name = checkpoint.name.clone().unwrap_or_else(|| checkpoint.id.clone());
     let description: Result<Description, _> = serde_json::from_value(network.clone());
     match description {
-        Ok(description) => Ok(Some(ExportedNetwork { name, description })),
+        Ok(description) => Ok(Some(DescribedNetwork { name, description })),
         Err(error) => Err(format!(
             "checkpoint {} was described by another version of the server, which this one cannot read ({error}): upload \
              the file again",
@@ -213,7 +219,7 @@ fn with_classes(description: Description, classes: Option<u32>) -> Description {
 }
 
 /// An error if an exported network has not the classes of the data set.
-fn wrong_classes(network: &ExportedNetwork, classes: Option<u32>) -> Option<String> {
+fn wrong_classes(network: &DescribedNetwork, classes: Option<u32>) -> Option<String> {
     let own = u32::try_from(network.description.classes).unwrap_or(u32::MAX);
     architecture::class_mismatch(&network.name, own, "this job's data set", classes?)
 }
@@ -282,7 +288,7 @@ async fn of_job(
     given: Given,
     classes: Option<u32>,
     faults: &mut Vec<Fault>,
-) -> Result<Option<Network>, ApiError> {
+) -> Result<Option<FoundNetwork>, ApiError> {
     let Some(job) = db::jobs::get(&state.pool, id).await? else {
         faults.push(fault("/teacher/job", format!("there is no job {id}")));
         return Ok(None);
@@ -309,10 +315,10 @@ async fn of_job(
         }
     };
     let name = match &network {
-        Network::Known(architecture) => format!("a {}", architecture.name),
-        Network::Exported(network) => format!("the exported network {}", network.name),
+        FoundNetwork::Known(architecture) => format!("a {}", architecture.name),
+        FoundNetwork::Exported(network) => format!("the exported network {}", network.name),
     };
-    let is_same = |given: &Architecture| matches!(&network, Network::Known(own) if own.name == given.name);
+    let is_same = |given: &Architecture| matches!(&network, FoundNetwork::Known(own) if own.name == given.name);
     if let Given::Named(given) = given
         && !is_same(given)
     {
@@ -334,9 +340,9 @@ async fn student_of(
     id: &str,
     spec: &JobSpec,
     classes: Option<u32>,
-) -> Result<Result<Network, String>, ApiError> {
+) -> Result<Result<FoundNetwork, String>, ApiError> {
     if let Some(name) = &spec.student.architecture {
-        return Ok(architecture::named(name).map(Network::Known).map_err(|unknown| {
+        return Ok(architecture::named(name).map(FoundNetwork::Known).map_err(|unknown| {
             format!("this version of the server cannot read the specification of job {id}: {unknown}")
         }));
     }
@@ -351,7 +357,7 @@ async fn student_of(
             if spec.student.head == Some(StudentHead::New) {
                 network.description = with_classes(network.description, classes);
             }
-            Ok(Network::Exported(Box::new(network)))
+            Ok(FoundNetwork::Exported(Box::new(network)))
         }
         Ok(None) => Err(format!("checkpoint {checkpoint} of job {id} is no exported network")),
         Err(reason) => Err(reason),

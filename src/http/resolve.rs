@@ -17,14 +17,14 @@ use super::estimate::{Costs, ImageCounts, Memory, Time};
 use super::extract::fault;
 use super::job_network::{JobNetwork, NetworkFacts};
 use super::measurements::Measurements;
-use super::networks::{self, Found};
+use super::networks::{self, NetworkFindings};
 use crate::class_order::{self, ClassOrder};
 use crate::db;
 use crate::db::datasets::StoredDataset;
 use crate::db::jobs::NetworkNames;
 use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
 use crate::db::latencies::NetworkKey;
-use crate::spec::{self, DatasetName, Defaults, ExportedNetwork, Fault, JobSpec, Request, TrainingSpec};
+use crate::spec::{self, DatasetName, Defaults, DescribedNetwork, Fault, JobSpec, Request, TrainingSpec};
 
 /// A specification that can run.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Resolved {
     /// With the architectures filled in.
     pub spec: JobSpec,
     /// The networks without an architecture.
-    exported: Exported,
+    exported: ExportedNetworks,
     /// The data set.
     dataset: DatasetFacts,
     /// The [fingerprint](crate::dataset::fingerprint) of the server's copy of the data set, which workers compare with
@@ -56,9 +56,9 @@ pub struct Resolved {
 
 /// The exported networks of a job.
 #[derive(Debug)]
-struct Exported {
-    teacher: Option<ExportedNetwork>,
-    student: Option<ExportedNetwork>,
+struct ExportedNetworks {
+    teacher: Option<DescribedNetwork>,
+    student: Option<DescribedNetwork>,
 }
 
 /// What a job would be.
@@ -100,7 +100,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
         checked = dataset_facts::check(state, &dataset, &mut of_dataset).await?;
     }
     let classes = checked.as_ref().map(|(dataset, _)| dataset.classes);
-    let Found { networks, faults: of_networks, mut notes, new_classifier } =
+    let NetworkFindings { networks, faults: of_networks, mut notes, new_classifier } =
         networks::find(state, &first, classes).await?;
     // Again, with the defaults that follow from the networks.
     let mut request = Request::read_with(document, &networks);
@@ -110,7 +110,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     request.faults.extend(wrong_teacher_classes(&request, checked.as_ref().map(|(dataset, _)| dataset)));
     let Defaults { doubtful, noted: chosen, published } = std::mem::take(&mut request.defaults);
     notes.extend(doubtful);
-    let exported = Exported {
+    let exported = ExportedNetworks {
         teacher: request.teacher.as_ref().and_then(|teacher| teacher.exported.clone()),
         student: request.student.exported.clone(),
     };
@@ -185,7 +185,7 @@ async fn pin(
 impl Resolved {
     /// What lists call networks without an architecture.
     pub fn network_names(&self) -> NetworkNames<'_> {
-        let Exported { teacher, student } = &self.exported;
+        let ExportedNetworks { teacher, student } = &self.exported;
         NetworkNames {
             teacher: teacher.as_ref().map(|network| network.name.as_str()),
             student: student.as_ref().map(|network| network.name.as_str()),
@@ -315,7 +315,7 @@ impl Resolved {
     }
 
     fn networks(&self) -> (JobNetwork<'_>, Option<JobNetwork<'_>>) {
-        let Self { spec, exported: Exported { teacher, student }, .. } = self;
+        let Self { spec, exported: ExportedNetworks { teacher, student }, .. } = self;
         let student = JobNetwork::new(spec.student.architecture.as_deref(), student.as_ref());
         let of_teacher = spec.teacher.as_ref();
         (student, of_teacher.map(|spec| JobNetwork::new(spec.architecture.as_deref(), teacher.as_ref())))

@@ -18,7 +18,7 @@ use super::lease::{Lease, LeaseState};
 use super::monitor::Gpus;
 use super::names::FileNames;
 use super::record::{Recorder, held};
-use super::silence::{Silence, Silent};
+use super::silence::{LongSilence, Silence};
 use super::trainer::{Trainer, TrainerRun};
 use super::{WorkerContext, explain, inputs, outputs};
 use crate::dataset;
@@ -257,13 +257,13 @@ impl RunningAttempt<'_> {
                 }
                 grown = silence.grown() => {
                     match grown {
-                        Silent::Long(warning) => {
+                        LongSilence::Warned(warning) => {
                             silence.told();
                             self.warn(warning).await?;
                         }
                         // The caller kills the trainer.
-                        Silent::Stalled(failure) if events.is_empty() => return Err(AttemptError::Failed(failure)),
-                        Silent::Stalled(_) => {}
+                        LongSilence::Stalled(failure) if events.is_empty() => return Err(AttemptError::Failed(failure)),
+                        LongSilence::Stalled(_) => {}
                     }
                     continue;
                 }

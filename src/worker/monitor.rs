@@ -12,11 +12,11 @@ pub(super) struct Monitor {
     system: Option<System>,
     /// The first reading has no processor usage, which is measured between two readings.
     is_first: bool,
-    gpu: Option<Gpu>,
+    gpu: Option<MonitoredGpu>,
 }
 
 #[derive(Debug)]
-struct Gpu {
+struct MonitoredGpu {
     nvml: Nvml,
     id: GpuId,
 }
@@ -31,12 +31,12 @@ enum GpuId {
 impl Monitor {
     /// For a worker on a device such as `cpu` or `cuda:0`.
     pub(super) fn new(device: &str) -> Self {
-        Self { system: System::new().ok(), is_first: true, gpu: Gpu::open(device) }
+        Self { system: System::new().ok(), is_first: true, gpu: MonitoredGpu::open(device) }
     }
 
     /// The usage now; that of the processors is the mean since the last reading, and `None` at the first.
     pub(super) fn read(&mut self) -> Usage {
-        let gpu = self.gpu.as_ref().and_then(Gpu::read);
+        let gpu = self.gpu.as_ref().and_then(MonitoredGpu::read);
         let Some(system) = &mut self.system else { return Usage { gpu, ..Usage::default() } };
         system.refresh_cpu_usage();
         system.refresh_memory();
@@ -54,12 +54,12 @@ impl Monitor {
 
 /// The GPUs that a job was given.
 #[derive(Debug)]
-pub(super) struct Gpus(Vec<Gpu>);
+pub(super) struct Gpus(Vec<MonitoredGpu>);
 
 impl Gpus {
     /// The GPUs among these devices that the driver can be asked about.
     pub(super) fn among(devices: &[String]) -> Self {
-        Self(devices.iter().filter_map(|device| Gpu::open(device)).collect())
+        Self(devices.iter().filter_map(|device| MonitoredGpu::open(device)).collect())
     }
 
     /// Bytes in use on all of them, by any process. `None` if there is no GPU or one cannot be read.
@@ -69,7 +69,7 @@ impl Gpus {
     }
 }
 
-impl Gpu {
+impl MonitoredGpu {
     fn open(device: &str) -> Option<Self> {
         let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
         physical(device, visible.as_deref()).and_then(|id| match Nvml::init() {

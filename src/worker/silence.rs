@@ -21,9 +21,9 @@ pub(super) struct Silence {
 
 /// What a long silence means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Silent {
+pub(super) enum LongSilence {
     /// Long enough for a warning.
-    Long(String),
+    Warned(String),
     /// So long that the GPU must hang: a failure.
     Stalled(Failure),
 }
@@ -42,13 +42,13 @@ impl Silence {
     }
 
     /// Waits until the silence has lasted so long that something must be done, and returns what.
-    pub(super) async fn grown(&self) -> Silent {
+    pub(super) async fn grown(&self) -> LongSilence {
         let long = (!self.is_told).then_some(self.silence);
         let stalled = self.stalled.filter(|_| self.trains);
         let Some(wait) = long.into_iter().chain(stalled).min() else { return std::future::pending().await };
         sleep_until(self.since + wait).await;
         match stalled {
-            Some(stalled) if stalled == wait => Silent::Stalled(Failure {
+            Some(stalled) if stalled == wait => LongSilence::Stalled(Failure {
                 class: ErrorClass::Machine,
                 message: format!(
                     "the trainer has reported nothing for {} seconds while it trained on a GPU, which is taken to hang, so \
@@ -56,7 +56,7 @@ impl Silence {
                     stalled.as_secs_f64()
                 ),
             }),
-            _ => Silent::Long(format!(
+            _ => LongSilence::Warned(format!(
                 "the trainer has said nothing for {} seconds: it may read much data, or hang; pause and resume the job to \
                  start it again from its checkpoint",
                 self.silence.as_secs_f64()

@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::launch;
 use crate::local_spec;
 use crate::models::{self, state_dict};
-use crate::output_file::{self, Inputs};
-use crate::preprocessing::Preprocessing;
+use crate::output_file::{self, CommandInputs};
+use crate::preprocessing::EvaluationPreprocessing;
 use crate::ranks::Ranks;
 use crate::run::classes::{ClassCounts, ClassTally, balanced_accuracy, macro_f1};
 use crate::run::evaluate::{self, EvaluationSize, Seen};
@@ -118,7 +118,7 @@ fn spare_inputs(args: &TrainArgs, spec: &TrainingPlan) -> Result<()> {
         ("the student's network", student.network.as_deref()),
     ];
     let inputs: Vec<_> = inputs.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
-    let inputs = Inputs { files: &inputs, dataset: Some(&spec.dataset.location.path) };
+    let inputs = CommandInputs { files: &inputs, dataset: Some(&spec.dataset.location.path) };
     output_file::check_directory(&args.output, &names, inputs)
 }
 
@@ -223,7 +223,7 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
         subject.network.classes(),
         (args.dataset.as_path(), dataset.classes().count),
     )?;
-    let preprocessing = Preprocessing::choose(args, &subject)?;
+    let preprocessing = EvaluationPreprocessing::choose(args, &subject)?;
     for note in &preprocessing.notes {
         tracing::warn!("{note}");
     }
@@ -276,7 +276,7 @@ fn warn_of_corrupt(loader: &Loader) {
 fn spare_evaluated(args: &EvaluateArgs, output: &Path) -> Result<()> {
     let network = args.network.as_deref().map(|path| ("the exported network", path));
     let files: Vec<_> = network.into_iter().chain([("the checkpoint", args.checkpoint.as_path())]).collect();
-    output_file::check(output, Inputs { files: &files, dataset: Some(&args.dataset) })
+    output_file::check(output, CommandInputs { files: &files, dataset: Some(&args.dataset) })
 }
 
 fn evaluated(evaluation: &Evaluation, classes: &[ClassCounts], seconds: f64, notes: &[String]) -> Value {
@@ -300,7 +300,7 @@ pub fn convert(args: &ConvertArgs) -> ExitCode {
 
 fn convert_by(args: &ConvertArgs) -> Result<Value> {
     let ConvertArgs { input, output, state_dict } = args;
-    output_file::check(output, Inputs { files: &[("the checkpoint", input.as_path())], dataset: None })?;
+    output_file::check(output, CommandInputs { files: &[("the checkpoint", input.as_path())], dataset: None })?;
     let unreadable = |error: checkpoint::Error| state_dict::unreadable(input, &error);
     let read = Checkpoint::open_state_dict(input, state_dict.as_deref()).map_err(unreadable)?;
     let mut notes = read.notes().to_vec();

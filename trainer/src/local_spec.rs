@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::dataset;
 use distillery_core::exported::{self, ExportedNetwork};
-use distillery_core::spec::{self, Fault, Network, Networks, TrainingPlan};
+use distillery_core::spec::{self, Fault, FoundNetwork, FoundNetworks, TrainingPlan};
 use distillery_core::text::{json as json_of, without_mark};
 use distillery_core::trainer_flags::TrainArgs;
 
@@ -31,7 +31,7 @@ pub fn read(args: &TrainArgs) -> Result<TrainingPlan> {
             None
         })
     };
-    let networks = Networks { teacher: find("teacher"), student: find("student") };
+    let networks = FoundNetworks { teacher: find("teacher"), student: find("student") };
     match TrainingPlan::parse_with(&document, &networks) {
         Ok(plan) if faults.is_empty() => return Ok(plan),
         Ok(_) => {}
@@ -113,7 +113,7 @@ fn remote(network: &Value, role: &str) -> Option<Fault> {
 }
 
 /// The network of a checkpoint for which the document names no architecture.
-fn network_of(document: &Value, role: &str) -> std::result::Result<Option<Network>, Fault> {
+fn network_of(document: &Value, role: &str) -> std::result::Result<Option<FoundNetwork>, Fault> {
     let network = &document[role];
     let given = |field: &str| network.get(field).and_then(Value::as_str);
     // A job that no file stands for has been explained.
@@ -125,7 +125,7 @@ fn network_of(document: &Value, role: &str) -> std::result::Result<Option<Networ
         let file = ExportedNetwork::open(path).map_err(|error| fault(field, format!("{}: {error}", path.display())))?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let description = file.description().clone();
-        return Ok(Some(Network::Exported(Box::new(spec::ExportedNetwork { name, description }))));
+        return Ok(Some(FoundNetwork::Exported(Box::new(spec::DescribedNetwork { name, description }))));
     }
     let file = match Checkpoint::open(path) {
         Ok(file) => file,
@@ -134,7 +134,7 @@ fn network_of(document: &Value, role: &str) -> std::result::Result<Option<Networ
         Err(error) => return Err(fault(field, format!("{}: {error}", path.display()))),
     };
     match file.certain_architecture() {
-        Ok(architecture) => Ok(Some(Network::Known(architecture))),
+        Ok(architecture) => Ok(Some(FoundNetwork::Known(architecture))),
         Err(why) => Err(fault("architecture", format!("is required: {} {why}", path.display()))),
     }
 }

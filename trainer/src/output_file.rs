@@ -10,7 +10,7 @@ use distillery_core::file_kind::{irregular, is_same_file};
 
 /// What a command reads.
 #[derive(Debug, Clone, Copy)]
-pub struct Inputs<'a> {
+pub struct CommandInputs<'a> {
     /// Each with what it is: "the checkpoint".
     pub files: &'a [(&'a str, &'a Path)],
     /// The directory of the data set.
@@ -21,7 +21,7 @@ pub struct Inputs<'a> {
 ///
 /// # Errors
 /// It is one of the inputs or in the data set's directory, has no directory, or is there and no safetensors file.
-pub fn check(output: &Path, inputs: Inputs<'_>) -> Result<()> {
+pub fn check(output: &Path, inputs: CommandInputs<'_>) -> Result<()> {
     inputs.spare(output)?;
     inputs.spare_dataset(output)?;
     let refused = |what: &str| Err(Error::user(format!("{} {what}", output.display())));
@@ -45,12 +45,12 @@ pub fn check(output: &Path, inputs: Inputs<'_>) -> Result<()> {
 ///
 /// # Errors
 /// One of them is an input, or the directory is in the data set's.
-pub fn check_directory(output: &Path, names: &[&str], inputs: Inputs<'_>) -> Result<()> {
+pub fn check_directory(output: &Path, names: &[&str], inputs: CommandInputs<'_>) -> Result<()> {
     inputs.spare_dataset(output)?;
     names.iter().try_for_each(|name| inputs.spare(&output.join(name)))
 }
 
-impl Inputs<'_> {
+impl CommandInputs<'_> {
     fn spare(&self, output: &Path) -> Result<()> {
         match self.files.iter().find(|(_, input)| is_same_file(input, output)) {
             Some((name, _)) => Err(Error::user(format!("{} is {name} itself: name another file", output.display()))),

@@ -19,7 +19,7 @@ const USUAL_SIDE: u32 = 224;
 
 /// How images become a network's input: by the command line, else by the checkpoint's metadata, else by defaults.
 #[derive(Debug)]
-pub struct Preprocessing {
+pub struct EvaluationPreprocessing {
     side: u32,
     framing: Framing,
     /// `None` means that of the training split.
@@ -28,12 +28,12 @@ pub struct Preprocessing {
     pub notes: Vec<String>,
 }
 
-impl Preprocessing {
+impl EvaluationPreprocessing {
     /// # Errors
     /// The command line contradicts itself, or the network does not take such images.
     pub fn choose(args: &EvaluateArgs, subject: &Subject) -> Result<Self> {
         let checkpoint = subject.checkpoint.as_ref();
-        let (stored, mut notes) = checkpoint.map(|file| Stored::read(file.metadata())).unwrap_or_default();
+        let (stored, mut notes) = checkpoint.map(|file| StoredPreprocessing::read(file.metadata())).unwrap_or_default();
         let only_side = subject.only_side(args.image_size)?;
         if let (Some(only), Some(other), None) = (only_side, stored.side, args.image_size)
             && only != other
@@ -84,7 +84,7 @@ impl Preprocessing {
 }
 
 /// The length of the shorter side before the centre is taken. The file's belongs to the file's image size.
-fn resize_for(args: &EvaluateArgs, stored: &Stored, side: u32, notes: &mut Vec<String>) -> u32 {
+fn resize_for(args: &EvaluateArgs, stored: &StoredPreprocessing, side: u32, notes: &mut Vec<String>) -> u32 {
     let is_for_this = stored.side.map_or(args.image_size.is_none(), |stored| stored == side);
     match (args.resize, stored.resize) {
         (Some(given), _) => given,
@@ -103,13 +103,13 @@ fn resize_for(args: &EvaluateArgs, stored: &Stored, side: u32, notes: &mut Vec<S
 
 /// What a checkpoint's metadata says.
 #[derive(Default)]
-struct Stored {
+struct StoredPreprocessing {
     side: Option<u32>,
     crop: Option<EvalCrop>,
     resize: Option<u32>,
 }
 
-impl Stored {
+impl StoredPreprocessing {
     /// With notes on what is ignored because it cannot be true.
     fn read(metadata: &BTreeMap<String, String>) -> (Self, Vec<String>) {
         let mut notes = Vec::new();

@@ -24,15 +24,15 @@ use distillery_core::trainer_flags::VerifyArgs;
 const VERIFY_CACHE: u64 = 4 << 30;
 
 #[derive(Debug, Serialize)]
-pub struct Verdict {
+pub struct Repetition {
     /// Whether both students are the same, bit for bit, and so are their files beside the manifest, if there are any.
     pub matches: bool,
     /// `last epoch` or `whole run`.
     pub repeated: &'static str,
     /// The best student.
-    pub best: Compared,
+    pub best: RepeatedStudent,
     /// The student after the last epoch.
-    pub last: Compared,
+    pub last: RepeatedStudent,
     /// Files beside the manifest that are not the students that it names.
     pub altered: Vec<String>,
     /// Differences from the run that can explain different bytes.
@@ -41,7 +41,7 @@ pub struct Verdict {
 
 /// SHA-256 of a student, in hexadecimal.
 #[derive(Debug, Serialize)]
-pub struct Compared {
+pub struct RepeatedStudent {
     pub manifest: String,
     pub repeated: String,
 }
@@ -50,7 +50,7 @@ pub struct Compared {
 ///
 /// # Errors
 /// The manifest, the data or a checkpoint is missing or is not the one that the manifest names, or training fails.
-pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
+pub fn verify(args: &VerifyArgs) -> Result<Repetition> {
     let manifest = read(&args.manifest)?;
     let spec = with_local_paths(&manifest, args);
     check_inputs(&manifest, &spec)?;
@@ -74,13 +74,13 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
         return Err(Error::user("interrupted before the end: nothing was compared"));
     }
     let found = read(&output.join(files::MANIFEST))?;
-    let compared = |manifest: &manifest::StudentEntry, found: &manifest::StudentEntry| Compared {
+    let compared = |manifest: &manifest::StudentEntry, found: &manifest::StudentEntry| RepeatedStudent {
         manifest: manifest.student.sha256.clone(),
         repeated: found.student.sha256.clone(),
     };
     let altered = altered(&args.manifest, &manifest)?;
     let (best, last) = (compared(&manifest.best, &found.best), compared(&manifest.last, &found.last));
-    Ok(Verdict {
+    Ok(Repetition {
         matches: best.manifest == best.repeated && last.manifest == last.repeated && altered.is_empty(),
         repeated: if full { "whole run" } else { "last epoch" },
         best,

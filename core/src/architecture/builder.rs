@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::layout::{Convolution, Entry, Init, Layout, Map, Node, Op, Pool, Role};
+use super::layout::{Convolution, Entry, Init, Layout, LayoutNode, LayoutOp, Map, Pool, Role};
 
 /// Index of a node, which stands for the feature map it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,14 +10,14 @@ pub(super) struct NodeId(usize);
 
 /// A convolution with a square kernel, padded by half its size.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kernel {
+pub(super) struct SquareKernel {
     size: u32,
     stride: u32,
     groups: u32,
     bias: bool,
 }
 
-impl Kernel {
+impl SquareKernel {
     pub(super) const fn of(size: u32) -> Self {
         Self { size, stride: 1, groups: 1, bias: false }
     }
@@ -49,17 +49,17 @@ pub(super) enum Style {
 }
 
 /// Collects nodes, and entries in the order of PyTorch's state dict.
-pub(super) struct Builder {
+pub(super) struct GraphBuilder {
     style: Style,
     entries: Vec<Entry>,
-    nodes: Vec<Node>,
+    nodes: Vec<LayoutNode>,
     macs: u64,
 }
 
-impl Builder {
+impl GraphBuilder {
     /// `side`: of the images, in pixels.
     pub(super) fn new(side: u32, style: Style) -> Self {
-        let images = Node { op: Op::Images, inputs: Vec::new(), map: Map { channels: 3, side } };
+        let images = LayoutNode { op: LayoutOp::Images, inputs: Vec::new(), map: Map { channels: 3, side } };
         Self { style, entries: Vec::new(), nodes: vec![images], macs: 0 }
     }
 
@@ -71,9 +71,9 @@ impl Builder {
         self.nodes[x.0].map.channels
     }
 
-    pub(super) fn conv(&mut self, key: impl Display, x: NodeId, channels: u32, kernel: Kernel) -> NodeId {
+    pub(super) fn conv(&mut self, key: impl Display, x: NodeId, channels: u32, kernel: SquareKernel) -> NodeId {
         let from = self.nodes[x.0].map;
-        let Kernel { size, stride, groups, bias } = kernel;
+        let SquareKernel { size, stride, groups, bias } = kernel;
         let padding = size / 2;
         let side = windows(from.side, Pool { size, stride, padding });
         let shape = [channels, from.channels / groups, size, size];
@@ -86,7 +86,7 @@ impl Builder {
             let init = if self.style == Style::Default { init } else { Init::Const(0.0) };
             self.entry(format!("{key}.bias"), &[channels], Role::ConvolutionBias, init);
         }
-        self.node(Op::Convolution { weight }, &[x], Map { channels, side })
+        self.node(LayoutOp::Convolution { weight }, &[x], Map { channels, side })
     }
 
     pub(super) fn norm(&mut self, key: impl Display, x: NodeId) -> NodeId {
@@ -96,37 +96,43 @@ impl Builder {
         self.entry(format!("{key}.bias"), &shape, Role::NormBias, Init::Const(0.0));
         self.entry(format!("{key}.running_mean"), &shape, Role::RunningMean, Init::Const(0.0));
         self.entry(format!("{key}.running_var"), &shape, Role::RunningVar, Init::Const(1.0));
-        self.node(Op::BatchNorm { weight }, &[x], map)
+        self.node(LayoutOp::BatchNorm { weight }, &[x], map)
     }
 
     pub(super) fn relu(&mut self, x: NodeId) -> NodeId {
-        self.node(Op::Relu, &[x], self.nodes[x.0].map)
+        self.node(LayoutOp::Relu, &[x], self.nodes[x.0].map)
     }
 
     pub(super) fn relu6(&mut self, x: NodeId) -> NodeId {
-        self.node(Op::Relu6, &[x], self.nodes[x.0].map)
+        self.node(LayoutOp::Relu6, &[x], self.nodes[x.0].map)
     }
 
     /// A convolution and a batch norm.
-    pub(super) fn conv_norm(&mut self, [conv, norm]: [&str; 2], x: NodeId, channels: u32, kernel: Kernel) -> NodeId {
+    pub(super) fn conv_norm(
+        &mut self,
+        [conv, norm]: [&str; 2],
+        x: NodeId,
+        channels: u32,
+        kernel: SquareKernel,
+    ) -> NodeId {
         let y = self.conv(conv, x, channels, kernel);
         self.norm(norm, y)
     }
 
     /// A convolution, a batch norm and a ReLU.
-    pub(super) fn conv_norm_relu(&mut self, keys: [&str; 2], x: NodeId, channels: u32, kernel: Kernel) -> NodeId {
+    pub(super) fn conv_norm_relu(&mut self, keys: [&str; 2], x: NodeId, channels: u32, kernel: SquareKernel) -> NodeId {
         let y = self.conv_norm(keys, x, channels, kernel);
         self.relu(y)
     }
 
     pub(super) fn add(&mut self, x: NodeId, y: NodeId) -> NodeId {
         debug_assert_eq!(self.nodes[x.0].map, self.nodes[y.0].map);
-        self.node(Op::Add, &[x, y], self.nodes[x.0].map)
+        self.node(LayoutOp::Add, &[x, y], self.nodes[x.0].map)
     }
 
     pub(super) fn concat(&mut self, x: NodeId, y: NodeId) -> NodeId {
         let Map { channels, side } = self.nodes[x.0].map;
-        self.node(Op::Concat, &[x, y], Map { channels: channels + self.channels(y), side })
+        self.node(LayoutOp::Concat, &[x, y], Map { channels: channels + self.channels(y), side })
     }
 
     /// The first and the second half of the channels.
@@ -134,29 +140,29 @@ impl Builder {
         let Map { channels, side } = self.nodes[x.0].map;
         let count = channels / 2;
         let map = Map { channels: count, side };
-        let first = self.node(Op::Channels { from: 0, count }, &[x], map);
-        (first, self.node(Op::Channels { from: count, count }, &[x], map))
+        let first = self.node(LayoutOp::Channels { from: 0, count }, &[x], map);
+        (first, self.node(LayoutOp::Channels { from: count, count }, &[x], map))
     }
 
     pub(super) fn shuffle(&mut self, x: NodeId, groups: u32) -> NodeId {
-        self.node(Op::Shuffle { groups }, &[x], self.nodes[x.0].map)
+        self.node(LayoutOp::Shuffle { groups }, &[x], self.nodes[x.0].map)
     }
 
     /// Every second pixel, padded with zero channels on both sides up to `channels`.
     pub(super) fn subsample(&mut self, x: NodeId, channels: u32) -> NodeId {
         let from = self.nodes[x.0].map;
         let zeros = (channels - from.channels) / 2;
-        self.node(Op::Subsample { zeros }, &[x], Map { channels, side: from.side.div_ceil(2) })
+        self.node(LayoutOp::Subsample { zeros }, &[x], Map { channels, side: from.side.div_ceil(2) })
     }
 
     pub(super) fn average_pool(&mut self, x: NodeId, pool: Pool) -> NodeId {
         let map = self.nodes[x.0].map;
-        self.node(Op::AveragePool(pool), &[x], Map { side: windows(map.side, pool), ..map })
+        self.node(LayoutOp::AveragePool(pool), &[x], Map { side: windows(map.side, pool), ..map })
     }
 
     pub(super) fn max_pool(&mut self, x: NodeId, pool: Pool) -> NodeId {
         let map = self.nodes[x.0].map;
-        self.node(Op::MaxPool(pool), &[x], Map { side: windows(map.side, pool), ..map })
+        self.node(LayoutOp::MaxPool(pool), &[x], Map { side: windows(map.side, pool), ..map })
     }
 
     /// Average pooling and a linear classifier on the last node.
@@ -183,9 +189,9 @@ impl Builder {
         self.entries.len() - 1
     }
 
-    fn node(&mut self, op: Op, inputs: &[NodeId], map: Map) -> NodeId {
+    fn node(&mut self, op: LayoutOp, inputs: &[NodeId], map: Map) -> NodeId {
         let inputs = inputs.iter().map(|x| x.0).collect();
-        self.nodes.push(Node { op, inputs, map });
+        self.nodes.push(LayoutNode { op, inputs, map });
         NodeId(self.nodes.len() - 1)
     }
 }

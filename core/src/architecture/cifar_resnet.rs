@@ -4,7 +4,7 @@
 //! Representation Distillation", ICLR 2020) have 1×1 convolutions as shortcuts and call their classifier `fc`. The
 //! usual CIFAR-10 checkpoints (`_a`) have shortcuts without parameters and call it `linear`.
 
-use super::builder::{Builder, Kernel, NodeId, Style};
+use super::builder::{GraphBuilder, NodeId, SquareKernel, Style};
 use super::layout::Layout;
 use super::{Architecture, Family};
 
@@ -37,8 +37,8 @@ impl CifarResnet {
     }
 
     pub(super) fn layout(&self, classes: u32, side: u32) -> Layout {
-        let mut net = Builder::new(side, Style::Kaiming);
-        let mut x = net.conv_norm_relu(["conv1", "bn1"], net.images(), self.stem, Kernel::of(3));
+        let mut net = GraphBuilder::new(side, Style::Kaiming);
+        let mut x = net.conv_norm_relu(["conv1", "bn1"], net.images(), self.stem, SquareKernel::of(3));
         for stage in 0..3 {
             for block in 0..self.blocks {
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
@@ -49,16 +49,16 @@ impl CifarResnet {
         net.classifier(self.classifier(), classes)
     }
 
-    fn block(&self, net: &mut Builder, name: &str, x: NodeId, channels: u32, stride: u32) -> NodeId {
+    fn block(&self, net: &mut GraphBuilder, name: &str, x: NodeId, channels: u32, stride: u32) -> NodeId {
         let key = |part: &str| format!("{name}.{part}");
-        let y = net.conv_norm_relu([&key("conv1"), &key("bn1")], x, channels, Kernel::of(3).stride(stride));
-        let y = net.conv_norm([&key("conv2"), &key("bn2")], y, channels, Kernel::of(3));
+        let y = net.conv_norm_relu([&key("conv1"), &key("bn1")], x, channels, SquareKernel::of(3).stride(stride));
+        let y = net.conv_norm([&key("conv2"), &key("bn2")], y, channels, SquareKernel::of(3));
         let shortcut = match self.shortcut {
             _ if stride == 1 && net.channels(x) == channels => x,
             Shortcut::Pad => net.subsample(x, channels),
             Shortcut::Convolution => {
                 let keys = [key("downsample.0"), key("downsample.1")];
-                net.conv_norm([&keys[0], &keys[1]], x, channels, Kernel::of(1).stride(stride))
+                net.conv_norm([&keys[0], &keys[1]], x, channels, SquareKernel::of(1).stride(stride))
             }
         };
         let sum = net.add(y, shortcut);

@@ -9,7 +9,7 @@ pub struct Layout {
     /// The state dict in PyTorch's order, without `num_batches_tracked`. The classifier's weight and bias come last.
     pub entries: Vec<Entry>,
     /// In topological order: the images first, the final feature map last.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<LayoutNode>,
     /// Channels, height and width of the final feature map, which is pooled and classified. A side of 0 means that the
     /// images are too small.
     pub feature_map: [u32; 3],
@@ -38,7 +38,7 @@ impl Layout {
     #[must_use]
     pub fn kept_elements(&self) -> u64 {
         let mut needed = vec![false; self.nodes.len()];
-        for node in self.nodes.iter().filter(|node| node.op != Op::Add) {
+        for node in self.nodes.iter().filter(|node| node.op != LayoutOp::Add) {
             for &input in &node.inputs {
                 needed[input] = true;
             }
@@ -141,8 +141,8 @@ pub struct Convolution {
 
 /// One operation of the graph, and the feature map it computes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    pub op: Op,
+pub struct LayoutNode {
+    pub op: LayoutOp,
     /// Indices of earlier nodes.
     pub inputs: Vec<usize>,
     pub map: Map,
@@ -163,7 +163,7 @@ impl Map {
 
 /// An operation. Weights are given by the index of their first entry in the state dict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op {
+pub enum LayoutOp {
     /// The images [B, 3, H, W].
     Images,
     /// Entries: the weight, and the bias if there is one.
@@ -205,7 +205,7 @@ pub enum Op {
     MaxPool(Pool),
 }
 
-impl Op {
+impl LayoutOp {
     /// Whether the operation overwrites its input, if nothing else needs that.
     #[must_use]
     pub fn is_in_place(self) -> bool {

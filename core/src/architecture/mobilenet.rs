@@ -1,7 +1,7 @@
 //! MobileNets: A. Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
 //! 2017; M. Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
 
-use super::builder::{Builder, Kernel, NodeId, Style};
+use super::builder::{GraphBuilder, NodeId, SquareKernel, Style};
 use super::layout::Layout;
 use super::{Architecture, Family};
 
@@ -67,7 +67,7 @@ impl Mobilenet {
     }
 
     pub(super) fn layout(self, classes: u32, side: u32) -> Layout {
-        let mut net = Builder::new(side, Style::KaimingSmallClassifier);
+        let mut net = GraphBuilder::new(side, Style::KaimingSmallClassifier);
         match self {
             Self::V1 => v1(&mut net),
             Self::V2 => v2(&mut net),
@@ -77,19 +77,19 @@ impl Mobilenet {
     }
 }
 
-fn v1(net: &mut Builder) -> NodeId {
-    let mut x = net.conv_norm_relu(["model.0.0", "model.0.1"], net.images(), 32, Kernel::of(3).stride(2));
+fn v1(net: &mut GraphBuilder) -> NodeId {
+    let mut x = net.conv_norm_relu(["model.0.0", "model.0.1"], net.images(), 32, SquareKernel::of(3).stride(2));
     for (block, (channels, stride)) in V1_BLOCKS.into_iter().enumerate() {
         let key = |part: u32| format!("model.{}.{part}", block + 1);
         let inputs = net.channels(x);
-        x = net.conv_norm_relu([&key(0), &key(1)], x, inputs, Kernel::of(3).stride(stride).groups(inputs));
-        x = net.conv_norm_relu([&key(3), &key(4)], x, channels, Kernel::of(1));
+        x = net.conv_norm_relu([&key(0), &key(1)], x, inputs, SquareKernel::of(3).stride(stride).groups(inputs));
+        x = net.conv_norm_relu([&key(3), &key(4)], x, channels, SquareKernel::of(1));
     }
     x
 }
 
-fn v2(net: &mut Builder) -> NodeId {
-    let stem = net.conv_norm(["features.0.0", "features.0.1"], net.images(), 32, Kernel::of(3).stride(2));
+fn v2(net: &mut GraphBuilder) -> NodeId {
+    let stem = net.conv_norm(["features.0.0", "features.0.1"], net.images(), 32, SquareKernel::of(3).stride(2));
     let mut x = net.relu6(stem);
     let mut index = 0;
     for V2Stage { expand, channels, blocks, stride, .. } in V2_STAGES {
@@ -102,39 +102,39 @@ fn v2(net: &mut Builder) -> NodeId {
             let mut y = x;
             if expand != 1 {
                 let key = |layer: u32| format!("features.{index}.conv.0.{layer}");
-                let conv = net.conv_norm([&key(0), &key(1)], y, hidden, Kernel::of(1));
+                let conv = net.conv_norm([&key(0), &key(1)], y, hidden, SquareKernel::of(1));
                 y = net.relu6(conv);
                 part = 1;
             }
             let key = |layer: u32| format!("features.{index}.conv.{part}.{layer}");
-            let depthwise = Kernel::of(3).stride(stride).groups(hidden);
+            let depthwise = SquareKernel::of(3).stride(stride).groups(hidden);
             let conv = net.conv_norm([&key(0), &key(1)], y, hidden, depthwise);
             y = net.relu6(conv);
             let key = |layer: u32| format!("features.{index}.conv.{layer}");
-            y = net.conv_norm([&key(part + 1), &key(part + 2)], y, channels, Kernel::of(1));
+            y = net.conv_norm([&key(part + 1), &key(part + 2)], y, channels, SquareKernel::of(1));
             x = if stride == 1 && inputs == channels { net.add(x, y) } else { y };
         }
     }
-    let last = net.conv_norm(["features.18.0", "features.18.1"], x, 1280, Kernel::of(1));
+    let last = net.conv_norm(["features.18.0", "features.18.1"], x, 1280, SquareKernel::of(1));
     net.relu6(last)
 }
 
-fn v2_half(net: &mut Builder) -> NodeId {
-    let mut x = net.conv_norm_relu(["conv1.0", "conv1.1"], net.images(), 16, Kernel::of(3).stride(2));
+fn v2_half(net: &mut GraphBuilder) -> NodeId {
+    let mut x = net.conv_norm_relu(["conv1.0", "conv1.1"], net.images(), 16, SquareKernel::of(3).stride(2));
     for (stage, V2Stage { expand, channels, blocks, small_stride, .. }) in V2_STAGES.into_iter().enumerate() {
         for block in 0..blocks {
             let key = |layer: u32| format!("blocks.{stage}.{block}.conv.{layer}");
             let (inputs, channels) = (net.channels(x), channels / 2);
             let hidden = inputs * expand;
             let stride = if block == 0 { small_stride } else { 1 };
-            let y = net.conv_norm_relu([&key(0), &key(1)], x, hidden, Kernel::of(1));
-            let depthwise = Kernel::of(3).stride(stride).groups(hidden);
+            let y = net.conv_norm_relu([&key(0), &key(1)], x, hidden, SquareKernel::of(1));
+            let depthwise = SquareKernel::of(3).stride(stride).groups(hidden);
             let y = net.conv_norm_relu([&key(3), &key(4)], y, hidden, depthwise);
-            let y = net.conv_norm([&key(6), &key(7)], y, channels, Kernel::of(1));
+            let y = net.conv_norm([&key(6), &key(7)], y, channels, SquareKernel::of(1));
             x = if stride == 1 && inputs == channels { net.add(x, y) } else { y };
         }
     }
-    net.conv_norm_relu(["conv2.0", "conv2.1"], x, 1280, Kernel::of(1))
+    net.conv_norm_relu(["conv2.0", "conv2.1"], x, 1280, SquareKernel::of(1))
 }
 
 const fn network(name: &'static str, input_side: u32, network: Mobilenet) -> Architecture {

@@ -25,7 +25,7 @@ use crate::text::nearest;
 
 pub use cifar_resnet::{CifarResnet, Shortcut};
 pub use fit::{ArchitectureFit, ArchitectureGuess, Certainty, Shapes, class_mismatch, fits, guess, mismatch};
-pub use layout::{Convolution, Entry, Init, Layout, Map, Node, Op, Pool, Role};
+pub use layout::{Convolution, Entry, Init, Layout, LayoutNode, LayoutOp, Map, Pool, Role};
 pub use mobilenet::Mobilenet;
 pub use order::match_by_order;
 pub use resnet::{Resnet, ResnetBlock};

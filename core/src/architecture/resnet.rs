@@ -4,7 +4,7 @@
 //! convolution has the stride). For small images, the first convolution is 3×3, and the key names are those of the code
 //! that distillation papers share.
 
-use super::builder::{Builder, Kernel, NodeId, Style};
+use super::builder::{GraphBuilder, NodeId, SquareKernel, Style};
 use super::layout::{Layout, Pool};
 use super::{Architecture, Family};
 
@@ -31,8 +31,8 @@ impl Resnet {
     }
 
     pub(super) fn layout(&self, classes: u32, side: u32) -> Layout {
-        let mut net = Builder::new(side, Style::Kaiming);
-        let stem = if self.small_images { Kernel::of(3) } else { Kernel::of(7).stride(2) };
+        let mut net = GraphBuilder::new(side, Style::Kaiming);
+        let stem = if self.small_images { SquareKernel::of(3) } else { SquareKernel::of(7).stride(2) };
         let mut x = net.conv_norm_relu(["conv1", "bn1"], net.images(), 64, stem);
         if !self.small_images {
             x = net.max_pool(x, Pool { size: 3, stride: 2, padding: 1 });
@@ -46,24 +46,24 @@ impl Resnet {
         net.classifier(self.classifier(), classes)
     }
 
-    fn block(&self, net: &mut Builder, name: &str, x: NodeId, width: u32, stride: u32) -> NodeId {
+    fn block(&self, net: &mut GraphBuilder, name: &str, x: NodeId, width: u32, stride: u32) -> NodeId {
         let key = |part: &str| format!("{name}.{part}");
         let (first, second) = match self.block {
-            ResnetBlock::Basic => (Kernel::of(3).stride(stride), Kernel::of(3)),
-            ResnetBlock::Bottleneck => (Kernel::of(1), Kernel::of(3).stride(stride)),
+            ResnetBlock::Basic => (SquareKernel::of(3).stride(stride), SquareKernel::of(3)),
+            ResnetBlock::Bottleneck => (SquareKernel::of(1), SquareKernel::of(3).stride(stride)),
         };
         let y = net.conv_norm_relu([&key("conv1"), &key("bn1")], x, width, first);
         let mut y = net.conv_norm([&key("conv2"), &key("bn2")], y, width, second);
         if self.block == ResnetBlock::Bottleneck {
             y = net.relu(y);
-            y = net.conv_norm([&key("conv3"), &key("bn3")], y, 4 * width, Kernel::of(1));
+            y = net.conv_norm([&key("conv3"), &key("bn3")], y, 4 * width, SquareKernel::of(1));
         }
         let channels = net.channels(y);
         let mut shortcut = x;
         if stride != 1 || net.channels(x) != channels {
             let path = key(if self.small_images { "shortcut" } else { "downsample" });
             let keys = [format!("{path}.0"), format!("{path}.1")];
-            shortcut = net.conv_norm([&keys[0], &keys[1]], x, channels, Kernel::of(1).stride(stride));
+            shortcut = net.conv_norm([&keys[0], &keys[1]], x, channels, SquareKernel::of(1).stride(stride));
         }
         let sum = net.add(y, shortcut);
         net.relu(sum)

@@ -2,7 +2,7 @@
 //! Mobile Devices", CVPR 2018; N. Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture
 //! Design", ECCV 2018. As in the code that distillation papers share, the first convolution is 1×1.
 
-use super::builder::{Builder, Kernel, NodeId, Style};
+use super::builder::{GraphBuilder, NodeId, SquareKernel, Style};
 use super::layout::{Layout, Pool};
 use super::{Architecture, Family};
 
@@ -25,8 +25,8 @@ pub enum Shufflenet {
 
 impl Shufflenet {
     pub(super) fn layout(self, classes: u32, side: u32) -> Layout {
-        let mut net = Builder::new(side, Style::Default);
-        let mut x = net.conv_norm_relu(["conv1", "bn1"], net.images(), STEM, Kernel::of(1));
+        let mut net = GraphBuilder::new(side, Style::Default);
+        let mut x = net.conv_norm_relu(["conv1", "bn1"], net.images(), STEM, SquareKernel::of(1));
         let stages = if self == Self::V1 { V1_STAGES } else { V2_STAGES };
         for (stage, (channels, blocks)) in stages.into_iter().enumerate() {
             for block in 0..blocks {
@@ -39,7 +39,7 @@ impl Shufflenet {
             }
         }
         if self == Self::V2 {
-            net.conv_norm_relu(["conv2", "bn2"], x, 1024, Kernel::of(1));
+            net.conv_norm_relu(["conv2", "bn2"], x, 1024, SquareKernel::of(1));
         }
         net.classifier("linear", classes)
     }
@@ -51,18 +51,18 @@ fn keys(name: &str, number: u32) -> [String; 2] {
 }
 
 /// A grouped 1×1 convolution with batch norm.
-fn pointwise(net: &mut Builder, [conv, norm]: [String; 2], x: NodeId, channels: u32, groups: u32) -> NodeId {
-    net.conv_norm([&conv, &norm], x, channels, Kernel::of(1).groups(groups))
+fn pointwise(net: &mut GraphBuilder, [conv, norm]: [String; 2], x: NodeId, channels: u32, groups: u32) -> NodeId {
+    net.conv_norm([&conv, &norm], x, channels, SquareKernel::of(1).groups(groups))
 }
 
 /// A depthwise 3×3 convolution with batch norm.
-fn depthwise(net: &mut Builder, [conv, norm]: [String; 2], x: NodeId, stride: u32) -> NodeId {
+fn depthwise(net: &mut GraphBuilder, [conv, norm]: [String; 2], x: NodeId, stride: u32) -> NodeId {
     let channels = net.channels(x);
-    net.conv_norm([&conv, &norm], x, channels, Kernel::of(3).stride(stride).groups(channels))
+    net.conv_norm([&conv, &norm], x, channels, SquareKernel::of(3).stride(stride).groups(channels))
 }
 
 /// A block that shrinks the map concatenates its pooled input to its output; the others add their input.
-fn v1_block(net: &mut Builder, name: &str, x: NodeId, channels: u32, shrinks: bool) -> NodeId {
+fn v1_block(net: &mut GraphBuilder, name: &str, x: NodeId, channels: u32, shrinks: bool) -> NodeId {
     let inputs = net.channels(x);
     let outputs = if shrinks { channels - inputs } else { channels };
     // The few channels of the first convolution are not grouped.
@@ -82,7 +82,7 @@ fn v1_block(net: &mut Builder, name: &str, x: NodeId, channels: u32, shrinks: bo
     net.relu(joined)
 }
 
-fn v2_down(net: &mut Builder, name: &str, x: NodeId, channels: u32) -> NodeId {
+fn v2_down(net: &mut GraphBuilder, name: &str, x: NodeId, channels: u32) -> NodeId {
     let left = depthwise(net, keys(name, 1), x, 2);
     let left = pointwise(net, keys(name, 2), left, channels / 2, 1);
     let left = net.relu(left);
@@ -95,7 +95,7 @@ fn v2_down(net: &mut Builder, name: &str, x: NodeId, channels: u32) -> NodeId {
     net.shuffle(both, 2)
 }
 
-fn v2_block(net: &mut Builder, name: &str, x: NodeId) -> NodeId {
+fn v2_block(net: &mut GraphBuilder, name: &str, x: NodeId) -> NodeId {
     let (kept, y) = net.halves(x);
     let channels = net.channels(y);
     let y = pointwise(net, keys(name, 1), y, channels, 1);

@@ -2,7 +2,7 @@
 //! Large-Scale Image Recognition", ICLR 2015. As in the code that distillation papers share, with a single linear
 //! layer.
 
-use super::builder::{Builder, Kernel, Style};
+use super::builder::{GraphBuilder, SquareKernel, Style};
 use super::layout::{Layout, Pool};
 use super::{Architecture, Family};
 
@@ -17,7 +17,7 @@ pub struct Vgg {
 
 impl Vgg {
     pub(super) fn layout(&self, classes: u32, side: u32) -> Layout {
-        let mut net = Builder::new(side, Style::KaimingSmallClassifier);
+        let mut net = GraphBuilder::new(side, Style::KaimingSmallClassifier);
         let mut x = net.images();
         for (block, channels) in CHANNELS.into_iter().enumerate() {
             // The last two blocks have maps of the same size.
@@ -26,7 +26,7 @@ impl Vgg {
             }
             for layer in 0..self.convolutions[block] {
                 let keys = [format!("block{block}.{}", 3 * layer), format!("block{block}.{}", 3 * layer + 1)];
-                x = net.conv_norm_relu([&keys[0], &keys[1]], x, channels, Kernel::of(3).with_bias());
+                x = net.conv_norm_relu([&keys[0], &keys[1]], x, channels, SquareKernel::of(3).with_bias());
             }
         }
         net.classifier("classifier", classes)

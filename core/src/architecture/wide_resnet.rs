@@ -1,7 +1,7 @@
 //! Wide ResNets: S. Zagoruyko and N. Komodakis, "Wide Residual Networks", BMVC 2016. Batch norm and ReLU come before
 //! each convolution.
 
-use super::builder::{Builder, Kernel, NodeId, Style};
+use super::builder::{GraphBuilder, NodeId, SquareKernel, Style};
 use super::layout::Layout;
 use super::{Architecture, Family};
 
@@ -15,8 +15,8 @@ pub struct WideResnet {
 
 impl WideResnet {
     pub(super) fn layout(&self, classes: u32, side: u32) -> Layout {
-        let mut net = Builder::new(side, Style::KaimingZeroBias);
-        let mut x = net.conv("conv1", net.images(), 16, Kernel::of(3));
+        let mut net = GraphBuilder::new(side, Style::KaimingZeroBias);
+        let mut x = net.conv("conv1", net.images(), 16, SquareKernel::of(3));
         for stage in 0..3 {
             for block in 0..self.blocks {
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
@@ -29,18 +29,18 @@ impl WideResnet {
         net.classifier("fc", classes)
     }
 
-    fn block(net: &mut Builder, name: &str, x: NodeId, channels: u32, stride: u32) -> NodeId {
+    fn block(net: &mut GraphBuilder, name: &str, x: NodeId, channels: u32, stride: u32) -> NodeId {
         let active = net.norm(format_args!("{name}.bn1"), x);
         let active = net.relu(active);
-        let y = net.conv(format_args!("{name}.conv1"), active, channels, Kernel::of(3).stride(stride));
+        let y = net.conv(format_args!("{name}.conv1"), active, channels, SquareKernel::of(3).stride(stride));
         let y = net.norm(format_args!("{name}.bn2"), y);
         let y = net.relu(y);
-        let y = net.conv(format_args!("{name}.conv2"), y, channels, Kernel::of(3));
+        let y = net.conv(format_args!("{name}.conv2"), y, channels, SquareKernel::of(3));
         // The shortcut starts after the activation if the shape changes, and before the batch norm otherwise.
         let shortcut = if net.channels(x) == channels {
             x
         } else {
-            net.conv(format_args!("{name}.convShortcut"), active, channels, Kernel::of(1).stride(stride))
+            net.conv(format_args!("{name}.convShortcut"), active, channels, SquareKernel::of(1).stride(stride))
         };
         net.add(shortcut, y)
     }

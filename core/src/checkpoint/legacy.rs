@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 
 use super::error::{Error, Result, corrupt, shown};
-use super::pickle::{Machine, StorageKind, Value, refused};
+use super::pickle::{Machine, PickleValue, StorageKind, refused};
 use super::tensor::StoredBytes;
-use super::{Contents, LONGEST_PICKLE, state_dict};
+use super::{FileContents, LONGEST_PICKLE, state_dict};
 use crate::byte_source::ByteSource;
 
 /// 0x1950a86a20f9469cfc6c.
@@ -16,7 +16,7 @@ const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0
 const VERSION: i64 = 1001;
 
 /// Reads the state dict, if possible the one under the key `wanted`.
-pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents> {
+pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<FileContents> {
     let head = source.read(0, source.len().min(LONGEST_PICKLE))?;
     pickles(source, &head, wanted).map_err(|error| match error {
         Error::Truncated(_) if (head.len() as u64) < source.len() => {
@@ -26,17 +26,17 @@ pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents
     })
 }
 
-fn pickles(source: &ByteSource, head: &[u8], wanted: Option<&str>) -> Result<Contents> {
+fn pickles(source: &ByteSource, head: &[u8], wanted: Option<&str>) -> Result<FileContents> {
     let mut machine = Machine::new(head);
     let magic = machine.load()?;
     if let Some((module, name)) = machine.maker(magic) {
         return Err(refused(module, name));
     }
-    if magic != Value::Long(&MAGIC) {
+    if magic != PickleValue::Long(&MAGIC) {
         return Err(Error::NotACheckpoint { found: "a Python pickle not written by torch.save".to_owned() });
     }
     match machine.load()? {
-        Value::Int(VERSION) => {}
+        PickleValue::Int(VERSION) => {}
         _ => return Err(Error::Unsupported(format!("its format is not version {VERSION} of torch.save"))),
     }
     machine.load()?;
@@ -44,13 +44,17 @@ fn pickles(source: &ByteSource, head: &[u8], wanted: Option<&str>) -> Result<Con
     let found = state_dict::find(&machine, root, wanted)?;
     let keys = machine.load()?;
     let storages = storages(source, &machine, keys)?;
-    Contents::of_pickle(found, false, |storage| {
+    FileContents::of_pickle(found, false, |storage| {
         let data = storages.get(storage.key).cloned();
         data.map_or_else(|| corrupt(format!("storage {} is missing", shown(storage.key))), Ok)
     })
 }
 
-fn storages<'a>(source: &ByteSource, machine: &Machine<'a>, keys: Value<'a>) -> Result<HashMap<&'a str, StoredBytes>> {
+fn storages<'a>(
+    source: &ByteSource,
+    machine: &Machine<'a>,
+    keys: PickleValue<'a>,
+) -> Result<HashMap<&'a str, StoredBytes>> {
     let mut types: HashMap<&str, (StorageKind<'_>, u64)> = HashMap::new();
     for storage in machine.storages() {
         let storage_type = (storage.kind, storage.elements);
@@ -62,7 +66,7 @@ fn storages<'a>(source: &ByteSource, machine: &Machine<'a>, keys: Value<'a>) -> 
     let mut found = HashMap::new();
     let mut offset = machine.position() as u64;
     for &key in keys {
-        let Value::Str(key) = key else { return corrupt("the key of a storage is not text") };
+        let PickleValue::Str(key) = key else { return corrupt("the key of a storage is not text") };
         let Some(&(kind, expected)) = types.get(key) else {
             return corrupt(format!("storage {} belongs to no tensor", shown(key)));
         };

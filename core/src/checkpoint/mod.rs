@@ -40,7 +40,7 @@ pub(crate) const MOST_SHARING: u64 = 4;
 
 /// What a format's reader finds.
 #[derive(Debug)]
-struct Contents {
+struct FileContents {
     /// In the file's order.
     tensors: Vec<Tensor>,
     metadata: BTreeMap<String, String>,
@@ -50,13 +50,13 @@ struct Contents {
     is_wanted: bool,
 }
 
-impl Contents {
+impl FileContents {
     fn of_pickle(
-        found: state_dict::StateDict<'_>,
+        found: state_dict::FoundStateDict<'_>,
         big_endian: bool,
         bytes_of: impl FnMut(&pickle::StorageRef<'_>) -> Result<tensor::StoredBytes, Error>,
     ) -> Result<Self, Error> {
-        let state_dict::StateDict { tensors, notes, accuracy, is_wanted } = found;
+        let state_dict::FoundStateDict { tensors, notes, accuracy, is_wanted } = found;
         let tensors = state_dict::tensors(tensors, big_endian, bytes_of)?;
         let metadata = accuracy.map(|accuracy| (ACCURACY.to_owned(), accuracy.to_string())).into_iter().collect();
         Ok(Self { tensors, metadata, notes, is_wanted })
@@ -133,7 +133,7 @@ impl Checkpoint {
     fn new(source: ByteSource, keys: Keys<'_>) -> Result<Self, Error> {
         let format = CheckpointFormat::detect(&source.read(0, source.len().min(16))?)?;
         let wanted = if let Keys::OfNetwork(wanted) = keys { wanted } else { None };
-        let Contents { tensors, metadata, mut notes, is_wanted } = match format {
+        let FileContents { tensors, metadata, mut notes, is_wanted } = match format {
             CheckpointFormat::Safetensors => safetensors::read(&source)?,
             CheckpointFormat::TorchZip => zip::read(&source, wanted)?,
             CheckpointFormat::TorchLegacy => legacy::read(&source, wanted)?,

@@ -52,7 +52,7 @@ impl Tensor {
         let Stretches { length, steps, repeats } = Stretches::of(&self.view, self.extent);
         let size = self.dtype().size();
         let end = (self.view.offset + self.extent) * size;
-        let mut window = Window { data: &self.data, source, start: 0, bytes: Vec::new(), end };
+        let mut window = StorageWindow { data: &self.data, source, start: 0, bytes: Vec::new(), end };
         let mut piece = Vec::new();
         let mut index = vec![0_u64; steps.len()];
         let mut at = self.view.offset;
@@ -98,7 +98,7 @@ fn advance(index: &mut [u64], steps: &[(u64, u64)], at: &mut u64) -> bool {
 }
 
 /// The bytes of a storage that were read last.
-struct Window<'a> {
+struct StorageWindow<'a> {
     data: &'a StoredBytes,
     source: &'a ByteSource,
     start: u64,
@@ -107,7 +107,7 @@ struct Window<'a> {
     end: u64,
 }
 
-impl Window<'_> {
+impl StorageWindow<'_> {
     /// `length` bytes from `from`, both within the storage and at most a piece.
     fn get(&mut self, from: u64, length: u64) -> Result<&[u8]> {
         let offset = match self.data {

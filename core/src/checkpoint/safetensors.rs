@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::Contents;
+use super::FileContents;
 use super::error::{Error, Result, corrupt, shown};
 use super::state_dict::unread_note;
 use super::tensor::{Dtype, StoredBytes, StridedView, Tensor};
@@ -40,8 +40,8 @@ struct Header {
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
+        struct HeaderMembers;
+        impl<'de> Visitor<'de> for HeaderMembers {
             type Value = Header;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,13 +61,13 @@ impl<'de> Deserialize<'de> for Header {
                 Ok(header)
             }
         }
-        deserializer.deserialize_map(Members)
+        deserializer.deserialize_map(HeaderMembers)
     }
 }
 
 /// Reads the tensors, in the order of their bytes, and the metadata. Tensors of other types than [`Dtype`] has are left
 /// out.
-pub(super) fn read(source: &ByteSource) -> Result<Contents> {
+pub(super) fn read(source: &ByteSource) -> Result<FileContents> {
     let (length, Header { mut entries, metadata }) = read_header(source)?;
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let stored = source.len() - 8 - length;
@@ -111,7 +111,7 @@ pub(super) fn read(source: &ByteSource) -> Result<Contents> {
         }
         _ => {
             let notes = unread_note(&unread).into_iter().collect();
-            Ok(Contents { tensors, metadata, notes, is_wanted: false })
+            Ok(FileContents { tensors, metadata, notes, is_wanted: false })
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::error::{Error, Result, corrupt, shown};
-use super::pickle::{HeapObject, Machine, StorageRef, TensorView, Value, refused};
+use super::pickle::{HeapObject, Machine, PickleValue, StorageRef, TensorView, refused};
 use super::tensor::{StoredBytes, Tensor};
 
 /// Keys under which training scripts store the state dict, most likely first. Averaged weights come after the others.
@@ -46,7 +46,7 @@ pub(super) struct NamedTensor<'a> {
 
 /// What is read of a file.
 #[derive(Debug)]
-pub(super) struct StateDict<'a> {
+pub(super) struct FoundStateDict<'a> {
     /// In the file's order.
     pub(super) tensors: Vec<NamedTensor<'a>>,
     /// What was passed over or chosen.
@@ -58,7 +58,11 @@ pub(super) struct StateDict<'a> {
 }
 
 /// The state dict of `root`: under the key `wanted`, if the file has it, else under the most likely one.
-pub(super) fn find<'a>(machine: &Machine<'a>, root: Value<'a>, wanted: Option<&str>) -> Result<StateDict<'a>> {
+pub(super) fn find<'a>(
+    machine: &Machine<'a>,
+    root: PickleValue<'a>,
+    wanted: Option<&str>,
+) -> Result<FoundStateDict<'a>> {
     let named = wanted.and_then(|wanted| under(machine, root, wanted));
     let (dict, mut notes) = named.map_or_else(|| choose(machine, root), |dict| (dict, Vec::new()));
     let Some(entries) = machine.entries(dict) else {
@@ -71,7 +75,7 @@ pub(super) fn find<'a>(machine: &Machine<'a>, root: Value<'a>, wanted: Option<&s
     let mut tensors = Vec::new();
     let mut unread = Vec::new();
     for &(key, value) in entries {
-        let Value::Str(name) = key else { continue };
+        let PickleValue::Str(name) = key else { continue };
         match machine.object(value) {
             Some(HeapObject::Tensor(tensor)) => {
                 if !names.insert(name) {
@@ -88,11 +92,11 @@ pub(super) fn find<'a>(machine: &Machine<'a>, root: Value<'a>, wanted: Option<&s
     }
     notes.extend(unread_note(&unread));
     notes.extend(foreign_note(machine));
-    Ok(StateDict { tensors, notes, accuracy: accuracy(machine, root), is_wanted: named.is_some() })
+    Ok(FoundStateDict { tensors, notes, accuracy: accuracy(machine, root), is_wanted: named.is_some() })
 }
 
 /// The dictionary that holds the tensors, with notes on the choice.
-fn choose<'a>(machine: &Machine<'a>, root: Value<'a>) -> (Value<'a>, Vec<String>) {
+fn choose<'a>(machine: &Machine<'a>, root: PickleValue<'a>) -> (PickleValue<'a>, Vec<String>) {
     let mut dict = root;
     let mut chosen = None;
     // Wrappers can be nested.
@@ -120,39 +124,43 @@ fn choose<'a>(machine: &Machine<'a>, root: Value<'a>) -> (Value<'a>, Vec<String>
 }
 
 /// The dictionary under a key.
-fn under<'a>(machine: &Machine<'a>, dict: Value<'a>, key: &str) -> Option<Value<'a>> {
-    let (_, value) = machine.entries(dict)?.iter().find(|(other, _)| *other == Value::Str(key))?;
+fn under<'a>(machine: &Machine<'a>, dict: PickleValue<'a>, key: &str) -> Option<PickleValue<'a>> {
+    let (_, value) = machine.entries(dict)?.iter().find(|(other, _)| *other == PickleValue::Str(key))?;
     machine.entries(*value).filter(|inner| !inner.is_empty()).map(|_| *value)
 }
 
 /// The dictionary under the most likely key.
-fn wrapped<'a>(machine: &Machine<'a>, dict: Value<'a>) -> Option<(&'static str, Value<'a>)> {
+fn wrapped<'a>(machine: &Machine<'a>, dict: PickleValue<'a>) -> Option<(&'static str, PickleValue<'a>)> {
     WRAPPERS.into_iter().find_map(|wrapper| Some((wrapper, under(machine, dict, wrapper)?)))
 }
 
-fn has_tensors(machine: &Machine<'_>, dict: Value<'_>) -> bool {
+fn has_tensors(machine: &Machine<'_>, dict: PickleValue<'_>) -> bool {
     let is_tensor = |value| matches!(machine.object(value), Some(HeapObject::Tensor(_)));
     machine.entries(dict).unwrap_or_default().iter().any(|&(_, value)| is_tensor(value))
 }
 
 /// The first dictionaries with tensors beside the chosen one.
-fn others<'a>(machine: &Machine<'a>, root: Value<'a>, chosen: Value<'a>) -> Vec<(&'a str, Value<'a>)> {
+fn others<'a>(
+    machine: &Machine<'a>,
+    root: PickleValue<'a>,
+    chosen: PickleValue<'a>,
+) -> Vec<(&'a str, PickleValue<'a>)> {
     let entries = machine.entries(root).unwrap_or_default().iter();
     let dicts = entries.filter_map(|&(key, value)| match key {
-        Value::Str(key) if value != chosen => Some((key, value)),
+        PickleValue::Str(key) if value != chosen => Some((key, value)),
         _ => None,
     });
     // A file can refer to one large dictionary without tensors many times.
     dicts.take(1000).filter(|&(_, value)| starts_with_tensors(machine, value)).take(NAMED + 1).collect()
 }
 
-fn starts_with_tensors(machine: &Machine<'_>, dict: Value<'_>) -> bool {
+fn starts_with_tensors(machine: &Machine<'_>, dict: PickleValue<'_>) -> bool {
     let first = machine.entries(dict).unwrap_or_default().iter().take(1000);
     first.filter(|&&(_, value)| matches!(machine.object(value), Some(HeapObject::Tensor(_)))).count() > 0
 }
 
 /// Why there is nothing to read.
-fn nothing_in(machine: &Machine<'_>, entries: &[(Value<'_>, Value<'_>)], unread: &[String]) -> Error {
+fn nothing_in(machine: &Machine<'_>, entries: &[(PickleValue<'_>, PickleValue<'_>)], unread: &[String]) -> Error {
     if !unread.is_empty() {
         let listed = listed(unread.iter().cloned(), unread.len());
         return Error::Unsupported(format!("{listed}; save dense floating-point or integer tensors"));
@@ -160,7 +168,8 @@ fn nothing_in(machine: &Machine<'_>, entries: &[(Value<'_>, Value<'_>)], unread:
     if let Some((module, name)) = entries.iter().find_map(|&(_, value)| machine.maker(value)) {
         return refused(module, name);
     }
-    let keys = entries.iter().filter_map(|&(key, _)| if let Value::Str(key) = key { Some(shown(key)) } else { None });
+    let keys =
+        entries.iter().filter_map(|&(key, _)| if let PickleValue::Str(key) = key { Some(shown(key)) } else { None });
     let keys: Vec<_> = keys.take(8).collect();
     let found =
         if keys.is_empty() { "it is empty".to_owned() } else { format!("its keys include {}", keys.join(", ")) };
@@ -189,11 +198,11 @@ fn listed(names: impl Iterator<Item = String>, count: usize) -> String {
     listed
 }
 
-fn accuracy(machine: &Machine<'_>, root: Value<'_>) -> Option<f64> {
+fn accuracy(machine: &Machine<'_>, root: PickleValue<'_>) -> Option<f64> {
     let entries = machine.entries(root)?;
-    let number = |key: &str| match entries.iter().find(|(other, _)| *other == Value::Str(key))?.1 {
-        Value::Float(number) => Some(number),
-        Value::Int(number) => Some(number as f64),
+    let number = |key: &str| match entries.iter().find(|(other, _)| *other == PickleValue::Str(key))?.1 {
+        PickleValue::Float(number) => Some(number),
+        PickleValue::Int(number) => Some(number as f64),
         _ => None,
     };
     RECORDS.iter().find_map(|key| number(key))

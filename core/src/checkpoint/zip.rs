@@ -6,7 +6,7 @@ use super::archive::{Archive, Checksums, wrong_checksum};
 use super::error::{Error, Result, corrupt, shown};
 use super::pickle::Machine;
 use super::tensor::StoredBytes;
-use super::{Contents, state_dict};
+use super::{FileContents, state_dict};
 use crate::byte_source::ByteSource;
 
 /// The note on an archive in which no checksum is right.
@@ -14,7 +14,7 @@ const NO_CHECKSUMS: &str = "the checksums in its archive are wrong for every ent
                             set_crc32_options(False): whether the file is damaged cannot be seen";
 
 /// Reads the state dict, if possible the one under the key `wanted`.
-pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents> {
+pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<FileContents> {
     let mut archive = Archive::open(source)?;
     let names = archive.names()?;
     // At the top level, or in the directory that torch.save names after the file.
@@ -47,7 +47,7 @@ pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents
     let root = machine.load()?;
     let found = state_dict::find(&machine, root, wanted)?;
     let mut storages: HashMap<String, StoredBytes> = HashMap::new();
-    let mut contents = Contents::of_pickle(found, big_endian, |storage| {
+    let mut contents = FileContents::of_pickle(found, big_endian, |storage| {
         if let Some(data) = storages.get(storage.key) {
             return Ok(data.clone());
         }

@@ -6,7 +6,7 @@ mod pickle;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use self::pickle::{Blob, Value};
+use self::pickle::{Blob, PickleObject};
 use super::cifar::{BatchFile, CifarImages, PIXELS};
 use super::links::{self, Links};
 use super::{Classes, DatasetFormat, Error, FormatReader, Images, labels, source};
@@ -79,10 +79,12 @@ impl CifarPython {
         };
         let batch = pickle::load(source).map_err(|why| invalid(&why))?;
         let key = self.labels_key();
-        let labels = batch.get(key).and_then(Value::integers).ok_or_else(|| invalid(&format!("no list {key:?}")))?;
+        let labels =
+            batch.get(key).and_then(PickleObject::integers).ok_or_else(|| invalid(&format!("no list {key:?}")))?;
         let labels: Option<Vec<u32>> = labels.iter().map(|label| u32::try_from(*label).ok()).collect();
         let labels = labels.ok_or_else(|| invalid("a label is negative"))?;
-        let pixels = batch.get("data").and_then(Value::pixels).ok_or_else(|| invalid("no array \"data\" of bytes"))?;
+        let pixels =
+            batch.get("data").and_then(PickleObject::pixels).ok_or_else(|| invalid("no array \"data\" of bytes"))?;
         if pixels.length != (labels.len() * PIXELS) as u64 {
             let why = format!("{} labels, but {} bytes of pixels", labels.len(), pixels.length);
             return Err(invalid(&why));
@@ -126,7 +128,7 @@ impl FormatReader for CifarPython {
         let invalid =
             |why: &str| Error::invalid(&path, format!("does not name the classes ({why}): download it again"));
         let meta = pickle::load(&source::open(&path)?).map_err(|why| invalid(&why))?;
-        let names = meta.get(key).and_then(Value::texts).ok_or_else(|| invalid(&format!("no list {key:?}")))?;
+        let names = meta.get(key).and_then(PickleObject::texts).ok_or_else(|| invalid(&format!("no list {key:?}")))?;
         if names.len() != count as usize {
             return Err(invalid(&format!("{} names for {count} classes", names.len())));
         }

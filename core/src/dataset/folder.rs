@@ -11,7 +11,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use class::Class;
-use metadata::{Scope, TableOfLabels};
+use metadata::{TableOfLabels, TableScope};
 pub(super) use walk::is_image;
 
 use super::forms::ClassIndex;
@@ -63,7 +63,7 @@ pub(super) fn detect(
     let mut without_classes: Vec<&DirectoryEntry> = Vec::new();
     if directories.iter().any(|directory| splits::is_usual(&directory.name)) {
         for &directory in &directories {
-            let split = match metadata::read(&directory.path, Scope::Split, options, links)? {
+            let split = match metadata::read(&directory.path, TableScope::Split, options, links)? {
                 TableOfLabels::Labels(split) => {
                     folder.has_table = true;
                     split
@@ -156,7 +156,7 @@ impl Folder {
         (options, links): (&DatasetOptions, &Links),
     ) -> Result<bool, Error> {
         let mut is_whole = true;
-        let table = metadata::read(root, Scope::Everything, options, links)?;
+        let table = metadata::read(root, TableScope::Everything, options, links)?;
         if let TableOfLabels::Labels(table) = table {
             self.has_table = true;
             let (splits, elsewhere) = table.by_first_directory();

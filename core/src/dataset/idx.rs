@@ -14,14 +14,14 @@ const IMAGES_MAGIC: u32 = 0x803;
 const LABELS_MAGIC: u32 = 0x801;
 
 #[derive(Debug)]
-struct Files {
+struct IdxFiles {
     images: PathBuf,
     labels: PathBuf,
 }
 
 #[derive(Debug)]
 struct Idx {
-    splits: BTreeMap<String, Files>,
+    splits: BTreeMap<String, IdxFiles>,
     /// Names of files of images that another file of the same split takes precedence over.
     passed_over: Vec<String>,
 }
@@ -52,7 +52,7 @@ pub(super) fn detect(root: &Path, links: &Links) -> Result<Option<Box<dyn Format
         let labels = candidates.into_iter().find(|candidate| names.contains(&candidate.as_str())).ok_or_else(|| {
             Error::invalid(&root.join(name), format!("has no labels beside it: add {prefix}-labels-idx1-ubyte"))
         })?;
-        let files = Files { images: root.join(name), labels: root.join(labels) };
+        let files = IdxFiles { images: root.join(name), labels: root.join(labels) };
         // A plain file sorts before its compressed copy, and is preferred.
         match splits.entry(split.to_owned()) {
             Entry::Vacant(place) => drop(place.insert(files)),
@@ -108,7 +108,7 @@ impl FormatReader for Idx {
     }
 }
 
-impl Files {
+impl IdxFiles {
     /// Opens the images, whose number must be that of the labels, and returns their width and height.
     fn images(&self, labels: usize) -> Result<(ByteSource, [u32; 2]), Error> {
         let path = &self.images;

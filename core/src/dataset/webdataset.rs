@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(super) use self::samples::is_shard;
-use self::samples::{Place, Samples};
+use self::samples::{Place, ShardSamples};
 use super::forms::ClassIndex;
 use super::links::{self, Links};
 use super::{
@@ -20,7 +20,7 @@ const LARGEST_IMAGE: u64 = 256 << 20;
 
 #[derive(Debug)]
 struct WebDataset {
-    splits: BTreeMap<String, Samples>,
+    splits: BTreeMap<String, ShardSamples>,
     /// Splits that cannot be used, with reasons.
     faults: BTreeMap<String, Error>,
 }
@@ -39,7 +39,7 @@ pub(super) fn detect(root: &Path, links: &Links) -> Result<Option<Box<dyn Format
         if !is_shard(first)? {
             continue;
         }
-        let read = parquet::check_numbers(root, &split, &paths).and_then(|()| Samples::read(&split, paths));
+        let read = parquet::check_numbers(root, &split, &paths).and_then(|()| ShardSamples::read(&split, paths));
         match read {
             Ok(samples) => drop(found.splits.insert(split, samples)),
             Err(error) if error.is_users() && !splits::is_train(&split) => drop(found.faults.insert(split, error)),
@@ -54,7 +54,7 @@ pub(super) fn detect(root: &Path, links: &Links) -> Result<Option<Box<dyn Format
 
 /// Checks that a shard can be read.
 pub(super) fn check_shard(path: &Path, split: &str) -> Result<(), Error> {
-    Samples::read(split, vec![path.to_owned()]).map(drop)
+    ShardSamples::read(split, vec![path.to_owned()]).map(drop)
 }
 
 /// The shards of each split, in order of their names: those in the directory itself, or else those in subdirectories
@@ -102,7 +102,7 @@ fn split_of(name: &str) -> &str {
 }
 
 impl WebDataset {
-    fn samples(&self, split: &str) -> &Samples {
+    fn samples(&self, split: &str) -> &ShardSamples {
         &self.splits[split]
     }
 }
@@ -166,14 +166,14 @@ impl FormatReader for WebDataset {
     }
 
     fn open(&self, split: &str, labels: Vec<u32>) -> Result<Box<dyn Images>, Error> {
-        let Samples { shards, images, .. } = self.samples(split);
+        let ShardSamples { shards, images, .. } = self.samples(split);
         Ok(Box::new(TarImages { shards: shards.clone(), places: images.clone(), labels }))
     }
 
     fn notes(&self, classes: &Classes) -> Vec<String> {
         let known = ClassIndex::new(classes.names.as_deref().unwrap_or_default());
         let decides = splits::deciding(&self.splits);
-        let other_form = |(split, samples): (&String, &Samples)| {
+        let other_form = |(split, samples): (&String, &ShardSamples)| {
             known.note(split, samples.texts.iter().map(String::as_str), decides)
         };
         let faults = self.faults.iter().map(|(split, fault)| match fault {

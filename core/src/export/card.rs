@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::contents::{BundledFile, Contents};
 use super::preprocessing::class_names;
-use super::{ExportFormat, Source, Student};
+use super::{ExportFormat, Student, StudentSource};
 
 /// What is told of how a student was made, from its job's manifest.
 #[derive(Debug, Default)]
@@ -56,8 +56,8 @@ fn plain(text: &str) -> String {
 /// The name of the student's network.
 fn network(student: &Student) -> String {
     match student.source() {
-        Source::Zoo(architecture) => architecture.name.to_owned(),
-        Source::Exported(_) => "exported network".to_owned(),
+        StudentSource::Zoo(architecture) => architecture.name.to_owned(),
+        StudentSource::Exported(_) => "exported network".to_owned(),
     }
 }
 
@@ -134,7 +134,7 @@ fn front_matter(card: &mut String, facts: &Facts, student: &Student) {
     if let Some(method) = &facts.method {
         let _ = writeln!(card, "- {method}");
     }
-    let library = if matches!(student.source(), Source::Exported(_)) { "pytorch" } else { "safetensors" };
+    let library = if matches!(student.source(), StudentSource::Exported(_)) { "pytorch" } else { "safetensors" };
     let _ = writeln!(card, "library_name: {library}");
     if let Some(dataset) = &facts.dataset {
         let _ = writeln!(card, "datasets:\n- \"{dataset}\"");

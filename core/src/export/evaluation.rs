@@ -3,7 +3,7 @@
 use crate::exported::{Arithmetic, Graph, Node, Op, Operand, ValueId, makes_up_for};
 
 #[derive(Debug)]
-pub(super) struct Evaluation {
+pub(super) struct EvaluatedGraph {
     /// Whether the logits depend on a node.
     pub(super) needed: Vec<bool>,
     /// Values whose elements are all 1: masks of stochastic depth, with the share of branches that training keeps, by
@@ -13,7 +13,7 @@ pub(super) struct Evaluation {
     roots: Vec<ValueId>,
 }
 
-impl Evaluation {
+impl EvaluatedGraph {
     pub(super) fn of(graph: &Graph) -> Self {
         let mut ones = vec![None; graph.values.len()];
         let mut roots: Vec<ValueId> = (0..graph.values.len()).collect();

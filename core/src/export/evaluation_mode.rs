@@ -19,7 +19,7 @@ const SAME: f64 = 1e-6;
 
 /// What becomes of a node beside its flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+enum NodeChange {
     Nothing,
     /// It counts a batch, which evaluation does not.
     LeftOut,
@@ -31,7 +31,7 @@ enum Change {
 #[derive(Debug)]
 pub(super) struct EvaluationMode {
     /// By the name in PyTorch.
-    changes: HashMap<String, Change>,
+    changes: HashMap<String, NodeChange>,
     /// Nodes that have to change by name, and have not been seen yet.
     left: usize,
 }
@@ -46,21 +46,21 @@ impl EvaluationMode {
         for node in &graph.nodes {
             let input = node.inputs.first().and_then(|&input| masks[input]);
             let (mask, change) = match (&node.op, input) {
-                (Op::Bernoulli { probability }, _) => (Some(*probability), Change::Nothing),
+                (Op::Bernoulli { probability }, _) => (Some(*probability), NodeChange::Nothing),
                 (Op::Arithmetic { kind: Arithmetic::Divide, other: Operand::Number(number) }, Some(probability))
                     if (number - probability).abs() <= SAME * probability =>
                 {
-                    (Some(1.0), Change::DividesByOne)
+                    (Some(1.0), NodeChange::DividesByOne)
                 }
-                (Op::CountBatch, _) => (None, Change::LeftOut),
-                (op, mask) if op.is_view() => (mask, Change::Nothing),
-                _ => (None, Change::Nothing),
+                (Op::CountBatch, _) => (None, NodeChange::LeftOut),
+                (op, mask) if op.is_view() => (mask, NodeChange::Nothing),
+                _ => (None, NodeChange::Nothing),
             };
             node.outputs.iter().for_each(|&output| masks[output] = mask);
             if node.operator.is_empty() {
                 continue;
             }
-            left += usize::from(change != Change::Nothing);
+            left += usize::from(change != NodeChange::Nothing);
             // Regions have names of their own, which the reader puts the region's before.
             let name = node.name.rsplit('.').next().unwrap_or(&node.name);
             if changes.insert(name.to_owned(), change).is_some_and(|other| other != change) {
@@ -81,15 +81,15 @@ impl EvaluationMode {
     /// What a node of the program, as JSON, is in evaluation.
     pub(super) fn edit(&mut self, document: &[u8]) -> Result<Edit> {
         // Whatever else has a target is no node of the program, all of which have been read.
-        let Ok(node) = serde_json::from_slice::<Node>(document) else { return Ok(Edit::Kept) };
-        let change = self.changes.get(node.name()).copied().unwrap_or(Change::Nothing);
-        if change != Change::Nothing {
+        let Ok(node) = serde_json::from_slice::<NodeJson>(document) else { return Ok(Edit::Kept) };
+        let change = self.changes.get(node.name()).copied().unwrap_or(NodeChange::Nothing);
+        if change != NodeChange::Nothing {
             self.left = self.left.saturating_sub(1);
         }
         match change {
-            Change::LeftOut => return Ok(Edit::LeftOut),
-            Change::DividesByOne => return with_arguments(document, one),
-            Change::Nothing => {}
+            NodeChange::LeftOut => return Ok(Edit::LeftOut),
+            NodeChange::DividesByOne => return with_arguments(document, one),
+            NodeChange::Nothing => {}
         }
         match node.target.as_str() {
             "torch.ops.aten.bernoulli_.float" => Ok(ones(document)),
@@ -104,19 +104,19 @@ impl EvaluationMode {
 }
 
 #[derive(Deserialize)]
-struct Node {
+struct NodeJson {
     target: String,
-    inputs: Vec<Argument>,
+    inputs: Vec<ArgumentJson>,
     outputs: Vec<Value>,
 }
 
 #[derive(Deserialize)]
-struct Argument {
+struct ArgumentJson {
     name: String,
     arg: Value,
 }
 
-impl Node {
+impl NodeJson {
     /// The name of its result; empty for one with several, which none of the changes is for.
     fn name(&self) -> &str {
         self.outputs.first().and_then(|output| output["as_tensor"]["name"].as_str()).unwrap_or_default()
@@ -128,7 +128,7 @@ impl Node {
 }
 
 /// What an argument is in evaluation, if it is something else.
-fn in_evaluation(argument: &Argument) -> Option<Value> {
+fn in_evaluation(argument: &ArgumentJson) -> Option<Value> {
     let arg = &argument.arg;
     match argument.name.as_str() {
         "training" | "train" if arg["as_bool"] == true => Some(json!({"as_bool": false})),
@@ -140,13 +140,13 @@ fn in_evaluation(argument: &Argument) -> Option<Value> {
 }
 
 /// A divisor that changes nothing.
-fn one(argument: &Argument) -> Option<Value> {
+fn one(argument: &ArgumentJson) -> Option<Value> {
     let is_int = argument.arg.get("as_int").is_some();
     (argument.name == "other").then(|| if is_int { json!({"as_int": 1}) } else { json!({"as_float": 1.0}) })
 }
 
 /// The node with other arguments. The rest keeps its bytes.
-fn with_arguments(document: &[u8], change: impl Fn(&Argument) -> Option<Value>) -> Result<Edit> {
+fn with_arguments(document: &[u8], change: impl Fn(&ArgumentJson) -> Option<Value>) -> Result<Edit> {
     let edited = filtered(document, &ARGUMENTS, &mut |document| {
         let changed = serde_json::from_slice(document).ok().and_then(|argument| change(&argument));
         let (Some(changed), Ok(mut argument)) = (changed, serde_json::from_slice::<Value>(document)) else {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::evaluation::Evaluation;
+use super::evaluation::EvaluatedGraph;
 use super::{Result, Student, refused};
 use crate::checkpoint::Dtype;
 use crate::exported::{Activation, Arithmetic, Graph, Node, Op, Operand, Origin, ValueId};
@@ -69,7 +69,7 @@ pub(super) struct Layers {
 impl Layers {
     pub(super) fn of(student: &Student) -> Self {
         let graph = student.graph();
-        let evaluation = Evaluation::of(graph);
+        let evaluation = EvaluatedGraph::of(graph);
         let consumers = consumers(graph, &evaluation);
         let only_consumer = |value: ValueId| match consumers[value].as_slice() {
             [only] if value != evaluation.root(graph.logits) => Some(*only),
@@ -101,7 +101,7 @@ impl Layers {
 }
 
 /// For each value, the nodes that use it, under any of its names.
-fn consumers(graph: &Graph, evaluation: &Evaluation) -> Vec<Vec<usize>> {
+fn consumers(graph: &Graph, evaluation: &EvaluatedGraph) -> Vec<Vec<usize>> {
     let mut consumers = vec![Vec::new(); graph.values.len()];
     for (index, node) in graph.nodes.iter().enumerate().filter(|(index, _)| evaluation.needed[*index]) {
         let is_name = node.outputs.iter().all(|&output| evaluation.root(output) != output);
@@ -148,9 +148,9 @@ fn joins(op: &Op) -> bool {
 
 /// What a batch norm makes of the weights before it: a factor for each output.
 #[derive(Debug, Clone)]
-pub(super) struct Fold(pub(super) Vec<f32>);
+pub(super) struct BatchNormScale(pub(super) Vec<f32>);
 
-impl Fold {
+impl BatchNormScale {
     /// Multiplies the weights of each output, which lie one after another.
     pub(super) fn apply(&self, weights: &mut [f32]) {
         let each = weights.len() / self.0.len().max(1);

@@ -39,7 +39,7 @@ pub(super) fn filtered(
     edit: &mut dyn FnMut(&[u8]) -> Result<Edit>,
 ) -> Result<Vec<u8>> {
     let output = Vec::with_capacity(document.len());
-    let mut filter = Filter { document, at: 0, rules, edit, path: Vec::new(), resized: 0, output };
+    let mut filter = JsonFilter { document, at: 0, rules, edit, path: Vec::new(), resized: 0, output };
     filter.value(true, 0)?;
     filter.space();
     if filter.at < document.len() {
@@ -55,7 +55,7 @@ fn damaged<T>() -> Result<T> {
     refused("the network's program is not JSON that can be copied")
 }
 
-struct Filter<'a> {
+struct JsonFilter<'a> {
     document: &'a [u8],
     at: usize,
     rules: &'a Rules<'a>,
@@ -67,7 +67,7 @@ struct Filter<'a> {
     output: Vec<u8>,
 }
 
-impl<'a> Filter<'a> {
+impl<'a> JsonFilter<'a> {
     fn space(&mut self) {
         while self.peek().is_some_and(|byte| byte.is_ascii_whitespace()) {
             self.at += 1;

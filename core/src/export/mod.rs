@@ -27,11 +27,11 @@ use std::io;
 use crate::{checkpoint, exported};
 
 pub use format::ExportFormat;
-pub use parity::{Comparison, Parity, Report, Runtime, TOLERANCE, Top1};
+pub use parity::{Comparison, ExportReport, Parity, Runtime, TOLERANCE, Top1};
 pub use preprocessing::Preprocessing;
 pub use pt2::write as write_pt2;
-pub use samples::{Batch, Samples};
-pub use student::{Source, Student};
+pub use samples::{SampleBatch, Samples};
+pub use student::{Student, StudentSource};
 
 /// Exit status of `distillery export` if the student cannot be exported; that of other failures is 1.
 pub const EXIT_REFUSED: u8 = 4;

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::samples::Batch;
+use super::samples::SampleBatch;
 use super::{Result, refused};
 
 /// Largest difference of a float32 export's logits, as a share of the largest logit.
@@ -25,7 +25,7 @@ impl Comparison {
     ///
     /// # Errors
     /// They are not one for each of the student's.
-    pub fn add(&mut self, batch: &Batch<'_>, found: &[f32]) -> Result<()> {
+    pub fn add(&mut self, batch: &SampleBatch<'_>, found: &[f32]) -> Result<()> {
         let count = batch.shape[0] as usize;
         if found.len() != batch.logits.len() || count == 0 {
             return refused(format!(
@@ -130,7 +130,7 @@ pub struct Runtime {
 
 /// `export-<format>.json`: what an exported file is, and how it was checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct ExportReport {
     pub format: String,
     /// The version of ONNX's operators.
     pub opset: Option<i64>,

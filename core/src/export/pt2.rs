@@ -15,7 +15,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::evaluation_mode::EvaluationMode;
-use super::{Error, Result, Source, Student, json_filter, refused};
+use super::{Error, Result, Student, StudentSource, json_filter, refused};
 use crate::checkpoint::Dtype;
 use crate::exported::archive::PROGRAM;
 use crate::exported::{ExportedNetwork, Mode, StoredTensor, TensorRole};
@@ -45,8 +45,8 @@ const STRIDED: u64 = 7;
 /// read or written.
 pub fn write(student: &Student, output: impl Write + Seek) -> Result<()> {
     let network = match student.source() {
-        Source::Exported(network) => network,
-        Source::Zoo(architecture) => {
+        StudentSource::Exported(network) => network,
+        StudentSource::Zoo(architecture) => {
             return refused(format!(
                 "{} is a network of this program and came in no .pt2: take it as safetensors, which the code of its \
                  page loads into PyTorch, or as ONNX",

@@ -75,7 +75,7 @@ struct Affine {
 }
 
 #[derive(Debug)]
-pub struct Batch<'a> {
+pub struct SampleBatch<'a> {
     pub images: Vec<f32>,
     /// Number of images, channels, height and width.
     pub shape: [u64; 4],
@@ -137,18 +137,18 @@ impl Samples {
     }
 
     /// The evaluation images with their logits, at most `size` at a time; none without logits.
-    pub fn batches(&self, size: usize) -> impl Iterator<Item = Result<Batch<'_>>> {
+    pub fn batches(&self, size: usize) -> impl Iterator<Item = Result<SampleBatch<'_>>> {
         let logits = self.logits.as_deref().unwrap_or_default();
         let batches = logits.chunks(size * self.classes).enumerate();
         batches.map(move |(at, logits)| self.batch(at * size, logits))
     }
 
     /// The evaluation images from `first` on that have these logits.
-    fn batch<'a>(&'a self, first: usize, logits: &'a [f32]) -> Result<Batch<'a>> {
+    fn batch<'a>(&'a self, first: usize, logits: &'a [f32]) -> Result<SampleBatch<'a>> {
         let count = logits.len() / self.classes;
         let images = self.read(tensors::IMAGES, first as u64, count as u64)?;
         let labels = self.labels.as_ref().map(|labels| &labels[first..first + count]);
-        Ok(Batch { images, shape: self.shape_of(count as u64), logits, labels })
+        Ok(SampleBatch { images, shape: self.shape_of(count as u64), logits, labels })
     }
 
     /// The training images, at most `size` at a time, with the shape of each batch.

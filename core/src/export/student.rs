@@ -15,12 +15,12 @@ pub struct Student {
     /// Where the elements are of each tensor that the graph refers to by an index.
     tensors: Vec<TensorLocation>,
     weights: Checkpoint,
-    source: Source,
+    source: StudentSource,
 }
 
 /// Where a student's graph comes from.
 #[derive(Debug)]
-pub enum Source {
+pub enum StudentSource {
     /// A network of this program.
     Zoo(&'static Architecture),
     /// A file of `torch.export.save`.
@@ -92,7 +92,7 @@ impl Student {
             return refused(format!("the student does not fit the network: {fault}"));
         }
         let graph = network.graph().clone();
-        Ok(Self { graph, tensors, weights, source: Source::Exported(Box::new(network)) })
+        Ok(Self { graph, tensors, weights, source: StudentSource::Exported(Box::new(network)) })
     }
 
     fn of_zoo(weights: Checkpoint) -> Result<Self> {
@@ -138,7 +138,7 @@ impl Student {
         let Some(tensors) = places.collect::<Option<Vec<_>>>() else {
             return refused(format!("it lacks tensors of {}", network.name));
         };
-        Ok(Self { graph: zoo::graph(&layout), tensors, weights, source: Source::Zoo(network) })
+        Ok(Self { graph: zoo::graph(&layout), tensors, weights, source: StudentSource::Zoo(network) })
     }
 
     #[must_use]
@@ -147,7 +147,7 @@ impl Student {
     }
 
     #[must_use]
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &StudentSource {
         &self.source
     }
 
@@ -188,8 +188,8 @@ impl Student {
     #[must_use]
     pub fn parameters(&self) -> u64 {
         match &self.source {
-            Source::Zoo(_) => self.weights.parameters(),
-            Source::Exported(network) => network.description().parameters,
+            StudentSource::Zoo(_) => self.weights.parameters(),
+            StudentSource::Exported(network) => network.description().parameters,
         }
     }
 
@@ -197,8 +197,10 @@ impl Student {
     pub(super) fn key(&self, stored: usize) -> &str {
         match (self.tensors[stored], &self.source) {
             (TensorLocation::Weights(index), _) => self.weights.tensors()[index].name(),
-            (TensorLocation::Network(index), Source::Exported(network)) => network.tensors()[index].tensor.name(),
-            (TensorLocation::Network(_), Source::Zoo(_)) => unreachable!("the zoo's graphs have no constants"),
+            (TensorLocation::Network(index), StudentSource::Exported(network)) => {
+                network.tensors()[index].tensor.name()
+            }
+            (TensorLocation::Network(_), StudentSource::Zoo(_)) => unreachable!("the zoo's graphs have no constants"),
         }
     }
 
@@ -213,10 +215,10 @@ impl Student {
                 let floats = self.weights.floats(tensor)?;
                 Ok(floats.iter().flat_map(|float| float.to_le_bytes()).collect())
             }
-            (TensorLocation::Network(index), Source::Exported(network)) => {
+            (TensorLocation::Network(index), StudentSource::Exported(network)) => {
                 Ok(network.bytes(&network.tensors()[index])?)
             }
-            (TensorLocation::Network(_), Source::Zoo(_)) => unreachable!("the zoo's graphs have no constants"),
+            (TensorLocation::Network(_), StudentSource::Zoo(_)) => unreachable!("the zoo's graphs have no constants"),
         }
     }
 

@@ -11,7 +11,7 @@ pub(super) fn graph(layout: &Layout) -> Graph {
         shape: entry.shape.iter().map(|&size| Size::Fixed(size)).collect(),
         origin: Origin::Stored(index),
     });
-    let mut builder = Builder { layout, values: stored.collect(), nodes: Vec::new() };
+    let mut builder = ZooConverter { layout, values: stored.collect(), nodes: Vec::new() };
     let images = builder.value(shape_of(layout.nodes[0].map), Origin::Images);
     // The value that each node of the layout computes.
     let mut maps = vec![images];
@@ -39,14 +39,14 @@ fn window(pool: Pool) -> Window {
     }
 }
 
-struct Builder<'a> {
+struct ZooConverter<'a> {
     layout: &'a Layout,
     /// The entries of the layout first.
     values: Vec<Value>,
     nodes: Vec<Node>,
 }
 
-impl Builder<'_> {
+impl ZooConverter<'_> {
     fn value(&mut self, shape: Vec<Size>, origin: Origin) -> ValueId {
         self.values.push(Value { dtype: Dtype::F32, shape, origin });
         self.values.len() - 1
@@ -65,8 +65,8 @@ impl Builder<'_> {
         key.strip_suffix(".weight").unwrap_or(key).to_owned()
     }
 
-    fn node(&mut self, index: usize, node: &architecture::Node, inputs: &[ValueId]) -> ValueId {
-        use architecture::Op as Layer;
+    fn node(&mut self, index: usize, node: &architecture::LayoutNode, inputs: &[ValueId]) -> ValueId {
+        use architecture::LayoutOp as Layer;
         let shape = shape_of(node.map);
         let named = |what: &str| format!("{what}_{index}");
         let input = inputs.to_vec();

@@ -27,11 +27,11 @@ const OLD_PROGRAM: &str = "serialized_exported_program.json";
 pub(crate) struct NetworkArchive<'a> {
     source: &'a ByteSource,
     /// By name below the folder.
-    entries: HashMap<String, Entry>,
+    entries: HashMap<String, NetworkEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct NetworkEntry {
     /// Where its bytes are.
     content: Range<u64>,
     /// Their CRC-32, as the archive names it.
@@ -72,7 +72,7 @@ impl<'a> NetworkArchive<'a> {
                 return Err(checkpoint::Error::Unsupported(message).into());
             }
             places.push((place.whole, name.clone()));
-            entries.insert(inner.to_owned(), Entry { content: place.content, checksum: place.checksum });
+            entries.insert(inner.to_owned(), NetworkEntry { content: place.content, checksum: place.checksum });
         }
         places.sort_by_key(|(place, _)| place.start);
         if let Some([(_, one), (_, two)]) = places.array_windows().find(|[(one, _), (two, _)]| two.start < one.end) {

@@ -354,11 +354,11 @@ impl OfKind for InputSpec {
 impl OfKind for OutputSpec {
     fn read<'de, A: MapAccess<'de>>(kind: &str, map: &mut A) -> Result<Self, A::Error> {
         #[derive(Deserialize)]
-        struct User {
+        struct UserOutput {
             arg: Argument,
         }
         Ok(match kind {
-            "user_output" => Self::User(map.next_value::<User>()?.arg),
+            "user_output" => Self::UserOutput(map.next_value::<UserOutput>()?.arg),
             other => map.next_value::<IgnoredAny>().map(|_| Self::Other(other.to_owned()))?,
         })
     }

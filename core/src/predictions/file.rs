@@ -111,7 +111,7 @@ pub fn write(path: &Path, file: &PredictionFile) -> Result<(), Error> {
     ]);
     let json = |value: serde_json::Value| value.to_string();
     metadata.extend(names.as_ref().map(|names| (keys::NAMES.to_owned(), json(names.as_slice().into()))));
-    let mut stored = Stored::default();
+    let mut stored = TensorsToWrite::default();
     let count = predictions.len() as u64;
     let positions = predictions.positions.iter().flat_map(|position| position.to_le_bytes()).collect();
     stored.add(tensors::POSITIONS, Dtype::I64, &[count], positions);
@@ -141,9 +141,9 @@ pub fn write(path: &Path, file: &PredictionFile) -> Result<(), Error> {
 
 /// Tensors that are about to be written.
 #[derive(Default)]
-struct Stored(Vec<(String, Dtype, Vec<u64>, Vec<u8>)>);
+struct TensorsToWrite(Vec<(String, Dtype, Vec<u64>, Vec<u8>)>);
 
-impl Stored {
+impl TensorsToWrite {
     fn add(&mut self, name: &str, dtype: Dtype, shape: &[u64], bytes: Vec<u8>) {
         self.0.push((name.to_owned(), dtype, shape.to_vec(), bytes));
     }
@@ -166,7 +166,7 @@ fn floats(values: &[f32]) -> Vec<u8> {
 /// # Errors
 /// The file cannot be read, is too large, or its parts do not fit each other.
 pub fn read(path: &Path) -> Result<PredictionFile, Error> {
-    let reader = Reader { file: Checkpoint::open_as_written(path)? };
+    let reader = PredictionReader { file: Checkpoint::open_as_written(path)? };
     let bytes = reader.file.tensors().iter().fold(0_u64, |sum, tensor| sum.saturating_add(tensor.cost()));
     if bytes > MOST_BYTES {
         return Err(Error::Limit(format!("the predictions have {bytes} bytes, and at most {MOST_BYTES} are read")));
@@ -201,11 +201,11 @@ pub fn read(path: &Path) -> Result<PredictionFile, Error> {
     Ok(PredictionFile { split: metadata.get(keys::SPLIT).cloned().unwrap_or_default(), names, predictions, pictures })
 }
 
-struct Reader {
+struct PredictionReader {
     file: Checkpoint,
 }
 
-impl Reader {
+impl PredictionReader {
     fn pictures(&self, classes: u32, images: u32) -> Result<Option<Pictures>, Error> {
         let Some(pixels) = self.file.get(tensors::PIXELS) else { return Ok(None) };
         let &[count, 3, side, width] = pixels.shape() else { return Err(wrong("have pictures of another shape")) };

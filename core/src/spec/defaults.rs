@@ -1,7 +1,7 @@
 //! Defaults that follow from other fields: the published recipe's, or the field's usual ones.
 
 use super::requested::{StudentRequest, TeacherRequest};
-use super::{Augmentation, BaseLoss, ExportedNetwork};
+use super::{Augmentation, BaseLoss, DescribedNetwork};
 use crate::architecture::Architecture;
 
 /// Images up to this side are augmented like CIFAR's by default: Tiny ImageNet's size.
@@ -63,7 +63,7 @@ pub(super) enum Kinship {
 }
 
 /// The architecture and the exported network of a role, as far as they are known.
-type KnownNetwork<'a> = (Option<&'static Architecture>, Option<&'a ExportedNetwork>);
+type KnownNetwork<'a> = (Option<&'static Architecture>, Option<&'a DescribedNetwork>);
 
 impl Kinship {
     pub(super) fn of(teacher: Option<&TeacherRequest>, student: &StudentRequest) -> Self {

@@ -3,14 +3,14 @@
 use super::defaults::{Kinship, Standardised};
 use super::reader::ObjectReader;
 use super::requested::Defaults;
-use super::{DistillationSpec, Networks, Weights};
+use super::{DistillationSpec, FoundNetworks, Weights};
 use crate::text::counted;
 
 /// `reader` knows the method. `kinship` and `networks` decide the scales that are left out.
 pub(super) fn distillation(
     reader: ObjectReader<'_>,
     kinship: Kinship,
-    networks: &Networks,
+    networks: &FoundNetworks,
     defaults: &mut Defaults,
 ) -> DistillationSpec {
     let scales = scales(&reader, kinship, networks, defaults);
@@ -36,7 +36,7 @@ pub(super) fn distillation(
     distillation
 }
 
-fn scales(reader: &ObjectReader<'_>, kinship: Kinship, networks: &Networks, defaults: &mut Defaults) -> Vec<u32> {
+fn scales(reader: &ObjectReader<'_>, kinship: Kinship, networks: &FoundNetworks, defaults: &mut Defaults) -> Vec<u32> {
     let method = reader.method;
     let given: Option<Vec<u32>> = reader.optional("scales");
     let Some(scales) = given else {
@@ -59,7 +59,7 @@ fn scales(reader: &ObjectReader<'_>, kinship: Kinship, networks: &Networks, defa
 }
 
 /// The published scales for such a pair, without those that are finer than the feature map of an exported network.
-fn usual_scales(kinship: Kinship, networks: &Networks, defaults: &mut Defaults) -> Vec<u32> {
+fn usual_scales(kinship: Kinship, networks: &FoundNetworks, defaults: &mut Defaults) -> Vec<u32> {
     let published = kinship.published_scales();
     match networks.cut(published) {
         Some(cut) => {

@@ -9,7 +9,7 @@
 //! - [`schemas`], the OpenAPI schemas, from which the dashboard makes its form.
 //!
 //! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out, and so are
-//! [`Networks`] that a document leaves to its checkpoints.
+//! [`FoundNetworks`] that a document leaves to its checkpoints.
 
 mod amendment;
 mod defaults;
@@ -40,7 +40,7 @@ pub use amendment::{Amendment, LONGEST_NOTES, LabelChanges};
 pub use doubts::{doubts, of_images};
 pub use loss_fields::FINEST_SCALE;
 pub use method::{BaseLoss, Method};
-pub use network::{ExportedNetwork, Network, Networks};
+pub use network::{DescribedNetwork, FoundNetwork, FoundNetworks};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
 pub use presets::Recipe;
 pub use reader::MOST_LABELS;

@@ -7,16 +7,16 @@ use crate::text::counted;
 
 /// A network that a document does not name.
 #[derive(Debug, Clone)]
-pub enum Network {
+pub enum FoundNetwork {
     /// The only architecture that the checkpoint fits.
     Known(&'static Architecture),
     /// The checkpoint is a network of its own.
-    Exported(Box<ExportedNetwork>),
+    Exported(Box<DescribedNetwork>),
 }
 
 /// What a specification depends on of an exported network.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ExportedNetwork {
+pub struct DescribedNetwork {
     /// For people.
     pub name: String,
     pub description: Description,
@@ -24,23 +24,23 @@ pub struct ExportedNetwork {
 
 /// The networks of a document, where it does not name them.
 #[derive(Debug, Clone, Default)]
-pub struct Networks {
-    pub teacher: Option<Network>,
-    pub student: Option<Network>,
+pub struct FoundNetworks {
+    pub teacher: Option<FoundNetwork>,
+    pub student: Option<FoundNetwork>,
 }
 
-impl Network {
+impl FoundNetwork {
     pub(super) fn architecture(&self) -> Option<&'static Architecture> {
         if let Self::Known(architecture) = self { Some(architecture) } else { None }
     }
 
-    pub(super) fn exported(&self) -> Option<&ExportedNetwork> {
+    pub(super) fn exported(&self) -> Option<&DescribedNetwork> {
         if let Self::Exported(network) = self { Some(network) } else { None }
     }
 }
 
-impl Networks {
-    fn exported(&self) -> impl Iterator<Item = (&'static str, &ExportedNetwork)> {
+impl FoundNetworks {
+    fn exported(&self) -> impl Iterator<Item = (&'static str, &DescribedNetwork)> {
         let networks = [("student", &self.student), ("teacher", &self.teacher)].into_iter();
         networks.filter_map(|(role, network)| Some((role, network.as_ref()?.exported()?)))
     }
@@ -141,7 +141,7 @@ impl Networks {
     }
 }
 
-impl ExportedNetwork {
+impl DescribedNetwork {
     /// The side in pixels of the square images that it takes. `None` if a job cannot have such images.
     #[must_use]
     pub fn side(&self) -> Option<u32> {

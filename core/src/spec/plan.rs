@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::field::Document;
 use super::request::{Request, known};
 use super::requested::{DatasetLocation, StudentRequest, TeacherRequest};
-use super::{DatasetSpec, DistillationSpec, Fault, Networks, StudentHead, StudentSpec, TeacherSpec, TrainingSpec};
+use super::{DatasetSpec, DistillationSpec, Fault, FoundNetworks, StudentHead, StudentSpec, TeacherSpec, TrainingSpec};
 use crate::architecture::{self, Architecture, UnknownArchitecture};
 
 /// What to train. Its JSON is that of a [`JobSpec`](super::JobSpec) with paths instead of ids; manifests hold it.
@@ -85,7 +85,7 @@ impl TrainingPlan {
     /// # Errors
     /// All faults.
     pub fn parse(document: &Value) -> Result<Self, Vec<Fault>> {
-        Self::parse_with(document, &Networks::default())
+        Self::parse_with(document, &FoundNetworks::default())
     }
 
     /// The same once it is known which networks the checkpoints hold that the document gives no architecture for:
@@ -93,7 +93,7 @@ impl TrainingPlan {
     ///
     /// # Errors
     /// All faults.
-    pub fn parse_with(document: &Value, networks: &Networks) -> Result<Self, Vec<Fault>> {
+    pub fn parse_with(document: &Value, networks: &FoundNetworks) -> Result<Self, Vec<Fault>> {
         let request = Request::read_as(document, Document::TrainingFile, networks);
         let Request { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels, .. } =
             request;

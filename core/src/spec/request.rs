@@ -14,7 +14,7 @@ use super::reader::{Faults, ObjectReader};
 use super::recipe::training;
 use super::requested::{DatasetLocation, Defaults, StudentRequest, TeacherRequest};
 use super::{
-    DatasetName, DatasetSpec, DistillationSpec, ExportedNetwork, Fault, JobSpec, Method, Network, Networks,
+    DatasetName, DatasetSpec, DescribedNetwork, DistillationSpec, Fault, FoundNetwork, FoundNetworks, JobSpec, Method,
     StudentHead, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, fields,
 };
 use crate::architecture::Architecture;
@@ -42,16 +42,16 @@ impl Request {
     /// ones.
     #[must_use]
     pub fn read(document: &Value) -> Self {
-        Self::read_with(document, &Networks::default())
+        Self::read_with(document, &FoundNetworks::default())
     }
 
     /// Reads the body of `POST /v1/jobs` once it is known which networks its checkpoints hold.
     #[must_use]
-    pub fn read_with(document: &Value, networks: &Networks) -> Self {
+    pub fn read_with(document: &Value, networks: &FoundNetworks) -> Self {
         Self::read_as(document, Document::Job, networks)
     }
 
-    pub(super) fn read_as(document: &Value, kind: Document, networks: &Networks) -> Self {
+    pub(super) fn read_as(document: &Value, kind: Document, networks: &FoundNetworks) -> Self {
         let faults = Faults::default();
         let request = job(ObjectReader::new(&faults, &fields::JOB, document, kind), networks);
         let mut faults = RefCell::into_inner(faults);
@@ -108,7 +108,7 @@ impl TeacherRequest {
 fn name_of(
     pointer: &str,
     architecture: Option<&'static Architecture>,
-    exported: Option<&ExportedNetwork>,
+    exported: Option<&DescribedNetwork>,
 ) -> Result<Option<String>, Vec<Fault>> {
     match (architecture, exported) {
         (None, Some(_)) => Ok(None),
@@ -121,7 +121,7 @@ pub(super) fn known<T>(pointer: &str, value: Option<T>) -> Result<T, Vec<Fault>>
     value.ok_or_else(|| vec![Fault { pointer: pointer.to_owned(), detail: "is required".to_owned() }])
 }
 
-fn job(mut reader: ObjectReader<'_>, networks: &Networks) -> Request {
+fn job(mut reader: ObjectReader<'_>, networks: &FoundNetworks) -> Request {
     let name = reader.optional("name");
     // The method decides which fields all the others are read for.
     let mut of_distillation = reader.object("distillation");
@@ -159,7 +159,7 @@ fn job(mut reader: ObjectReader<'_>, networks: &Networks) -> Request {
 }
 
 fn default_name(method: Method, teacher: Option<&TeacherRequest>, student: &StudentRequest) -> String {
-    let name = |architecture: Option<&'static Architecture>, exported: Option<&ExportedNetwork>| {
+    let name = |architecture: Option<&'static Architecture>, exported: Option<&DescribedNetwork>| {
         let of_file = || exported.map(|network| network.name.clone());
         architecture.map(|architecture| architecture.name.to_owned()).or_else(of_file)
     };
@@ -174,7 +174,7 @@ fn default_name(method: Method, teacher: Option<&TeacherRequest>, student: &Stud
     name.chars().take(fields::LONGEST_JOB_NAME).collect()
 }
 
-fn teacher(job: &ObjectReader<'_>, found: Option<&Network>) -> Option<TeacherRequest> {
+fn teacher(job: &ObjectReader<'_>, found: Option<&FoundNetwork>) -> Option<TeacherRequest> {
     let is_given = job.is_given("teacher");
     let reader = is_given.then(|| job.object("teacher"));
     match (job.method, is_given) {
@@ -208,11 +208,11 @@ fn teacher(job: &ObjectReader<'_>, found: Option<&Network>) -> Option<TeacherReq
 /// The network that the document names, or else the one that was found.
 fn architecture(
     reader: &ObjectReader<'_>,
-    found: Option<&Network>,
-) -> (Option<&'static Architecture>, Option<ExportedNetwork>) {
+    found: Option<&FoundNetwork>,
+) -> (Option<&'static Architecture>, Option<DescribedNetwork>) {
     let given = reader.optional("architecture");
     let found = found.filter(|_| !reader.is_given("architecture"));
-    (given.or_else(|| found?.architecture()), found.and_then(Network::exported).cloned())
+    (given.or_else(|| found?.architecture()), found.and_then(FoundNetwork::exported).cloned())
 }
 
 /// The file of an exported network whose weights the checkpoint has.
@@ -224,7 +224,7 @@ fn network_file(reader: &ObjectReader<'_>) -> Option<PathBuf> {
     network
 }
 
-fn student(reader: ObjectReader<'_>, found: Option<&Network>) -> StudentRequest {
+fn student(reader: ObjectReader<'_>, found: Option<&FoundNetwork>) -> StudentRequest {
     let (architecture, exported) = architecture(&reader, found);
     if !reader.is_given("architecture") && !reader.is_given("checkpoint") {
         reader.fault(
@@ -238,7 +238,7 @@ fn student(reader: ObjectReader<'_>, found: Option<&Network>) -> StudentRequest 
         reader.fault("head", "is used with checkpoint only: without one, every weight of the student is new");
     }
     if head == Some(StudentHead::New)
-        && let Some(detail) = exported.as_ref().and_then(ExportedNetwork::without_new_classifier)
+        && let Some(detail) = exported.as_ref().and_then(DescribedNetwork::without_new_classifier)
     {
         reader.fault("head", detail);
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{ExportedNetwork, StudentHead};
+use super::{DescribedNetwork, StudentHead};
 use crate::architecture::Architecture;
 
 /// Notes on defaults, as sentences without a full stop.
@@ -24,7 +24,7 @@ pub struct TeacherRequest {
     /// `None` if it is faulty, if only the checkpoint or the job tells it, or if it is an exported network.
     pub architecture: Option<&'static Architecture>,
     /// `None` unless it is known to be an exported network.
-    pub exported: Option<ExportedNetwork>,
+    pub exported: Option<DescribedNetwork>,
     pub checkpoint: Option<String>,
     /// The file of an exported network whose weights the checkpoint has.
     pub network: Option<PathBuf>,
@@ -41,7 +41,7 @@ pub struct StudentRequest {
     /// As of a [`TeacherRequest`].
     pub architecture: Option<&'static Architecture>,
     /// As of a [`TeacherRequest`].
-    pub exported: Option<ExportedNetwork>,
+    pub exported: Option<DescribedNetwork>,
     pub checkpoint: Option<String>,
     /// As of a [`TeacherRequest`].
     pub network: Option<PathBuf>,

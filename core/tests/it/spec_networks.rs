@@ -2,11 +2,13 @@
 
 use distillery_core::architecture;
 use distillery_core::exported::Description;
-use distillery_core::spec::{Defaults, ExportedNetwork, Fault, JobSpec, Network, Networks, Request, TrainingPlan};
+use distillery_core::spec::{
+    Defaults, DescribedNetwork, Fault, FoundNetwork, FoundNetworks, JobSpec, Request, TrainingPlan,
+};
 use serde_json::{Value, json};
 
 /// A network with 10 classes, of this description.
-fn exported(name: &str, change: Value) -> Network {
+fn exported(name: &str, change: Value) -> FoundNetwork {
     let mut description = json!({
         "format": "torch_export", "schema": "8.17", "torch": "2.11.0", "input": [3, 64, 64], "batch": [2, null],
         "classes": 10, "parameters": 5, "macs": 7, "mode": "training", "operators": {},
@@ -15,11 +17,11 @@ fn exported(name: &str, change: Value) -> Network {
     });
     description.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     let description: Description = serde_json::from_value(description).unwrap();
-    Network::Exported(Box::new(ExportedNetwork { name: name.to_owned(), description }))
+    FoundNetwork::Exported(Box::new(DescribedNetwork { name: name.to_owned(), description }))
 }
 
-fn known(name: &str) -> Network {
-    Network::Known(architecture::find(name).unwrap())
+fn known(name: &str) -> FoundNetwork {
+    FoundNetwork::Known(architecture::find(name).unwrap())
 }
 
 /// Both networks are left to their checkpoints.
@@ -27,15 +29,15 @@ fn pair() -> Value {
     json!({"teacher": {"checkpoint": "ckpt_1"}, "student": {"checkpoint": "ckpt_2"}, "dataset": {"name": "ten"}})
 }
 
-fn networks(teacher: Network, student: Network) -> Networks {
-    Networks { teacher: Some(teacher), student: Some(student) }
+fn networks(teacher: FoundNetwork, student: FoundNetwork) -> FoundNetworks {
+    FoundNetworks { teacher: Some(teacher), student: Some(student) }
 }
 
-fn read(document: &Value, teacher: Network, student: Network) -> Result<JobSpec, Vec<Fault>> {
+fn read(document: &Value, teacher: FoundNetwork, student: FoundNetwork) -> Result<JobSpec, Vec<Fault>> {
     Request::read_with(document, &networks(teacher, student)).complete()
 }
 
-fn assert_one_fault(document: &Value, teacher: Network, student: Network, pointer: &str, detail: &str) {
+fn assert_one_fault(document: &Value, teacher: FoundNetwork, student: FoundNetwork, pointer: &str, detail: &str) {
     let faults = read(document, teacher, student).expect_err("the specification is faulty");
     assert_eq!(faults.len(), 1, "{faults:?}");
     assert_eq!(faults[0].pointer, pointer, "{faults:?}");
@@ -84,7 +86,7 @@ fn what_is_given_stays_and_no_choice_is_told() {
     let job = request.complete().unwrap();
     assert_eq!(job.distillation.scales, [1, 2, 4]);
     assert_eq!(job.training.optimizer.learning_rate(), 0.2);
-    let Some(Network::Exported(teacher)) = &found.teacher else { panic!() };
+    let Some(FoundNetwork::Exported(teacher)) = &found.teacher else { panic!() };
     let fine: Vec<_> = teacher.fine_scales(&job.distillation, "teacher").collect();
     assert_eq!(fine, ["scale 4 is finer than the 2×2 feature map of the teacher a: its regions overlap"]);
 }
@@ -133,7 +135,7 @@ fn an_exported_network_and_one_of_the_list_may_be_a_pair() {
     let document = json!({
         "teacher": {"checkpoint": "ckpt_1"}, "student": {"architecture": "shufflenet_v1"}, "dataset": {"name": "ten"},
     });
-    let found = Networks { teacher: Some(exported("vit.pt2", json!({}))), student: None };
+    let found = FoundNetworks { teacher: Some(exported("vit.pt2", json!({}))), student: None };
     let job = Request::read_with(&document, &found).complete().unwrap();
     assert_eq!(job.name, "vit.pt2 to shufflenet_v1 by sdd_kd");
     assert_eq!(job.dataset.image_size, 64, "the teacher takes no other");
@@ -178,7 +180,7 @@ fn a_network_without_a_map_is_used_by_methods_without_scales_only() {
     assert!(read(&plain, tokens(), tokens()).is_ok());
     plain["distillation"] = json!({"method": "none"});
     plain.as_object_mut().unwrap().remove("teacher");
-    let student = Networks { teacher: None, student: Some(tokens()) };
+    let student = FoundNetworks { teacher: None, student: Some(tokens()) };
     assert_eq!(Request::read_with(&plain, &student).complete().unwrap().name, "vit.pt2");
 }
 
@@ -269,7 +271,7 @@ fn a_training_file_names_exported_networks_by_their_paths() {
     assert_eq!(written["teacher"], document["teacher"]);
     assert_eq!(serde_json::to_value(TrainingPlan::parse(&written).unwrap()).unwrap(), written);
     // Defaults follow once the files were read.
-    let known = Networks { teacher: None, student: Some(exported("mine.pt2", json!({}))) };
+    let known = FoundNetworks { teacher: None, student: Some(exported("mine.pt2", json!({}))) };
     assert_eq!(TrainingPlan::parse_with(&document, &known).unwrap().dataset.image_size, 64);
     let mut both = document.clone();
     both["teacher"]["architecture"] = json!("resnet56");
@@ -287,7 +289,7 @@ fn a_student_whose_parameters_are_all_frozen_is_refused() {
 
 #[test]
 fn how_an_exported_teachers_images_are_normalised_is_told_unless_it_is_given_or_its_file_says_it() {
-    let said = |document: &Value, teacher: Network| {
+    let said = |document: &Value, teacher: FoundNetwork| {
         Request::read_with(document, &networks(teacher, known("resnet20"))).defaults.doubtful.join("\n")
     };
     let mut document = pair();

@@ -5,7 +5,7 @@ use distillery::artifacts::keys;
 use distillery::db::checkpoints::{self, UploadedCheckpoint};
 use distillery::db::file_deletions;
 use distillery::db::jobs::{self, Created, NetworkNames, NewJob};
-use distillery::spec::{ExportedNetwork, Network, Networks, Request};
+use distillery::spec::{DescribedNetwork, FoundNetwork, FoundNetworks, Request};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::types::Json;
@@ -49,12 +49,12 @@ async fn upload(it: &Surroundings) -> String {
     new.id
 }
 
-fn network() -> Option<Network> {
+fn network() -> Option<FoundNetwork> {
     let description = serde_json::from_value(description()).unwrap();
-    Some(Network::Exported(Box::new(ExportedNetwork { name: "mine.pt2".into(), description })))
+    Some(FoundNetwork::Exported(Box::new(DescribedNetwork { name: "mine.pt2".into(), description })))
 }
 
-async fn add(it: &Surroundings, document: Value, networks: &Networks) -> String {
+async fn add(it: &Surroundings, document: Value, networks: &FoundNetworks) -> String {
     let spec = Request::read_with(&document, networks).complete().unwrap();
     let submitted = document.to_string();
     let new = NewJob {
@@ -91,12 +91,12 @@ async fn the_trainer_is_given_the_graph_of_a_teacher_that_a_job_has_trained_besi
     let first = json!({
         "student": {"checkpoint": checkpoint}, "dataset": {"name": "patterns"}, "distillation": {"method": "none"},
     });
-    let first = add(&it, first, &Networks { teacher: None, student: network() }).await;
+    let first = add(&it, first, &FoundNetworks { teacher: None, student: network() }).await;
     let pupil = json!({
         "teacher": {"job": first}, "student": {"architecture": "resnet20"}, "dataset": {"name": "patterns"},
         "distillation": {"method": "kd"},
     });
-    let pupil = add(&it, pupil, &Networks { teacher: network(), student: None }).await;
+    let pupil = add(&it, pupil, &FoundNetworks { teacher: network(), student: None }).await;
     let worker = it.start();
     it.db.until_status(&pupil, "succeeded").await;
     worker.drain().await;
@@ -131,7 +131,7 @@ async fn a_jobs_history_names_checkpoints_and_data_as_their_users_do_and_not_by_
         "student": {"checkpoint": checkpoint}, "dataset": {"name": "patterns"}, "distillation": {"method": "none"},
         "max_attempts": 1,
     });
-    let id = add(&it, document, &Networks { teacher: None, student: network() }).await;
+    let id = add(&it, document, &FoundNetworks { teacher: None, student: network() }).await;
     let worker = it.start();
     let job = it.db.until_status(&id, "failed").await;
     worker.drain().await;

@@ -1,6 +1,6 @@
 //! A lower bound on the time of a step, from what its convolutions multiply and move and what this machine can do.
 
-use distillery_core::architecture::{Convolution, Layout, Node, Op, Role};
+use distillery_core::architecture::{Convolution, Layout, LayoutNode, LayoutOp, Role};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
@@ -72,7 +72,7 @@ pub fn forward(layout: &Layout, batch: u64, width: u64) -> Work {
 /// A backward pass: the gradients of inputs and of weights each take as many multiply-accumulates as the forward pass,
 /// but images need none; every map and every gradient is read, and the gradient of each map written.
 pub fn backward(layout: &Layout, batch: u64, width: u64) -> Work {
-    let first = layout.nodes.iter().find(|node| matches!(node.op, Op::Convolution { .. }));
+    let first = layout.nodes.iter().find(|node| matches!(node.op, LayoutOp::Convolution { .. }));
     let of_images = first.map_or(0, |node| elements(node) * per_output(layout, node));
     let forward = forward(layout, batch, width);
     Work { macs: 2.0 * forward.macs - of_images as f64 * batch as f64, bytes: 2.0 * forward.bytes }
@@ -83,18 +83,18 @@ pub fn update(layout: &Layout) -> Work {
     Work { macs: 0.0, bytes: layout.parameters as f64 * 4.0 * 6.0 }
 }
 
-fn elements(node: &Node) -> u64 {
+fn elements(node: &LayoutNode) -> u64 {
     u64::from(node.map.channels) * u64::from(node.map.side).pow(2)
 }
 
-fn per_output(layout: &Layout, node: &Node) -> u64 {
-    let Op::Convolution { weight } = node.op else { return 0 };
+fn per_output(layout: &Layout, node: &LayoutNode) -> u64 {
+    let LayoutOp::Convolution { weight } = node.op else { return 0 };
     layout.entries[weight].shape[1..].iter().product()
 }
 
 /// The multiplications of a direct convolution that minimal filtering saves, for one image.
-fn saved(layout: &Layout, node: &Node) -> f64 {
-    let Op::Convolution { weight } = node.op else { return 0.0 };
+fn saved(layout: &Layout, node: &LayoutNode) -> f64 {
+    let LayoutOp::Convolution { weight } = node.op else { return 0.0 };
     let Role::Convolution(geometry) = layout.entries[weight].role else { return 0.0 };
     // With few channels or pixels, the transforms cost more than they save.
     let suits = geometry == Convolution { kernel: [3; 2], stride: [1; 2], padding: [1; 2], groups: 1, ..geometry }
@@ -104,12 +104,12 @@ fn saved(layout: &Layout, node: &Node) -> f64 {
 }
 
 /// Numbers that a node reads and writes for one image.
-fn moved(layout: &Layout, node: &Node) -> u64 {
+fn moved(layout: &Layout, node: &LayoutNode) -> u64 {
     let inputs = || node.inputs.iter().map(|&input| elements(&layout.nodes[input])).sum::<u64>();
     match node.op {
-        Op::Convolution { .. } | Op::AveragePool(_) | Op::MaxPool(_) => inputs() + elements(node),
+        LayoutOp::Convolution { .. } | LayoutOp::AveragePool(_) | LayoutOp::MaxPool(_) => inputs() + elements(node),
         // Reads the other summand; the convolution before it writes the sum.
-        Op::Add => elements(node),
+        LayoutOp::Add => elements(node),
         _ => 0,
     }
 }

@@ -174,7 +174,7 @@ impl Plugin {
     ///
     /// # Errors
     /// `work` cannot be recorded, because it waits for the device or panics. Then nothing has run on the device.
-    pub fn record(self: &Rc<Self>, work: &mut dyn FnMut()) -> Result<Graph, String> {
+    pub fn record(self: &Rc<Self>, work: &mut dyn FnMut()) -> Result<CudaGraph, String> {
         struct Context<'a> {
             work: &'a mut dyn FnMut(),
             panicked: Option<String>,
@@ -190,7 +190,7 @@ impl Plugin {
         let mut handle = ptr::null_mut();
         let recorded = checked((self.record)(&raw mut handle, call, (&raw mut context).cast()));
         match (recorded, context.panicked) {
-            (Ok(()), _) => Ok(Graph { plugin: Rc::clone(self), handle }),
+            (Ok(()), _) => Ok(CudaGraph { plugin: Rc::clone(self), handle }),
             (Err(error), None) => Err(error),
             (Err(error), Some(panicked)) => Err(format!("{error}: {panicked}")),
         }
@@ -205,12 +205,12 @@ fn checked(failed: *mut c_char) -> Result<(), String> {
 
 /// A recorded CUDA graph.
 #[derive(Debug)]
-pub struct Graph {
+pub struct CudaGraph {
     plugin: Rc<Plugin>,
     handle: *mut c_void,
 }
 
-impl Graph {
+impl CudaGraph {
     /// Issues all recorded kernels to the thread's stream.
     ///
     /// # Errors
@@ -220,7 +220,7 @@ impl Graph {
     }
 }
 
-impl Drop for Graph {
+impl Drop for CudaGraph {
     fn drop(&mut self) {
         (self.plugin.free)(self.handle);
     }

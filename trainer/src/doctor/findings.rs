@@ -10,7 +10,7 @@ use crate::models::FusedCount;
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum State {
+pub(super) enum CheckState {
     Fine,
     /// It works, but slowly.
     Warning,
@@ -18,7 +18,7 @@ pub(super) enum State {
     NotChecked,
 }
 
-impl State {
+impl CheckState {
     fn word(self) -> &'static str {
         match self {
             Self::Fine => "fine",
@@ -33,7 +33,7 @@ impl State {
 struct Finding {
     /// Such as `driver` or `cuda:0 graphs`.
     check: String,
-    state: State,
+    state: CheckState,
     detail: String,
 }
 
@@ -76,8 +76,8 @@ impl Diagnosis {
         Self { healthy: true, findings: Vec::new(), gpus: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, check: &str, state: State, detail: &str) {
-        self.healthy &= state != State::Failed;
+    pub(super) fn add(&mut self, check: &str, state: CheckState, detail: &str) {
+        self.healthy &= state != CheckState::Failed;
         self.findings.push(Finding { check: check.to_owned(), state, detail: detail.to_owned() });
     }
 
@@ -108,14 +108,14 @@ mod tests {
     #[test]
     fn one_failed_check_is_enough_to_fail_and_warnings_are_not() {
         let mut diagnosis = Diagnosis::new();
-        diagnosis.add("driver", State::Fine, "580.65.06");
-        diagnosis.add("plugin", State::Warning, "there is none");
-        diagnosis.add("cuda:0 graphs", State::NotChecked, "they are in the plugin");
+        diagnosis.add("driver", CheckState::Fine, "580.65.06");
+        diagnosis.add("plugin", CheckState::Warning, "there is none");
+        diagnosis.add("cuda:0 graphs", CheckState::NotChecked, "they are in the plugin");
         assert!(diagnosis.healthy);
         let text = diagnosis.to_text();
         assert!(text.contains("plugin         WARNING      there is none\n"), "{text}");
         assert!(text.ends_with("Jobs can run here."), "{text}");
-        diagnosis.add("cuda:1", State::Failed, "out of memory");
+        diagnosis.add("cuda:1", CheckState::Failed, "out of memory");
         assert!(!diagnosis.healthy && diagnosis.to_text().contains("cannot run"));
         let json: serde_json::Value = serde_json::from_str(&diagnosis.to_json()).unwrap();
         assert_eq!(json["healthy"], false);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::findings::{Diagnosis, Fused, Gpu, State};
+use super::findings::{CheckState, Diagnosis, Fused, Gpu};
 use crate::device::card::Card;
 use crate::device::cuda::{Plugin, Tf32};
 use crate::device::{self, card};
@@ -26,7 +26,7 @@ pub(super) fn check(
 ) {
     let device = match caught(|| device::open(name)) {
         Ok(device) => device,
-        Err(error) => return diagnosis.add(name, State::Failed, &error.message),
+        Err(error) => return diagnosis.add(name, CheckState::Failed, &error.message),
     };
     let (card, memory) = (Card::of(device), card::memory(device));
     let described = card.as_ref().map_or_else(|| "a device without a name".to_owned(), ToString::to_string);
@@ -34,7 +34,7 @@ pub(super) fn check(
     let room = memory.map_or_else(String::new, |memory| {
         format!(", {:.1} of {:.1} GiB free", gibibytes(memory.free), gibibytes(memory.total))
     });
-    diagnosis.add(name, State::Fine, &format!("{described}{room}"));
+    diagnosis.add(name, CheckState::Fine, &format!("{described}{room}"));
     let mut gpu = Gpu {
         device: name.to_owned(),
         card,
@@ -46,11 +46,11 @@ pub(super) fn check(
     match caught(|| compute(device)) {
         Ok(()) => {
             let kinds = if device::multiplies_bfloat16(device) { "float32 and bfloat16" } else { "float32" };
-            diagnosis.add(&arithmetic, State::Fine, &format!("convolutions in {kinds} are those of the CPU"));
+            diagnosis.add(&arithmetic, CheckState::Fine, &format!("convolutions in {kinds} are those of the CPU"));
             check_graphs(diagnosis, name, device, plugin);
             check_fused(diagnosis, &mut gpu, device, architecture, args);
         }
-        Err(error) => diagnosis.add(&arithmetic, State::Failed, &error.message),
+        Err(error) => diagnosis.add(&arithmetic, CheckState::Failed, &error.message),
     }
     diagnosis.add_gpu(gpu);
 }
@@ -86,12 +86,12 @@ pub(super) fn compute(device: Device) -> Result<()> {
 fn check_graphs(diagnosis: &mut Diagnosis, name: &str, device: Device, plugin: Option<&Rc<Plugin>>) {
     let check = format!("{name} graphs");
     let (Some(plugin), Device::Cuda(index)) = (plugin, device) else {
-        return diagnosis.add(&check, State::NotChecked, "they are in the plugin");
+        return diagnosis.add(&check, CheckState::NotChecked, "they are in the plugin");
     };
     match caught(|| replayed(plugin, device, index)) {
-        Ok(()) => diagnosis.add(&check, State::Fine, "a recorded operation is replayed"),
+        Ok(()) => diagnosis.add(&check, CheckState::Fine, "a recorded operation is replayed"),
         Err(error) => {
-            diagnosis.add(&check, State::Warning, &format!("steps will be issued one by one: {}", error.message));
+            diagnosis.add(&check, CheckState::Warning, &format!("steps will be issued one by one: {}", error.message));
         }
     }
 }
@@ -142,9 +142,9 @@ fn check_fused(
                 told.join(", ")
             );
             let has_none = counts.iter().any(|count| count.fused == 0);
-            diagnosis.add(&check, if has_none { State::Warning } else { State::Fine }, &told);
+            diagnosis.add(&check, if has_none { CheckState::Warning } else { CheckState::Fine }, &told);
             gpu.fused = counts;
         }
-        Err(error) => diagnosis.add(&check, State::Failed, &error.message),
+        Err(error) => diagnosis.add(&check, CheckState::Failed, &error.message),
     }
 }

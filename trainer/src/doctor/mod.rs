@@ -15,7 +15,7 @@ use crate::device::{self, card};
 use crate::error::{Error, Result, caught};
 use distillery_core::architecture::{self, Architecture};
 use distillery_core::trainer_flags::DoctorArgs;
-use findings::{Diagnosis, State};
+use findings::{CheckState, Diagnosis};
 
 /// Runs all checks and prints what they found. Succeeds if none failed.
 #[must_use]
@@ -63,17 +63,17 @@ fn diagnose(args: &DoctorArgs) -> Result<Diagnosis> {
     let architecture = architecture::named(&args.architecture).map_err(|unknown| Error::user(unknown.to_string()))?;
     device::prepare(device::cores());
     let mut diagnosis = Diagnosis::new();
-    diagnosis.add("libtorch", State::Fine, env!("LIBTORCH_VERSION"));
+    diagnosis.add("libtorch", CheckState::Fine, env!("LIBTORCH_VERSION"));
     match wanted(args, device::shows_gpu()) {
         Wanted::Cpu => check_cpu(&mut diagnosis, args),
         Wanted::Image => {
             diagnosis.add(
                 "driver",
-                State::NotChecked,
+                CheckState::NotChecked,
                 "an image is checked without one; the machine that runs it needs it",
             );
             if check_libraries(&mut diagnosis) {
-                check_plugin(&mut diagnosis, State::Failed);
+                check_plugin(&mut diagnosis, CheckState::Failed);
             }
         }
         Wanted::Gpus(listed) => check_gpus(&mut diagnosis, listed, architecture, args),
@@ -84,11 +84,11 @@ fn diagnose(args: &DoctorArgs) -> Result<Diagnosis> {
 fn check_cpu(diagnosis: &mut Diagnosis, args: &DoctorArgs) {
     if args.device == "auto" {
         let message = "this machine shows no NVIDIA GPU, so jobs train on its CPU: if it has one, install its driver";
-        diagnosis.add("driver", State::NotChecked, message);
+        diagnosis.add("driver", CheckState::NotChecked, message);
     }
     match caught(|| gpu::compute(Device::Cpu)) {
-        Ok(()) => diagnosis.add("cpu", State::Fine, &format!("computes with {} cores", device::cores())),
-        Err(error) => diagnosis.add("cpu", State::Failed, &error.message),
+        Ok(()) => diagnosis.add("cpu", CheckState::Fine, &format!("computes with {} cores", device::cores())),
+        Err(error) => diagnosis.add("cpu", CheckState::Failed, &error.message),
     }
 }
 
@@ -100,7 +100,7 @@ fn check_gpus(
 ) {
     let (state, text) = of_driver(env!("LIBTORCH_VERSION"), card::driver_version(), card::cuda_of_driver());
     diagnosis.add("driver", state, &text);
-    if state == State::Failed || !check_libraries(diagnosis) {
+    if state == CheckState::Failed || !check_libraries(diagnosis) {
         return;
     }
     let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
@@ -114,11 +114,11 @@ fn check_gpus(
              container must be given"
         };
         let message = format!("{found}: {advice}");
-        diagnosis.add("gpus", State::Failed, &message);
+        diagnosis.add("gpus", CheckState::Failed, &message);
         return;
     }
     let names = listed.unwrap_or_else(|| (0..count).map(|index| format!("cuda:{index}")).collect());
-    let plugin = check_plugin(diagnosis, State::Warning);
+    let plugin = check_plugin(diagnosis, CheckState::Warning);
     // As in runs.
     cuda::compute_deterministically();
     for name in names {
@@ -128,17 +128,17 @@ fn check_gpus(
 
 /// Whether the driver is new enough for the CUDA that libtorch was built with. `supported` is the newest CUDA that the
 /// driver knows.
-fn of_driver(libtorch: &str, version: Option<String>, supported: Option<(i32, i32)>) -> (State, String) {
+fn of_driver(libtorch: &str, version: Option<String>, supported: Option<(i32, i32)>) -> (CheckState, String) {
     let advice = "CUDA 13 needs driver 580 or later";
     let (version, supported) = match (version, supported) {
-        (None, None) => return (State::Failed, format!("no NVIDIA driver is loaded: {advice}")),
+        (None, None) => return (CheckState::Failed, format!("no NVIDIA driver is loaded: {advice}")),
         (version, None) => {
             let version = version.unwrap_or_default();
             let message = format!(
                 "driver {version} is loaded, but libcuda.so.1 cannot be opened: install the driver's libraries, or \
                  give the container all of it (NVIDIA_DRIVER_CAPABILITIES=compute,utility)"
             );
-            return (State::Failed, message);
+            return (CheckState::Failed, message);
         }
         (version, Some(supported)) => (version.unwrap_or_else(|| "of unknown version".to_owned()), supported),
     };
@@ -147,9 +147,9 @@ fn of_driver(libtorch: &str, version: Option<String>, supported: Option<(i32, i3
     match cuda_of_build(libtorch) {
         // Versions of one major number work with each other's drivers.
         Some((needed, _)) if major < needed => {
-            (State::Failed, format!("{found}, and libtorch {libtorch} needs CUDA {needed}: {advice}"))
+            (CheckState::Failed, format!("{found}, and libtorch {libtorch} needs CUDA {needed}: {advice}"))
         }
-        _ => (State::Fine, found),
+        _ => (CheckState::Fine, found),
     }
 }
 
@@ -167,32 +167,32 @@ fn check_libraries(diagnosis: &mut Diagnosis) -> bool {
             "libtorch's CUDA half cannot be opened: {reason}. Install libtorch for GPUs: TORCH_VARIANT=gpu \
              scripts/setup libtorch cuda_headers, and build again"
         );
-        diagnosis.add("cuda", State::Failed, &message);
+        diagnosis.add("cuda", CheckState::Failed, &message);
         return false;
     }
-    diagnosis.add("cuda", State::Fine, "libtorch's CUDA half opens");
+    diagnosis.add("cuda", CheckState::Fine, "libtorch's CUDA half opens");
     match card::cudnn_version() {
-        Some(version) => diagnosis.add("cudnn", State::Fine, &version),
-        None => diagnosis.add("cudnn", State::Failed, "cuDNN is not there: install libtorch for GPUs again"),
+        Some(version) => diagnosis.add("cudnn", CheckState::Fine, &version),
+        None => diagnosis.add("cudnn", CheckState::Failed, "cuDNN is not there: install libtorch for GPUs again"),
     }
     true
 }
 
 /// The plugin, with CUDA graphs and NCCL. `missing`: what its absence means.
-fn check_plugin(diagnosis: &mut Diagnosis, missing: State) -> Option<Rc<Plugin>> {
+fn check_plugin(diagnosis: &mut Diagnosis, missing: CheckState) -> Option<Rc<Plugin>> {
     let plugin = match Plugin::load() {
         Ok(plugin) => plugin,
         Err(reason) => {
             let message =
                 format!("{reason}. Without it, steps are issued one by one, and gradients pass through the CPU");
             diagnosis.add("plugin", missing, &message);
-            diagnosis.add("nccl", State::NotChecked, "it is in the plugin");
+            diagnosis.add("nccl", CheckState::NotChecked, "it is in the plugin");
             return None;
         }
     };
-    diagnosis.add("plugin", State::Fine, "CUDA graphs can be recorded");
+    diagnosis.add("plugin", CheckState::Fine, "CUDA graphs can be recorded");
     match (plugin.nccl(), card::nccl_version()) {
-        (Ok(_), Some(version)) => diagnosis.add("nccl", State::Fine, &version),
+        (Ok(_), Some(version)) => diagnosis.add("nccl", CheckState::Fine, &version),
         (Ok(_), None) => {
             diagnosis.add("nccl", missing, "NCCL's library is not loaded: install libtorch for GPUs again");
         }
@@ -208,17 +208,17 @@ mod tests {
     #[test]
     fn a_driver_is_judged_by_the_cuda_that_it_knows_and_libtorch_was_built_with() {
         let judge = |version: Option<&str>, supported| of_driver("2.11.0+cu130", version.map(str::to_owned), supported);
-        assert_eq!(judge(Some("580.65.06"), Some((13, 0))).0, State::Fine);
+        assert_eq!(judge(Some("580.65.06"), Some((13, 0))).0, CheckState::Fine);
         // A later driver, and one whose version is hidden in a container.
-        assert_eq!(judge(Some("610.1"), Some((14, 1))).0, State::Fine);
-        assert_eq!(judge(None, Some((13, 1))).0, State::Fine);
+        assert_eq!(judge(Some("610.1"), Some((14, 1))).0, CheckState::Fine);
+        assert_eq!(judge(None, Some((13, 1))).0, CheckState::Fine);
         let (state, text) = judge(Some("550.54.15"), Some((12, 4)));
-        assert_eq!(state, State::Failed);
+        assert_eq!(state, CheckState::Failed);
         assert!(text.contains("550.54.15") && text.contains("CUDA 12.4") && text.contains("580"), "{text}");
         let (state, text) = judge(Some("580.65.06"), None);
-        assert!(state == State::Failed && text.contains("libcuda.so.1"), "{text}");
+        assert!(state == CheckState::Failed && text.contains("libcuda.so.1"), "{text}");
         let (state, text) = judge(None, None);
-        assert!(state == State::Failed && text.contains("no NVIDIA driver"), "{text}");
+        assert!(state == CheckState::Failed && text.contains("no NVIDIA driver"), "{text}");
     }
 
     #[test]

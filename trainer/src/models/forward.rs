@@ -9,15 +9,15 @@ use tch::Tensor;
 use super::fusion::{Plan, Step};
 use super::layers::norm;
 use super::operators::apply;
-use super::program::{GIVEN, Input, Op};
-use super::scope::{Made, Scope, Taken};
+use super::program::{GIVEN, Input, ProgramOp};
+use super::scope::{ExecutionScope, Made, Taken};
 use super::weight::Weight;
 
 /// The result of a plan that was fused for training.
-pub(super) fn forward(plan: &Plan, weights: &[Weight], given: &Tensor, scope: &Scope<'_>) -> Tensor {
+pub(super) fn forward(plan: &Plan, weights: &[Weight], given: &Tensor, scope: &ExecutionScope<'_>) -> Tensor {
     let weight = |index: usize| &weights[index].tensor;
     run(plan, given, weight, |_, step, inputs, added| match (&step.op, inputs) {
-        (Op::BatchNorm(of), [x, scale, shift, mean, variance]) => {
+        (ProgramOp::BatchNorm(of), [x, scale, shift, mean, variance]) => {
             Made::One(norm(*of, x, [scale, shift, mean, variance], added, step.relu, scope))
         }
         (op, inputs) => apply(op, inputs, scope, false),

@@ -10,8 +10,8 @@ use super::forward::run;
 use super::fusion::{FoldedNorm, Plan, Purpose, Step, fuse};
 use super::layers::{channels_last, convolve, finish};
 use super::operators::apply;
-use super::program::{Input, Kernel, Op, Program};
-use super::scope::{Made, Scope};
+use super::program::{Input, Kernel, Program, ProgramOp};
+use super::scope::{ExecutionScope, Made};
 use super::settled::settle;
 use super::weight::Weight;
 use crate::device::kernels;
@@ -91,7 +91,8 @@ impl Frozen {
                 continue;
             }
             let step_kind = step.kind(kind);
-            let keeps = matches!(step.op, Op::LayerNorm { .. } | Op::GroupNorm { .. } | Op::BatchNorm(_));
+            let keeps =
+                matches!(step.op, ProgramOp::LayerNorm { .. } | ProgramOp::GroupNorm { .. } | ProgramOp::BatchNorm(_));
             for input in &mut step.inputs {
                 let Input::Weight(index) = *input else { continue };
                 let weight = &weights[index];
@@ -109,7 +110,7 @@ impl Frozen {
 
     /// `None` on the CPU, whose convolutions are fused without a trial.
     pub(super) fn fused(&self) -> Option<FusedCount> {
-        let ends_in_relu = |step: &&Step| matches!(step.op, Op::Convolution(_)) && step.relu;
+        let ends_in_relu = |step: &&Step| matches!(step.op, ProgramOp::Convolution(_)) && step.relu;
         self.is_on_gpu.then(|| FusedCount {
             fused: self.constants.iter().filter(|constants| matches!(constants, Constants::Fused { .. })).count(),
             of: self.plan.steps.iter().filter(ends_in_relu).count(),
@@ -121,7 +122,7 @@ impl Frozen {
         let _guard = tch::no_grad_guard();
         let images = images.to_kind(self.kind);
         let (batch, device) = (images.size()[0], images.device());
-        let scope = Scope { batch, vectors: 1, kind: self.kind, device, noise: None };
+        let scope = ExecutionScope { batch, vectors: 1, kind: self.kind, device, noise: None };
         run(
             &self.plan,
             &images,
@@ -178,14 +179,16 @@ impl ConstantContext<'_> {
     fn constants(&self, step: &Step) -> Constants {
         let weights: Vec<usize> = step.inputs.iter().filter_map(|input| input.weight()).collect();
         match (&step.op, step.inputs.as_slice(), weights.as_slice()) {
-            (Op::Convolution(kernel), [Input::Value(map), _] | [Input::Value(map), _, _], [weight, bias @ ..])
-                if weights.len() + 1 == step.inputs.len() =>
-            {
+            (
+                ProgramOp::Convolution(kernel),
+                [Input::Value(map), _] | [Input::Value(map), _, _],
+                [weight, bias @ ..],
+            ) if weights.len() + 1 == step.inputs.len() => {
                 let [channels, height, width] = self.plan.map(*map).expect("a convolution takes a map");
                 let input = [self.batch_size, channels, height, width];
                 self.convolution(step, *kernel, input, *weight, bias.first().copied())
             }
-            (Op::BatchNorm(_), [Input::Value(map), ..], _) => {
+            (ProgramOp::BatchNorm(_), [Input::Value(map), ..], _) => {
                 let Some(norm) = FoldedNorm::of(&step.op, &step.inputs) else { return Constants::None };
                 let mut by_channel = vec![1; self.plan.shapes[*map].len()];
                 by_channel[1] = -1;
@@ -275,7 +278,7 @@ fn constants_are_finite(plan: &Plan, weights: &[Weight], of_network: usize) -> b
     let alone = plan.steps.iter().filter_map(|step| FoldedNorm::of(&step.op, &step.inputs));
     let norms = alone.chain(plan.steps.iter().filter_map(|step| step.norm));
     let constants = norms.flat_map(|norm| factor_and_offset(&norm, weights));
-    let convolutions = plan.steps.iter().filter(|step| matches!(step.op, Op::Convolution(_)));
+    let convolutions = plan.steps.iter().filter(|step| matches!(step.op, ProgramOp::Convolution(_)));
     let taken = convolutions.flat_map(|step| &step.inputs).filter_map(|input| input.weight());
     let computed = taken.filter(|&index| index >= of_network).map(|index| &weights[index]);
     let all = weights.iter().take(of_network).chain(computed).filter(|weight| weight.is_float);

@@ -4,34 +4,34 @@ use tch::Kind;
 
 use distillery_core::exported::Size;
 
-use super::program::{Input, Node, Op, Program, ValueId, open};
+use super::program::{Input, Program, ProgramNode, ProgramOp, ProgramValueId, open};
 
 /// A program that is ready to run.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub shapes: Vec<Vec<Size>>,
     pub steps: Vec<Step>,
-    pub result: ValueId,
+    pub result: ProgramValueId,
 }
 
 /// A node, with the nodes after it that run in the same pass.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     /// The operation of the first node.
-    pub op: Op,
+    pub op: ProgramOp,
     /// Whether the nodes take and make maps of float32 where others are bfloat16.
     pub full_precision: bool,
     /// What the first node takes.
     pub inputs: Vec<Input>,
     /// The batch norm that follows a frozen convolution.
     pub norm: Option<FoldedNorm>,
-    pub added: Option<ValueId>,
+    pub added: Option<ProgramValueId>,
     /// Whether a ReLU comes last.
     pub relu: bool,
     /// What the last node makes.
-    pub outputs: Vec<ValueId>,
+    pub outputs: Vec<ProgramValueId>,
     /// Values that nothing takes afterwards.
-    pub ends: Vec<ValueId>,
+    pub ends: Vec<ProgramValueId>,
     /// Whether the result may take the memory of the first input, or of the added value: nothing else shows it.
     pub overwrites_input: bool,
     pub overwrites_added: bool,
@@ -65,14 +65,16 @@ enum Stage {
 }
 
 impl Stage {
-    fn of(node: &Node, purpose: Purpose) -> Self {
+    fn of(node: &ProgramNode, purpose: Purpose) -> Self {
         let has_constants = node.inputs.iter().skip(1).all(|input| input.weight().is_some());
         let takes_value = node.inputs.first().is_some_and(|input| input.value().is_some());
         match node.op {
-            Op::Convolution(_) if purpose == Purpose::Inference && has_constants && takes_value => Self::Convolution,
-            Op::BatchNorm(_) if has_constants && takes_value => Self::Norm,
-            Op::Add => Self::Sum,
-            Op::Relu => Self::Relu,
+            ProgramOp::Convolution(_) if purpose == Purpose::Inference && has_constants && takes_value => {
+                Self::Convolution
+            }
+            ProgramOp::BatchNorm(_) if has_constants && takes_value => Self::Norm,
+            ProgramOp::Add => Self::Sum,
+            ProgramOp::Relu => Self::Relu,
             _ => Self::Closed,
         }
     }
@@ -80,8 +82,8 @@ impl Stage {
 
 impl FoldedNorm {
     /// The constants of a batch norm that takes a value and four weights.
-    pub(super) fn of(op: &Op, inputs: &[Input]) -> Option<Self> {
-        let Op::BatchNorm(norm) = op else { return None };
+    pub(super) fn of(op: &ProgramOp, inputs: &[Input]) -> Option<Self> {
+        let ProgramOp::BatchNorm(norm) = op else { return None };
         let weights: Vec<usize> = inputs.iter().skip(1).filter_map(|input| input.weight()).collect();
         Some(Self { weights: weights.try_into().ok()?, epsilon: norm.epsilon })
     }
@@ -121,7 +123,13 @@ pub(super) fn fuse(program: Program, purpose: Purpose) -> Plan {
 }
 
 /// The step that a node joins: a sum joins the later of its two inputs, when the other one exists.
-fn host(node: &Node, stage: Stage, uses: &[usize], made_by: &[Option<usize>], stages: &[Stage]) -> Option<usize> {
+fn host(
+    node: &ProgramNode,
+    stage: Stage,
+    uses: &[usize],
+    made_by: &[Option<usize>],
+    stages: &[Stage],
+) -> Option<usize> {
     let values = || node.inputs.iter().filter_map(|input| input.value());
     let (host, value) = values().filter_map(|value| Some((made_by[value]?, value))).max()?;
     let is_alone = uses[value] == 1 && values().filter(|&other| made_by[other] == Some(host)).count() == 1;
@@ -129,17 +137,19 @@ fn host(node: &Node, stage: Stage, uses: &[usize], made_by: &[Option<usize>], st
     (is_alone && is_later).then_some(host)
 }
 
-fn join(host: &mut Step, node: &Node, is_hosts: impl Fn(ValueId) -> bool) {
+fn join(host: &mut Step, node: &ProgramNode, is_hosts: impl Fn(ProgramValueId) -> bool) {
     match node.op {
-        Op::BatchNorm(_) => host.norm = FoldedNorm::of(&node.op, &node.inputs),
-        Op::Add => host.added = node.inputs.iter().filter_map(|input| input.value()).find(|&value| !is_hosts(value)),
+        ProgramOp::BatchNorm(_) => host.norm = FoldedNorm::of(&node.op, &node.inputs),
+        ProgramOp::Add => {
+            host.added = node.inputs.iter().filter_map(|input| input.value()).find(|&value| !is_hosts(value))
+        }
         _ => host.relu = true,
     }
     host.outputs.clone_from(&node.outputs);
 }
 
 impl Step {
-    fn alone(Node { op, full_precision, inputs, outputs }: Node) -> Self {
+    fn alone(ProgramNode { op, full_precision, inputs, outputs }: ProgramNode) -> Self {
         Self {
             op,
             full_precision,
@@ -160,7 +170,7 @@ impl Step {
     }
 
     /// The values that it takes.
-    pub(super) fn values(&self) -> impl Iterator<Item = ValueId> {
+    pub(super) fn values(&self) -> impl Iterator<Item = ProgramValueId> {
         self.inputs.iter().filter_map(|input| input.value()).chain(self.added)
     }
 }
@@ -178,7 +188,7 @@ impl Plan {
     fn find_ends(&mut self) {
         let last = self.last_uses();
         for (index, step) in self.steps.iter_mut().enumerate() {
-            let mut ends: Vec<ValueId> =
+            let mut ends: Vec<ProgramValueId> =
                 step.values().chain(step.outputs.iter().copied()).filter(|&value| last[value] == index).collect();
             ends.sort_unstable();
             ends.dedup();
@@ -189,7 +199,7 @@ impl Plan {
     /// Finds out whose memory nothing else shows.
     fn find_memory(&mut self) {
         // Of each value: the one whose memory it shows. `None` for memory that is not the program's.
-        let mut owner: Vec<Option<ValueId>> = vec![None; self.shapes.len()];
+        let mut owner: Vec<Option<ProgramValueId>> = vec![None; self.shapes.len()];
         for step in &self.steps {
             let viewed = if step.op.is_view() { step.inputs.first() } else { None };
             for &output in &step.outputs {
@@ -207,9 +217,11 @@ impl Plan {
             }
         }
         for (index, step) in self.steps.iter_mut().enumerate() {
-            let owns = |value: ValueId| owner[value] == Some(value) && memory_ends[value] == index;
-            let shows = |value: ValueId, among: &[ValueId]| among.iter().any(|&other| owner[other] == Some(value));
-            let inputs: Vec<ValueId> = step.inputs.iter().filter_map(|input| input.value()).collect();
+            let owns = |value: ProgramValueId| owner[value] == Some(value) && memory_ends[value] == index;
+            let shows = |value: ProgramValueId, among: &[ProgramValueId]| {
+                among.iter().any(|&other| owner[other] == Some(value))
+            };
+            let inputs: Vec<ProgramValueId> = step.inputs.iter().filter_map(|input| input.value()).collect();
             step.overwrites_added = step.added.is_some_and(|added| owns(added) && !shows(added, &inputs));
             step.overwrites_input = inputs.first().is_some_and(|&input| {
                 owns(input) && !shows(input, &inputs[1..]) && step.added.is_none_or(|added| !shows(input, &[added]))
@@ -224,7 +236,7 @@ impl Plan {
     }
 
     /// The sizes [channels, height, width] of a map.
-    pub(super) fn map(&self, value: ValueId) -> Option<[i64; 3]> {
+    pub(super) fn map(&self, value: ProgramValueId) -> Option<[i64; 3]> {
         match open(&self.shapes[value]).as_slice() {
             &[_, channels, height, width] => Some([channels, height, width]),
             _ => None,

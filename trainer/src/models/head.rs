@@ -3,7 +3,7 @@
 use distillery_core::exported::Size;
 
 use super::fusion::Plan;
-use super::program::{GIVEN, Input, Op};
+use super::program::{GIVEN, Input, ProgramOp};
 
 #[derive(Debug)]
 pub(super) enum Head {
@@ -37,9 +37,9 @@ impl Head {
 fn linear(plan: &Plan) -> Option<Head> {
     let (last, before) = plan.steps.split_last()?;
     // A head has one precision.
-    let are_shapes = before.iter().all(|step| matches!(step.op, Op::Reshape { .. } | Op::Convert { .. }));
+    let are_shapes = before.iter().all(|step| matches!(step.op, ProgramOp::Reshape { .. } | ProgramOp::Convert { .. }));
     match (&last.op, last.inputs.as_slice()) {
-        (Op::Linear, [Input::Value(vector), Input::Weight(weight), bias @ ..])
+        (ProgramOp::Linear, [Input::Value(vector), Input::Weight(weight), bias @ ..])
             if are_shapes && matches!(plan.shapes[*vector].as_slice(), [Size::Batch(1), Size::Fixed(_)]) =>
         {
             let bias = bias.first().map(|bias| bias.weight()).map_or(Some(None), |bias| bias.map(Some))?;

@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use distillery_core::architecture::Convolution;
 
 use super::program::{Kernel, Norm};
-use super::scope::Scope;
+use super::scope::ExecutionScope;
 use crate::device::kernels::{self, BatchNorm};
 
 /// Whether `cpp/` has kernels for such maps.
@@ -34,7 +34,7 @@ pub(super) fn norm(
     [scale, shift, mean, variance]: [&Tensor; 4],
     added: Option<&Tensor>,
     relu: bool,
-    scope: &Scope<'_>,
+    scope: &ExecutionScope<'_>,
 ) -> Tensor {
     let size = x.size();
     let values = size[0] * size[2..].iter().product::<i64>();
@@ -66,7 +66,7 @@ fn norm_by_whole_images(
     of: Norm,
     x: &Tensor,
     [scale, shift, mean, variance]: [&Tensor; 4],
-    scope: &Scope<'_>,
+    scope: &ExecutionScope<'_>,
 ) -> Tensor {
     let size = x.size();
     let images = scope.batch / scope.vectors;

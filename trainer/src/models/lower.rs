@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use distillery_core::architecture::Convolution;
 use distillery_core::exported::{self, Activation, Arithmetic, Graph, Operand, Origin, Size, makes_up_for};
 
-use super::program::{GIVEN, Input, Kernel, Node, Norm, Op, Program, Random, ValueId, Window, int, open};
+use super::program::{
+    GIVEN, Input, Kernel, Norm, Program, ProgramNode, ProgramOp, ProgramValueId, ProgramWindow, Random, int, open,
+};
 
 /// What a value of the graph is.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +28,7 @@ pub(super) struct Part {
     pub to: exported::ValueId,
 }
 
-struct Lowering<'a> {
+struct ProgramLowering<'a> {
     graph: &'a Graph,
     trains: bool,
     meanings: Vec<Option<Meaning>>,
@@ -34,7 +36,7 @@ struct Lowering<'a> {
     /// Whether each value of the program is one of full precision.
     in_full: Vec<bool>,
     /// Values in the other precision.
-    converted: HashMap<ValueId, ValueId>,
+    converted: HashMap<ProgramValueId, ProgramValueId>,
 }
 
 /// A program that computes a part of the graph. `None` if the images lead there by another path, too.
@@ -44,7 +46,8 @@ pub(super) fn program(graph: &Graph, part: Part, trains: bool) -> Option<Program
     meanings[part.from] = Some(Meaning::Input(Input::Value(GIVEN)));
     let shapes = vec![graph.values[part.from].shape.clone()];
     let program = Program { shapes, nodes: Vec::new(), result: GIVEN };
-    let mut lowering = Lowering { graph, trains, meanings, program, in_full: vec![false], converted: HashMap::new() };
+    let mut lowering =
+        ProgramLowering { graph, trains, meanings, program, in_full: vec![false], converted: HashMap::new() };
     let mut stream = 0;
     for (node, is_needed) in graph.nodes.iter().zip(needed) {
         // Numbered in the whole graph, so that parts draw from different streams.
@@ -58,7 +61,7 @@ pub(super) fn program(graph: &Graph, part: Part, trains: bool) -> Option<Program
         // Logits that depend on no image.
         Input::Weight(index) => {
             let shape = graph.values[part.to].shape.clone();
-            lowering.push(Op::Expand { shape: shape.clone() }, false, vec![Input::Weight(index)], vec![shape]);
+            lowering.push(ProgramOp::Expand { shape: shape.clone() }, false, vec![Input::Weight(index)], vec![shape]);
             lowering.program.result = lowering.program.shapes.len() - 1;
         }
     }
@@ -71,11 +74,11 @@ fn stored(origin: Origin) -> Option<Meaning> {
 
 /// Whether results depend on random numbers in training.
 pub(super) fn is_random(op: &exported::Op) -> bool {
-    use exported::Op;
+    use exported::Op as Read;
     match op {
-        Op::Dropout { probability, training } => *training && *probability > 0.0,
-        Op::Bernoulli { .. } => true,
-        Op::Attention { dropout, .. } => *dropout > 0.0,
+        Read::Dropout { probability, training } => *training && *probability > 0.0,
+        Read::Bernoulli { .. } => true,
+        Read::Attention { dropout, .. } => *dropout > 0.0,
         _ => false,
     }
 }
@@ -101,7 +104,7 @@ fn needed(graph: &Graph, part: Part) -> Option<Vec<bool>> {
     Some(needed)
 }
 
-impl Lowering<'_> {
+impl ProgramLowering<'_> {
     fn node(&mut self, node: &exported::Node, stream: u32) {
         use exported::Op as Read;
         let first = || node.inputs[0];
@@ -121,7 +124,7 @@ impl Lowering<'_> {
             Read::Bernoulli { probability } => {
                 let random = Random { probability: *probability, stream };
                 let shape = self.shape(node.outputs[0]).to_vec();
-                self.add(node, Op::Bernoulli { shape, random }, Vec::new());
+                self.add(node, ProgramOp::Bernoulli { shape, random }, Vec::new());
             }
             Read::Arithmetic { kind, other } => self.arithmetic(node, *kind, *other),
             op => {
@@ -147,7 +150,7 @@ impl Lowering<'_> {
             Some(Meaning::Input(input)) => input,
             Some(Meaning::Ones(_)) => {
                 let shape = self.shape(value).to_vec();
-                self.push(Op::Ones { shape: shape.clone() }, false, Vec::new(), vec![shape]);
+                self.push(ProgramOp::Ones { shape: shape.clone() }, false, Vec::new(), vec![shape]);
                 let made = Input::Value(self.program.shapes.len() - 1);
                 self.meanings[value] = Some(Meaning::Input(made));
                 made
@@ -176,7 +179,7 @@ impl Lowering<'_> {
             return Input::Value(known);
         }
         let shape = self.program.shapes[value].clone();
-        self.push(Op::Convert { to_full_precision: full }, full, vec![input], vec![shape]);
+        self.push(ProgramOp::Convert { to_full_precision: full }, full, vec![input], vec![shape]);
         let made = self.program.shapes.len() - 1;
         self.converted.insert(value, made);
         if full {
@@ -197,7 +200,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn add(&mut self, node: &exported::Node, op: Op, inputs: Vec<Input>) {
+    fn add(&mut self, node: &exported::Node, op: ProgramOp, inputs: Vec<Input>) {
         let shapes: Vec<Vec<Size>> = node.outputs.iter().map(|&output| self.shape(output).to_vec()).collect();
         let first = self.program.shapes.len();
         self.push(op, node.full_precision, inputs, shapes);
@@ -206,12 +209,12 @@ impl Lowering<'_> {
         }
     }
 
-    fn push(&mut self, op: Op, full_precision: bool, inputs: Vec<Input>, shapes: Vec<Vec<Size>>) {
-        let first: ValueId = self.program.shapes.len();
+    fn push(&mut self, op: ProgramOp, full_precision: bool, inputs: Vec<Input>, shapes: Vec<Vec<Size>>) {
+        let first: ProgramValueId = self.program.shapes.len();
         let outputs = (first..first + shapes.len()).collect();
         self.in_full.extend(shapes.iter().map(|_| full_precision));
         self.program.shapes.extend(shapes);
-        self.program.nodes.push(Node { op, full_precision, inputs, outputs });
+        self.program.nodes.push(ProgramNode { op, full_precision, inputs, outputs });
     }
 
     fn arithmetic(&mut self, node: &exported::Node, kind: Arithmetic, other: Operand) {
@@ -240,14 +243,14 @@ impl Lowering<'_> {
         let are_alike = matches!(inputs.as_slice(), [Input::Value(_), Input::Value(_)])
             && self.shape(node.inputs[0]) == self.shape(node.inputs[1]);
         let op = match kind {
-            Arithmetic::Add if are_alike => Op::Add,
-            kind => Op::Arithmetic { kind, other },
+            Arithmetic::Add if are_alike => ProgramOp::Add,
+            kind => ProgramOp::Arithmetic { kind, other },
         };
         self.add(node, op, inputs);
     }
 
     /// An operation that a node computes by itself.
-    fn operation(&self, op: &exported::Op, node: &exported::Node, stream: u32) -> Op {
+    fn operation(&self, op: &exported::Op, node: &exported::Node, stream: u32) -> ProgramOp {
         use exported::Op as Read;
         let ints = |numbers: &[u64]| numbers.iter().map(|&number| int(number)).collect::<Vec<i64>>();
         let dimensions = |numbers: &[usize]| numbers.iter().map(|&number| dimension(number)).collect::<Vec<i64>>();
@@ -257,61 +260,64 @@ impl Lowering<'_> {
                 let kernel = [2, 3].map(|side| small(weight[side].per_image()));
                 let [stride, padding] = [stride, padding].map(|pair| pair.map(small));
                 let geometry = Convolution { kernel, stride, padding, groups: small(*groups), bias: *bias };
-                Op::Convolution(Kernel { geometry, dilation: dilation.map(int) })
+                ProgramOp::Convolution(Kernel { geometry, dilation: dilation.map(int) })
             }
             Read::BatchNorm { training, momentum, epsilon } => {
                 let (momentum, epsilon) = (*momentum, *epsilon);
-                Op::BatchNorm(Norm { momentum, epsilon, of_batch: self.trains && *training })
+                ProgramOp::BatchNorm(Norm { momentum, epsilon, of_batch: self.trains && *training })
             }
             Read::LayerNorm { dimensions, epsilon, scale, shift } => {
                 let input = self.shape(node.inputs[0]);
                 let shape = open(&input[input.len() - dimensions..]);
-                Op::LayerNorm { shape, epsilon: *epsilon, scale: *scale, shift: *shift }
+                ProgramOp::LayerNorm { shape, epsilon: *epsilon, scale: *scale, shift: *shift }
             }
             Read::GroupNorm { groups, epsilon, scale, shift } => {
-                Op::GroupNorm { groups: int(*groups), epsilon: *epsilon, scale: *scale, shift: *shift }
+                ProgramOp::GroupNorm { groups: int(*groups), epsilon: *epsilon, scale: *scale, shift: *shift }
             }
-            Read::Linear { .. } => Op::Linear,
-            Read::Matmul => Op::Matmul,
+            Read::Linear { .. } => ProgramOp::Linear,
+            Read::Matmul => ProgramOp::Matmul,
             Read::Attention { mask, dropout, is_causal, scale } => {
                 let random = Random { probability: *dropout, stream };
                 let dropout = (self.trains && *dropout > 0.0).then_some(random);
-                Op::Attention { mask: *mask, dropout, is_causal: *is_causal, scale: *scale }
+                ProgramOp::Attention { mask: *mask, dropout, is_causal: *is_causal, scale: *scale }
             }
-            Read::Activation(Activation::Relu) => Op::Relu,
-            Read::Activation(function) => Op::Activation(*function),
-            Read::Softmax { dimension: at } => Op::Softmax { dimension: dimension(*at) },
-            Read::LogSoftmax { dimension: at } => Op::LogSoftmax { dimension: dimension(*at) },
-            Read::Prelu => Op::Prelu,
-            Read::Where => Op::Where,
+            Read::Activation(Activation::Relu) => ProgramOp::Relu,
+            Read::Activation(function) => ProgramOp::Activation(*function),
+            Read::Softmax { dimension: at } => ProgramOp::Softmax { dimension: dimension(*at) },
+            Read::LogSoftmax { dimension: at } => ProgramOp::LogSoftmax { dimension: dimension(*at) },
+            Read::Prelu => ProgramOp::Prelu,
+            Read::Where => ProgramOp::Where,
             Read::Max { dimensions: over, keeps, shares } => {
-                Op::Max { dimensions: dimensions(over), keeps: *keeps, shares: *shares }
+                ProgramOp::Max { dimensions: dimensions(over), keeps: *keeps, shares: *shares }
             }
-            Read::Norm { dimensions: over, keeps } => Op::Length { dimensions: dimensions(over), keeps: *keeps },
-            Read::Concat { dimension: at } => Op::Concat { dimension: dimension(*at) },
-            Read::MaxPool(read) => Op::MaxPool(window(*read)),
+            Read::Norm { dimensions: over, keeps } => ProgramOp::Length { dimensions: dimensions(over), keeps: *keeps },
+            Read::Concat { dimension: at } => ProgramOp::Concat { dimension: dimension(*at) },
+            Read::MaxPool(read) => ProgramOp::MaxPool(window(*read)),
             Read::AveragePool { window: read, counts_padding } => {
-                Op::AveragePool { window: window(*read), counts_padding: *counts_padding }
+                ProgramOp::AveragePool { window: window(*read), counts_padding: *counts_padding }
             }
-            Read::AdaptiveAveragePool { size } => Op::AdaptiveAveragePool { size: size.map(int) },
-            Read::Mean { dimensions: over, keeps } => Op::Mean { dimensions: dimensions(over), keeps: *keeps },
-            Read::Reshape { shape } => Op::Reshape { shape: open(shape) },
-            Read::Expand { shape } => Op::Expand { shape: shape.clone() },
-            Read::Permute { order } => Op::Permute { order: dimensions(order) },
+            Read::AdaptiveAveragePool { size } => ProgramOp::AdaptiveAveragePool { size: size.map(int) },
+            Read::Mean { dimensions: over, keeps } => ProgramOp::Mean { dimensions: dimensions(over), keeps: *keeps },
+            Read::Reshape { shape } => ProgramOp::Reshape { shape: open(shape) },
+            Read::Expand { shape } => ProgramOp::Expand { shape: shape.clone() },
+            Read::Permute { order } => ProgramOp::Permute { order: dimensions(order) },
             Read::Slice { dimension: at, start, end, step } => {
-                Op::Slice { dimension: dimension(*at), start: int(*start), end: int(*end), step: int(*step) }
+                ProgramOp::Slice { dimension: dimension(*at), start: int(*start), end: int(*end), step: int(*step) }
             }
-            Read::Select { dimension: at, index } => Op::Select { dimension: dimension(*at), index: int(*index) },
-            Read::Split { dimension: at, sizes } => Op::Split { dimension: dimension(*at), sizes: ints(sizes) },
-            Read::Unbind { dimension: at } => Op::Unbind { dimension: dimension(*at) },
-            Read::Pad { amounts, value } => {
-                Op::Pad { amounts: ints(&amounts.iter().rev().flatten().copied().collect::<Vec<_>>()), value: *value }
+            Read::Select { dimension: at, index } => {
+                ProgramOp::Select { dimension: dimension(*at), index: int(*index) }
             }
+            Read::Split { dimension: at, sizes } => ProgramOp::Split { dimension: dimension(*at), sizes: ints(sizes) },
+            Read::Unbind { dimension: at } => ProgramOp::Unbind { dimension: dimension(*at) },
+            Read::Pad { amounts, value } => ProgramOp::Pad {
+                amounts: ints(&amounts.iter().rev().flatten().copied().collect::<Vec<_>>()),
+                value: *value,
+            },
             Read::Roll { shifts, dimensions: over } => {
-                Op::Roll { shifts: shifts.clone(), dimensions: dimensions(over) }
+                ProgramOp::Roll { shifts: shifts.clone(), dimensions: dimensions(over) }
             }
-            Read::Rows => Op::Rows,
-            Read::Dropout { probability, .. } => Op::Dropout(Random { probability: *probability, stream }),
+            Read::Rows => ProgramOp::Rows,
+            Read::Dropout { probability, .. } => ProgramOp::Dropout(Random { probability: *probability, stream }),
             Read::Arithmetic { .. }
             | Read::Identity
             | Read::Empty { .. }
@@ -323,10 +329,10 @@ impl Lowering<'_> {
     }
 }
 
-fn window(read: exported::Window) -> Window {
+fn window(read: exported::Window) -> ProgramWindow {
     let exported::Window { size, stride, padding, dilation, rounds_up } = read;
     let [size, stride, padding, dilation] = [size, stride, padding, dilation].map(|pair| pair.map(int));
-    Window { size, stride, padding, dilation, rounds_up }
+    ProgramWindow { size, stride, padding, dilation, rounds_up }
 }
 
 fn dimension(number: usize) -> i64 {

@@ -37,7 +37,7 @@ use fusion::{Plan, Purpose, fuse};
 use head::Head;
 use layers::channels_last;
 use noise::Noise;
-use scope::Scope;
+use scope::ExecutionScope;
 use source::NetworkSource;
 pub use weight::Weight;
 
@@ -169,9 +169,9 @@ impl Network {
         self.output_order.as_ref().and_then(|order| Vec::try_from(order).ok())
     }
 
-    fn scope(&self, given: &Tensor, vectors: i64) -> Scope<'_> {
+    fn scope(&self, given: &Tensor, vectors: i64) -> ExecutionScope<'_> {
         let (batch, kind, device) = (given.size()[0], given.kind(), given.device());
-        Scope { batch, vectors, kind, device, noise: self.noise.as_ref() }
+        ExecutionScope { batch, vectors, kind, device, noise: self.noise.as_ref() }
     }
 
     fn halves(&self, train: bool) -> &Halves {

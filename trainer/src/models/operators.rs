@@ -10,14 +10,14 @@ use tch::{Device, Kind, Tensor};
 use distillery_core::exported::{Activation, Arithmetic, Operand};
 
 use super::layers::{convolution, every_second, norm};
-use super::program::{Op, Random, Window, sized};
-use super::scope::{Made, Scope, Taken};
+use super::program::{ProgramOp, ProgramWindow, Random, sized};
+use super::scope::{ExecutionScope, Made, Taken};
 
 /// Runs an operation. It may overwrite its first input if `overwrites`.
-pub(super) fn apply(op: &Op, inputs: &[Taken<'_>], scope: &Scope<'_>, overwrites: bool) -> Made {
+pub(super) fn apply(op: &ProgramOp, inputs: &[Taken<'_>], scope: &ExecutionScope<'_>, overwrites: bool) -> Made {
     match (op, inputs) {
-        (Op::Split { dimension, sizes }, [x]) => Made::Several(x.split_with_sizes(sizes, *dimension)),
-        (Op::Unbind { dimension }, [x]) => Made::Several(x.unbind(*dimension)),
+        (ProgramOp::Split { dimension, sizes }, [x]) => Made::Several(x.split_with_sizes(sizes, *dimension)),
+        (ProgramOp::Unbind { dimension }, [x]) => Made::Several(x.unbind(*dimension)),
         (op, []) => Made::One(source(op, scope)),
         (op, [x]) => Made::One(of_one(op, x, scope, overwrites)),
         (op, inputs) => Made::One(of_several(op, inputs, scope)),
@@ -25,81 +25,81 @@ pub(super) fn apply(op: &Op, inputs: &[Taken<'_>], scope: &Scope<'_>, overwrites
 }
 
 /// An operation without inputs.
-fn source(op: &Op, scope: &Scope<'_>) -> Tensor {
+fn source(op: &ProgramOp, scope: &ExecutionScope<'_>) -> Tensor {
     match op {
-        Op::Bernoulli { shape, random } => scope.mask(*random, &sized(shape, scope.batch), 1.0, scope.kind),
-        Op::Ones { shape } => Tensor::ones(sized(shape, scope.batch), (scope.kind, scope.device)),
+        ProgramOp::Bernoulli { shape, random } => scope.mask(*random, &sized(shape, scope.batch), 1.0, scope.kind),
+        ProgramOp::Ones { shape } => Tensor::ones(sized(shape, scope.batch), (scope.kind, scope.device)),
         op => unreachable!("{op:?} without inputs"),
     }
 }
 
-fn of_one(op: &Op, x: &Tensor, scope: &Scope<'_>, overwrites: bool) -> Tensor {
+fn of_one(op: &ProgramOp, x: &Tensor, scope: &ExecutionScope<'_>, overwrites: bool) -> Tensor {
     match op {
-        Op::Relu if overwrites => x.shallow_clone().relu_(),
-        Op::Relu => x.relu(),
-        Op::Activation(function) if overwrites => activation_in_place(*function, &mut x.shallow_clone()),
-        Op::Activation(function) => activation(*function, x),
-        Op::Softmax { dimension } => x.softmax(*dimension, None::<Kind>),
-        Op::LogSoftmax { dimension } => x.log_softmax(*dimension, None::<Kind>),
-        Op::Arithmetic { kind, other: Operand::Number(number) } => with_number(*kind, x, *number),
-        Op::Concat { .. } => x.shallow_clone(),
-        Op::Shuffle { groups } => shuffle(x, *groups),
-        Op::Subsample { zeros } => every_second(x).constant_pad_nd([0, 0, 0, 0, *zeros, *zeros]),
-        Op::MaxPool(Window { size, stride, padding, dilation, rounds_up }) => {
+        ProgramOp::Relu if overwrites => x.shallow_clone().relu_(),
+        ProgramOp::Relu => x.relu(),
+        ProgramOp::Activation(function) if overwrites => activation_in_place(*function, &mut x.shallow_clone()),
+        ProgramOp::Activation(function) => activation(*function, x),
+        ProgramOp::Softmax { dimension } => x.softmax(*dimension, None::<Kind>),
+        ProgramOp::LogSoftmax { dimension } => x.log_softmax(*dimension, None::<Kind>),
+        ProgramOp::Arithmetic { kind, other: Operand::Number(number) } => with_number(*kind, x, *number),
+        ProgramOp::Concat { .. } => x.shallow_clone(),
+        ProgramOp::Shuffle { groups } => shuffle(x, *groups),
+        ProgramOp::Subsample { zeros } => every_second(x).constant_pad_nd([0, 0, 0, 0, *zeros, *zeros]),
+        ProgramOp::MaxPool(ProgramWindow { size, stride, padding, dilation, rounds_up }) => {
             x.max_pool2d(size, stride, padding, dilation, *rounds_up)
         }
-        Op::AveragePool { window: Window { size, stride, padding, rounds_up, .. }, counts_padding } => {
+        ProgramOp::AveragePool { window: ProgramWindow { size, stride, padding, rounds_up, .. }, counts_padding } => {
             x.avg_pool2d(size, stride, padding, *rounds_up, *counts_padding, None::<i64>)
         }
-        Op::AdaptiveAveragePool { size } => x.adaptive_avg_pool2d(size),
-        Op::Mean { dimensions, keeps } => x.mean_dim(dimensions.as_slice(), *keeps, None::<Kind>),
-        Op::Max { dimensions, keeps, shares: true } => x.amax(dimensions, *keeps),
-        Op::Max { dimensions, keeps, shares: false } => x.max_dim(dimensions[0], *keeps).0,
-        Op::Length { dimensions, keeps } => x.norm_scalaropt_dim(2.0, dimensions, *keeps),
-        Op::Reshape { shape } => x.reshape(shape),
-        Op::Expand { shape } => x.expand(sized(shape, scope.batch), false),
-        Op::Permute { order } => x.permute(order),
-        Op::Convert { to_full_precision: true } if x.kind() == Kind::BFloat16 => x.to_kind(Kind::Float),
-        Op::Convert { to_full_precision: false } if x.kind() == Kind::Float => x.to_kind(scope.kind),
-        Op::Convert { .. } => x.shallow_clone(),
-        Op::Slice { dimension, start, end, step } => x.slice(*dimension, *start, *end, *step),
-        Op::Select { dimension, index } => x.select(*dimension, *index),
-        Op::Pad { amounts, value } => x.pad(amounts, "constant", *value),
-        Op::Roll { shifts, dimensions } => x.roll(shifts, dimensions),
-        Op::Dropout(random) => scope.dropout(*random, x),
-        Op::LayerNorm { .. } | Op::GroupNorm { .. } => map_norm(op, x, &[]),
+        ProgramOp::AdaptiveAveragePool { size } => x.adaptive_avg_pool2d(size),
+        ProgramOp::Mean { dimensions, keeps } => x.mean_dim(dimensions.as_slice(), *keeps, None::<Kind>),
+        ProgramOp::Max { dimensions, keeps, shares: true } => x.amax(dimensions, *keeps),
+        ProgramOp::Max { dimensions, keeps, shares: false } => x.max_dim(dimensions[0], *keeps).0,
+        ProgramOp::Length { dimensions, keeps } => x.norm_scalaropt_dim(2.0, dimensions, *keeps),
+        ProgramOp::Reshape { shape } => x.reshape(shape),
+        ProgramOp::Expand { shape } => x.expand(sized(shape, scope.batch), false),
+        ProgramOp::Permute { order } => x.permute(order),
+        ProgramOp::Convert { to_full_precision: true } if x.kind() == Kind::BFloat16 => x.to_kind(Kind::Float),
+        ProgramOp::Convert { to_full_precision: false } if x.kind() == Kind::Float => x.to_kind(scope.kind),
+        ProgramOp::Convert { .. } => x.shallow_clone(),
+        ProgramOp::Slice { dimension, start, end, step } => x.slice(*dimension, *start, *end, *step),
+        ProgramOp::Select { dimension, index } => x.select(*dimension, *index),
+        ProgramOp::Pad { amounts, value } => x.pad(amounts, "constant", *value),
+        ProgramOp::Roll { shifts, dimensions } => x.roll(shifts, dimensions),
+        ProgramOp::Dropout(random) => scope.dropout(*random, x),
+        ProgramOp::LayerNorm { .. } | ProgramOp::GroupNorm { .. } => map_norm(op, x, &[]),
         op => unreachable!("{op:?} of one tensor"),
     }
 }
 
-fn of_several(op: &Op, inputs: &[Taken<'_>], scope: &Scope<'_>) -> Tensor {
+fn of_several(op: &ProgramOp, inputs: &[Taken<'_>], scope: &ExecutionScope<'_>) -> Tensor {
     match (op, inputs) {
-        (Op::Convolution(kernel), [x, weight, bias @ ..]) => {
+        (ProgramOp::Convolution(kernel), [x, weight, bias @ ..]) => {
             convolution(*kernel, x, weight, bias.first().map(|t| &**t))
         }
-        (Op::BatchNorm(of), [x, scale, shift, mean, variance]) => {
+        (ProgramOp::BatchNorm(of), [x, scale, shift, mean, variance]) => {
             norm(*of, x, [scale, shift, mean, variance], None, false, scope)
         }
-        (Op::Linear, [x, weight, bias @ ..]) => {
+        (ProgramOp::Linear, [x, weight, bias @ ..]) => {
             let bias = bias.first().map(|bias| bias.to_kind(x.kind()));
             x.linear(&weight.to_kind(x.kind()), bias.as_ref())
         }
-        (Op::Matmul, [x, y]) => {
+        (ProgramOp::Matmul, [x, y]) => {
             let kind = common([x, y]);
             x.to_kind(kind).matmul(&y.to_kind(kind))
         }
-        (Op::Attention { mask, dropout, is_causal, scale }, [query, key, value, ..]) => {
+        (ProgramOp::Attention { mask, dropout, is_causal, scale }, [query, key, value, ..]) => {
             let kind = common([query, key, value]);
             let [query, key, value] = [query, key, value].map(|tensor| tensor.to_kind(kind));
             let mask = if *mask { inputs.get(3).map(|mask| &**mask) } else { None };
             let attention = Attention { query, key, value, mask, is_causal: *is_causal, scale: *scale };
             attention.run(*dropout, scope)
         }
-        (Op::Add, [x, y]) => {
+        (ProgramOp::Add, [x, y]) => {
             let kind = common([x, y]);
             x.to_kind(kind) + y.to_kind(kind)
         }
-        (Op::Arithmetic { kind, other: Operand::Tensor }, [x, y]) => {
+        (ProgramOp::Arithmetic { kind, other: Operand::Tensor }, [x, y]) => {
             let common = common([x, y]);
             let (x, y) = (x.to_kind(common), y.to_kind(common));
             match kind {
@@ -111,18 +111,18 @@ fn of_several(op: &Op, inputs: &[Taken<'_>], scope: &Scope<'_>) -> Tensor {
                 Arithmetic::Minimum => x.minimum(&y),
             }
         }
-        (Op::Prelu, [x, slopes]) => x.prelu(&slopes.to_kind(x.kind())),
-        (Op::Where, [condition, x, y]) => {
+        (ProgramOp::Prelu, [x, slopes]) => x.prelu(&slopes.to_kind(x.kind())),
+        (ProgramOp::Where, [condition, x, y]) => {
             let kind = common([x, y]);
             x.to_kind(kind).where_self(condition, &y.to_kind(kind))
         }
-        (Op::Concat { dimension }, parts) => {
+        (ProgramOp::Concat { dimension }, parts) => {
             let kind = common(parts);
             let parts: Vec<Tensor> = parts.iter().map(|part| part.to_kind(kind)).collect();
             Tensor::cat(&parts, *dimension)
         }
-        (Op::Rows, [table, numbers]) => table.index(&[Some(&**numbers)]),
-        (Op::LayerNorm { .. } | Op::GroupNorm { .. }, [x, weights @ ..]) => map_norm(op, x, weights),
+        (ProgramOp::Rows, [table, numbers]) => table.index(&[Some(&**numbers)]),
+        (ProgramOp::LayerNorm { .. } | ProgramOp::GroupNorm { .. }, [x, weights @ ..]) => map_norm(op, x, weights),
         (op, inputs) => unreachable!("{op:?} of {} tensors", inputs.len()),
     }
 }
@@ -201,9 +201,9 @@ fn approximation(tanh: bool) -> &'static str {
 }
 
 /// Layer norm or group norm, with float32 weights.
-fn map_norm(op: &Op, x: &Tensor, weights: &[Taken<'_>]) -> Tensor {
+fn map_norm(op: &ProgramOp, x: &Tensor, weights: &[Taken<'_>]) -> Tensor {
     let (has_scale, has_shift) = match op {
-        Op::LayerNorm { scale, shift, .. } | Op::GroupNorm { scale, shift, .. } => (*scale, *shift),
+        ProgramOp::LayerNorm { scale, shift, .. } | ProgramOp::GroupNorm { scale, shift, .. } => (*scale, *shift),
         op => unreachable!("{op:?} is no norm"),
     };
     let mut weights = weights.iter().map(|weight| &**weight);
@@ -213,8 +213,8 @@ fn map_norm(op: &Op, x: &Tensor, weights: &[Taken<'_>]) -> Tensor {
     let is_mixed = x.kind() == Kind::BFloat16 && x.device() != Device::Cpu && scale.or(shift).is_some();
     let wide = if is_mixed { &x.to_kind(Kind::Float) } else { x };
     let made = match op {
-        Op::LayerNorm { shape, epsilon, .. } => wide.layer_norm(shape, scale, shift, *epsilon, true),
-        Op::GroupNorm { groups, epsilon, .. } => wide.group_norm(*groups, scale, shift, *epsilon, true),
+        ProgramOp::LayerNorm { shape, epsilon, .. } => wide.layer_norm(shape, scale, shift, *epsilon, true),
+        ProgramOp::GroupNorm { groups, epsilon, .. } => wide.group_norm(*groups, scale, shift, *epsilon, true),
         op => unreachable!("{op:?} is no norm"),
     };
     made.to_kind(x.kind())
@@ -232,7 +232,7 @@ struct Attention<'a> {
 }
 
 impl Attention<'_> {
-    fn run(&self, dropout: Option<Random>, scope: &Scope<'_>) -> Tensor {
+    fn run(&self, dropout: Option<Random>, scope: &ExecutionScope<'_>) -> Tensor {
         let Self { query, key, value, mask, is_causal, scale } = self;
         // CUDA's fused kernels add up gradients in an order that changes from run to run.
         let is_repeatable = query.device() == Device::Cpu || !query.requires_grad();

@@ -5,39 +5,39 @@ use distillery_core::architecture::Convolution;
 use distillery_core::exported::{Activation, Arithmetic, Operand, Size};
 
 /// Index of a value in [`Program::shapes`].
-pub(super) type ValueId = usize;
+pub(super) type ProgramValueId = usize;
 
 /// The value that a program is given: images, or the vectors that a head classifies.
-pub(super) const GIVEN: ValueId = 0;
+pub(super) const GIVEN: ProgramValueId = 0;
 
 /// Nothing in it overwrites anything but running statistics.
 #[derive(Debug)]
 pub(super) struct Program {
     pub shapes: Vec<Vec<Size>>,
     /// In topological order.
-    pub nodes: Vec<Node>,
-    pub result: ValueId,
+    pub nodes: Vec<ProgramNode>,
+    pub result: ProgramValueId,
 }
 
 #[derive(Debug)]
-pub(super) struct Node {
-    pub op: Op,
+pub(super) struct ProgramNode {
+    pub op: ProgramOp,
     /// Whether it takes and makes maps of float32 where others are bfloat16.
     pub full_precision: bool,
     pub inputs: Vec<Input>,
-    pub outputs: Vec<ValueId>,
+    pub outputs: Vec<ProgramValueId>,
 }
 
 /// What an operation is applied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Input {
-    Value(ValueId),
+    Value(ProgramValueId),
     /// Index of a tensor of the network.
     Weight(usize),
 }
 
 impl Input {
-    pub(super) fn value(self) -> Option<ValueId> {
+    pub(super) fn value(self) -> Option<ProgramValueId> {
         if let Self::Value(id) = self { Some(id) } else { None }
     }
 
@@ -48,7 +48,7 @@ impl Input {
 
 /// An operation, with its inputs in the order of [`distillery_core::exported::Op`]. Numbers are as libtorch takes them.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Op {
+pub(super) enum ProgramOp {
     Convolution(Kernel),
     BatchNorm(Norm),
     Relu,
@@ -99,9 +99,9 @@ pub(super) enum Op {
     Concat {
         dimension: i64,
     },
-    MaxPool(Window),
+    MaxPool(ProgramWindow),
     AveragePool {
-        window: Window,
+        window: ProgramWindow,
         counts_padding: bool,
     },
     AdaptiveAveragePool {
@@ -208,7 +208,7 @@ pub(super) struct Random {
 
 /// Windows of a pooling: height, width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
+pub(super) struct ProgramWindow {
     pub size: [i64; 2],
     pub stride: [i64; 2],
     pub padding: [i64; 2],
@@ -216,7 +216,7 @@ pub(super) struct Window {
     pub rounds_up: bool,
 }
 
-impl Op {
+impl ProgramOp {
     /// Whether the results may share memory with the first input.
     pub(super) fn is_view(&self) -> bool {
         matches!(

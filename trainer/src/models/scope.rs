@@ -31,7 +31,7 @@ pub(super) enum Made {
 }
 
 /// What operations depend on beside their inputs.
-pub(super) struct Scope<'a> {
+pub(super) struct ExecutionScope<'a> {
     /// Images, or vectors that a head classifies.
     pub batch: i64,
     /// Vectors of an image, the first of which is that of the whole image; 1 outside of heads.
@@ -43,7 +43,7 @@ pub(super) struct Scope<'a> {
     pub noise: Option<&'a Noise>,
 }
 
-impl Scope<'_> {
+impl ExecutionScope<'_> {
     /// A tensor that has `value` with the given probability, else zero.
     pub(super) fn mask(&self, random: Random, size: &[i64], value: f64, kind: Kind) -> Tensor {
         self.noise.expect("a network that is trained has random numbers").mask(random, size, value, kind)

@@ -6,8 +6,8 @@ use tch::{Device, Kind, Tensor};
 use distillery_core::exported::{Arithmetic, Operand, Size};
 
 use super::operators::apply;
-use super::program::{Input, Node, Op, Program};
-use super::scope::{Made, Scope, Taken};
+use super::program::{Input, Program, ProgramNode, ProgramOp};
+use super::scope::{ExecutionScope, Made, Taken};
 use super::weight::Weight;
 
 /// Elements that may be kept beside those of small networks.
@@ -59,7 +59,7 @@ fn shown(weight: &Weight) -> Weight {
     Weight { name: weight.name.clone(), tensor: weight.tensor.shallow_clone(), ..*weight }
 }
 
-fn computed(node: &Node, weights: &[Weight]) -> Vec<Weight> {
+fn computed(node: &ProgramNode, weights: &[Weight]) -> Vec<Weight> {
     let inputs: Vec<Taken<'_>> = node
         .inputs
         .iter()
@@ -67,7 +67,7 @@ fn computed(node: &Node, weights: &[Weight]) -> Vec<Weight> {
         .map(|index| Taken::Weight(&weights[index].tensor))
         .collect();
     let device = inputs.first().map_or(Device::Cpu, |input| input.device());
-    let scope = Scope { batch: 1, vectors: 1, kind: Kind::Float, device, noise: None };
+    let scope = ExecutionScope { batch: 1, vectors: 1, kind: Kind::Float, device, noise: None };
     let made = match apply(&node.op, &inputs, &scope, false) {
         Made::One(made) => vec![made],
         Made::Several(made) => made,
@@ -80,10 +80,12 @@ fn computed(node: &Node, weights: &[Weight]) -> Vec<Weight> {
 }
 
 /// A sum joins the steps before it only where both of its inputs are values.
-fn open(node: Node) -> Node {
+fn open(node: ProgramNode) -> ProgramNode {
     let has_weights = node.inputs.iter().any(|input| input.weight().is_some());
     match node.op {
-        Op::Add if has_weights => Node { op: Op::Arithmetic { kind: Arithmetic::Add, other: Operand::Tensor }, ..node },
+        ProgramOp::Add if has_weights => {
+            ProgramNode { op: ProgramOp::Arithmetic { kind: Arithmetic::Add, other: Operand::Tensor }, ..node }
+        }
         _ => node,
     }
 }

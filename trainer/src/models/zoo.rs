@@ -1,9 +1,9 @@
 //! Makes programs of the zoo's networks.
 
-use distillery_core::architecture::{Convolution, Layout, Op as LayoutOp, Pool, Role};
+use distillery_core::architecture::{Convolution, Layout, LayoutOp, Pool, Role};
 use distillery_core::exported::{Activation, Size};
 
-use super::program::{GIVEN, Input, Kernel, Node, Norm, Op, Program, Window};
+use super::program::{GIVEN, Input, Kernel, Norm, Program, ProgramNode, ProgramOp, ProgramWindow};
 
 /// PyTorch's default.
 const MOMENTUM: f64 = 0.1;
@@ -25,37 +25,37 @@ pub(super) fn program(layout: &Layout, trains: bool) -> Program {
         };
         let inputs = node.inputs.iter().map(|&input| Input::Value(input));
         let inputs = inputs.chain(weights.map(Input::Weight)).collect();
-        program.nodes.push(Node { op, full_precision: false, inputs, outputs: vec![index] });
+        program.nodes.push(ProgramNode { op, full_precision: false, inputs, outputs: vec![index] });
     }
     program
 }
 
 /// An operation and the weights that it takes. `None` for the images.
-fn operation(layout: &Layout, op: LayoutOp, trains: bool) -> Option<(Op, std::ops::Range<usize>)> {
+fn operation(layout: &Layout, op: LayoutOp, trains: bool) -> Option<(ProgramOp, std::ops::Range<usize>)> {
     let none = 0..0;
     Some(match op {
         LayoutOp::Images => return None,
         LayoutOp::Convolution { weight } => {
             let geometry = geometry(layout, weight);
             let count = if geometry.bias { 2 } else { 1 };
-            (Op::Convolution(Kernel { geometry, dilation: [1, 1] }), weight..weight + count)
+            (ProgramOp::Convolution(Kernel { geometry, dilation: [1, 1] }), weight..weight + count)
         }
         LayoutOp::BatchNorm { weight } => {
             let norm = Norm { momentum: MOMENTUM, epsilon: EPSILON, of_batch: trains };
-            (Op::BatchNorm(norm), weight..weight + 4)
+            (ProgramOp::BatchNorm(norm), weight..weight + 4)
         }
-        LayoutOp::Relu => (Op::Relu, none),
-        LayoutOp::Relu6 => (Op::Activation(Activation::Clamp { low: 0.0, high: 6.0 }), none),
-        LayoutOp::Add => (Op::Add, none),
-        LayoutOp::Concat => (Op::Concat { dimension: 1 }, none),
+        LayoutOp::Relu => (ProgramOp::Relu, none),
+        LayoutOp::Relu6 => (ProgramOp::Activation(Activation::Clamp { low: 0.0, high: 6.0 }), none),
+        LayoutOp::Add => (ProgramOp::Add, none),
+        LayoutOp::Concat => (ProgramOp::Concat { dimension: 1 }, none),
         LayoutOp::Channels { from, count } => {
             let (start, end) = (i64::from(from), i64::from(from) + i64::from(count));
-            (Op::Slice { dimension: 1, start, end, step: 1 }, none)
+            (ProgramOp::Slice { dimension: 1, start, end, step: 1 }, none)
         }
-        LayoutOp::Shuffle { groups } => (Op::Shuffle { groups: groups.into() }, none),
-        LayoutOp::Subsample { zeros } => (Op::Subsample { zeros: zeros.into() }, none),
-        LayoutOp::AveragePool(pool) => (Op::AveragePool { window: window(pool), counts_padding: true }, none),
-        LayoutOp::MaxPool(pool) => (Op::MaxPool(window(pool)), none),
+        LayoutOp::Shuffle { groups } => (ProgramOp::Shuffle { groups: groups.into() }, none),
+        LayoutOp::Subsample { zeros } => (ProgramOp::Subsample { zeros: zeros.into() }, none),
+        LayoutOp::AveragePool(pool) => (ProgramOp::AveragePool { window: window(pool), counts_padding: true }, none),
+        LayoutOp::MaxPool(pool) => (ProgramOp::MaxPool(window(pool)), none),
     })
 }
 
@@ -66,7 +66,7 @@ fn geometry(layout: &Layout, weight: usize) -> Convolution {
     geometry
 }
 
-fn window(Pool { size, stride, padding }: Pool) -> Window {
+fn window(Pool { size, stride, padding }: Pool) -> ProgramWindow {
     let [size, stride, padding] = [size, stride, padding].map(|n| [i64::from(n); 2]);
-    Window { size, stride, padding, dilation: [1, 1], rounds_up: false }
+    ProgramWindow { size, stride, padding, dilation: [1, 1], rounds_up: false }
 }

@@ -30,9 +30,9 @@ unsafe extern "C" {
 
 /// The process group of a run. All ranks call each function at the same place of the run, and it waits for the others.
 #[derive(Debug)]
-pub(super) struct Group(*mut c_void);
+pub(super) struct ProcessGroup(*mut c_void);
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         // SAFETY: made by `join`, and nobody else has it.
         unsafe { distillery_ranks_leave(self.0) }
@@ -46,7 +46,7 @@ pub(super) enum Reduction {
     Min,
 }
 
-impl Group {
+impl ProcessGroup {
     /// Joins the others through a file, which the first of them creates. `nccl` is
     /// [`Plugin::nccl`](crate::device::cuda::Plugin::nccl).
     pub(super) fn join(file: &Path, shard: Shard, nccl: Option<NonNull<c_void>>) -> Result<Self> {

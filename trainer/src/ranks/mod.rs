@@ -19,7 +19,7 @@ use crate::device::later::LaterNumber;
 use crate::error::Result;
 use crate::models::Network;
 use distillery_core::protocol::StopRequest;
-use group::{Group, Reduction};
+use group::{ProcessGroup, Reduction};
 
 /// All ranks of a run, seen from one of them. Except where noted, every function is called by all ranks at the same
 /// place of the run and waits for the others.
@@ -32,7 +32,7 @@ pub struct Ranks {
 
 #[derive(Debug)]
 struct Distributed {
-    group: Group,
+    group: ProcessGroup,
     /// A directory that all ranks of the run share.
     directory: PathBuf,
     /// Set on rank 0.
@@ -117,7 +117,7 @@ impl Ranks {
                 )),
             }
         }
-        let group = Group::join(&directory.join("meeting"), shard, nccl)?;
+        let group = ProcessGroup::join(&directory.join("meeting"), shard, nccl)?;
         let directory = directory.to_owned();
         let distributed = Distributed { group, directory, interrupt: None, decisions: None, weight: 1.0 };
         Ok(Self { shard, distributed: Some(distributed) })

@@ -12,7 +12,7 @@ use super::metrics::Meter;
 use super::optim::Optimizer;
 use super::step::{Inputs, Objective, step};
 use crate::device::card;
-use crate::device::cuda::{self, Graph, Plugin};
+use crate::device::cuda::{self, CudaGraph, Plugin};
 use crate::models::Network;
 use crate::ranks::Ranks;
 use crate::worker_link::report::warning;
@@ -24,7 +24,7 @@ const WARM_UP: u32 = 3;
 
 /// How steps are executed.
 #[derive(Debug, Clone)]
-pub enum Mode {
+pub enum ExecutionMode {
     /// Operation by operation.
     Eager,
     /// Operation by operation, but in fixed memory like a graph's. It costs a copy, and shows on any device what a
@@ -37,7 +37,7 @@ pub enum Mode {
 /// Executes the steps of a run, whose student, objective, optimiser and meter stay the same.
 #[derive(Debug)]
 pub struct StepExecutor {
-    mode: Mode,
+    mode: ExecutionMode,
     /// For steps in which the teacher computes its logits.
     with_teacher: StepKind,
     /// For steps whose teacher's logits come from the cache.
@@ -58,7 +58,7 @@ struct StepKind {
 struct FixedMemory {
     inputs: Inputs,
     teacher_logits: Option<Tensor>,
-    graph: Option<Graph>,
+    graph: Option<CudaGraph>,
 }
 
 impl StepExecutor {
@@ -73,7 +73,7 @@ impl StepExecutor {
     }
 
     #[must_use]
-    pub fn in_mode(mode: Mode) -> Self {
+    pub fn in_mode(mode: ExecutionMode) -> Self {
         Self { mode, with_teacher: StepKind::default(), with_known_logits: StepKind::default(), events: Vec::new() }
     }
 
@@ -99,7 +99,7 @@ impl StepExecutor {
         let mut issue = |inputs: &Inputs| step(student, objective, optimizer, meter, ranks, inputs, |_| {});
         let kind = if inputs.teacher_logits.is_some() { &mut self.with_known_logits } else { &mut self.with_teacher };
         let is_whole = images == i64::from(objective.batch_size);
-        if matches!(self.mode, Mode::Eager) || !is_whole || kind.eager < WARM_UP {
+        if matches!(self.mode, ExecutionMode::Eager) || !is_whole || kind.eager < WARM_UP {
             kind.eager += u32::from(is_whole);
             return issue(&inputs);
         }
@@ -110,7 +110,7 @@ impl StepExecutor {
             }
             None => kind.fixed.insert(FixedMemory { inputs: inputs.copied(), teacher_logits: None, graph: None }),
         };
-        if let Mode::Graphs(plugin) = &self.mode {
+        if let ExecutionMode::Graphs(plugin) = &self.mode {
             if graph.is_none() {
                 match plugin.record(&mut || *teacher_logits = issue(own)) {
                     Ok(recorded) => *graph = Some(recorded),
@@ -120,7 +120,7 @@ impl StepExecutor {
                     }
                 }
             }
-            let replayed = graph.as_ref().map_or(Ok(()), Graph::replay);
+            let replayed = graph.as_ref().map_or(Ok(()), CudaGraph::replay);
             // tch's operators panic as well.
             replayed.unwrap_or_else(|error| panic!("{error}"));
         } else {
@@ -134,30 +134,30 @@ impl StepExecutor {
             "the training step cannot be recorded as a CUDA graph, so its operations are issued one by one, which is \
              slower: {error}"
         )));
-        self.mode = Mode::Eager;
+        self.mode = ExecutionMode::Eager;
         self.with_teacher = StepKind::default();
         self.with_known_logits = StepKind::default();
     }
 }
 
-fn choose(device: Device, graphs: bool) -> (Mode, Option<Event>) {
-    let Device::Cuda(index) = device else { return (Mode::Eager, None) };
+fn choose(device: Device, graphs: bool) -> (ExecutionMode, Option<Event>) {
+    let Device::Cuda(index) = device else { return (ExecutionMode::Eager, None) };
     cuda::compute_deterministically();
     let gpu = card::capability(device)
         .map_or_else(String::new, |(major, minor)| format!("GPU of compute capability {major}.{minor}; "));
     let event = |level, message: &str| Some(Event::Log { level, message: format!("{gpu}{message}") });
     if !graphs {
         return (
-            Mode::Eager,
+            ExecutionMode::Eager,
             event(Level::Info, "CUDA graphs are off: the operations of a step are issued one by one"),
         );
     }
     match Plugin::load().and_then(|plugin| plugin.begin(index).map(|()| plugin)) {
-        Ok(plugin) => (Mode::Graphs(plugin), event(Level::Info, "training steps are recorded as CUDA graphs")),
+        Ok(plugin) => (ExecutionMode::Graphs(plugin), event(Level::Info, "training steps are recorded as CUDA graphs")),
         Err(error) => {
             let message =
                 format!("no CUDA graphs: the operations of a step are issued one by one, which is slower: {error}");
-            (Mode::Eager, event(Level::Warning, &message))
+            (ExecutionMode::Eager, event(Level::Warning, &message))
         }
     }
 }

@@ -199,7 +199,7 @@ impl<'a> Run<'a> {
         };
         self.setup.counters.teacher = Some(evaluation);
         self.report.event(&Event::Teacher(evaluation));
-        let expected = teacher_evaluation::Expected {
+        let expected = teacher_evaluation::ExpectedAccuracy {
             classes: self.setup.started.classes,
             recorded: self.setup.recorded_accuracy,
             least: teacher.min_top1,

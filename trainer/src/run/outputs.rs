@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::classes;
 use super::manifest::{self, Manifest};
 use super::prediction_file;
-use super::resume::{self, Counters, State};
+use super::resume::{self, Counters, RunState};
 use super::samples::{self, Students};
 use super::setup::Setup;
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ pub fn save_checkpoint(path: &Path, setup: &Setup) -> Result<()> {
     let shared = |best: &StateDict| -> StateDict {
         best.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     };
-    let state = State {
+    let state = RunState {
         counters: setup.counters.clone(),
         student,
         best: setup.best.as_ref().map(shared),

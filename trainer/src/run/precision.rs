@@ -9,14 +9,14 @@ use distillery_core::spec::{self, TrainingPlan};
 
 /// What feature maps are computed in. Weights, statistics, classifier, losses and optimiser always use float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arithmetic {
+pub enum MapPrecision {
     Float32,
     /// float32, but a GPU's convolutions multiply with 10 bits of mantissa.
     Tf32,
     Bfloat16,
 }
 
-impl Arithmetic {
+impl MapPrecision {
     /// The arithmetic of a specification on a device. `auto` means bfloat16 where the device multiplies it natively and
     /// the accuracy has been shown to stay the same (docs/performance.md); otherwise TF32 on GPUs that have it, as in
     /// PyTorch.

@@ -86,7 +86,7 @@ fn take_pictures(setup: &Setup, best: &StateDict, predictions: &Predictions) -> 
     let position = |&image: &usize| usize::try_from(predictions.positions[image]).unwrap_or(usize::MAX);
     let image_at: BTreeMap<usize, usize> = chosen.iter().map(|image| (position(image), *image)).collect();
     let positions: Vec<usize> = image_at.keys().copied().collect();
-    let compared = Compared::of(setup, loader.side());
+    let compared = RegionNetworks::of(setup, loader.side());
     let scales = compared.as_ref().map(|compared| compared.distillation.scales.clone());
     let side = loader.side().min(LARGEST_SIDE);
     let mut pictures = Pictures { images: Vec::new(), side, pixels: Vec::new(), regions: None };
@@ -105,13 +105,13 @@ fn take_pictures(setup: &Setup, best: &StateDict, predictions: &Predictions) -> 
 }
 
 /// The networks of a method with regions.
-struct Compared<'a> {
+struct RegionNetworks<'a> {
     student: Network,
     teacher: Network,
     distillation: &'a Distillation,
 }
 
-impl<'a> Compared<'a> {
+impl<'a> RegionNetworks<'a> {
     /// `None` for a method without regions, or with no others than whole images.
     fn of(setup: &'a Setup, side: u32) -> Option<Self> {
         let objective = &setup.objective;
@@ -130,8 +130,8 @@ struct Votes {
 }
 
 impl Votes {
-    fn add(&mut self, compared: &Compared<'_>, images: &Tensor, labels: &Tensor, setup: &Setup) -> Result<()> {
-        let Compared { student, teacher, distillation } = compared;
+    fn add(&mut self, compared: &RegionNetworks<'_>, images: &Tensor, labels: &Tensor, setup: &Setup) -> Result<()> {
+        let RegionNetworks { student, teacher, distillation } = compared;
         let objective = &setup.objective;
         let normalised = [(student, &objective.normalisation), (teacher, objective.teacher_normalisation())];
         let [of_student, of_teacher] = normalised.map(|(network, normalisation)| {

@@ -158,7 +158,7 @@ impl AttemptRecord {
 
 /// Everything that a run changes.
 #[derive(Debug)]
-pub struct State {
+pub struct RunState {
     pub counters: Counters,
     pub student: StateDict,
     /// The student at its best evaluation.
@@ -206,7 +206,7 @@ pub fn identity(spec: &TrainingPlan, hashes: &NetworkHashes, data: DataSize) -> 
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn save(path: &Path, state: &State) -> Result<()> {
+pub fn save(path: &Path, state: &RunState) -> Result<()> {
     let predictions = state.predictions.to_state();
     let parts = [
         ("student", Some(&state.student)),
@@ -271,7 +271,7 @@ fn damaged(path: &Path, error: &checkpoint::Error) -> Error {
 ///
 /// # Errors
 /// It cannot be read, or belongs to another run or to other data.
-pub fn load(path: &Path, identity: &str, data: DataSize) -> Result<Option<State>> {
+pub fn load(path: &Path, identity: &str, data: DataSize) -> Result<Option<RunState>> {
     let checkpoint = match Checkpoint::open_as_written(path) {
         Ok(checkpoint) => checkpoint,
         Err(checkpoint::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -303,7 +303,7 @@ pub fn load(path: &Path, identity: &str, data: DataSize) -> Result<Option<State>
         parts.entry(part.to_owned()).or_default().push((name.to_owned(), tensor));
     }
     let mut take = |part: &str| parts.remove(part);
-    Ok(Some(State {
+    Ok(Some(RunState {
         counters,
         student: take("student").ok_or_else(foreign)?,
         best: take("best"),

@@ -28,7 +28,7 @@ pub struct Students<'a> {
 }
 
 /// Images in bytes [N, 3, S, S] and their labels `[N]`.
-struct Pictures {
+struct LabelledImages {
     bytes: Vec<u8>,
     labels: Vec<i64>,
 }
@@ -50,7 +50,7 @@ pub fn write(path: &Path, setup: &Setup, students: Students<'_>) -> Result<()> {
     let count = images.labels.len() as u64;
     let (of_labels, of_logits) = ([count], [count, u64::from(data.classes.count)]);
     let side = u64::from(side);
-    let pictures = |pictures: &Pictures| [pictures.labels.len() as u64, 3, side, side];
+    let pictures = |pictures: &LabelledImages| [pictures.labels.len() as u64, 3, side, side];
     let (of_images, of_calibration) = (pictures(&images), pictures(&calibration));
     let tensor = |name, dtype, shape, bytes| NewTensor { name, dtype, shape, bytes };
     let stored = [
@@ -69,7 +69,7 @@ pub fn write(path: &Path, setup: &Setup, students: Students<'_>) -> Result<()> {
 }
 
 /// The logits [N, classes] of a student in float32, little-endian.
-fn logits(setup: &Setup, student: &StateDict, images: &Pictures) -> Result<Vec<u8>> {
+fn logits(setup: &Setup, student: &StateDict, images: &LabelledImages) -> Result<Vec<u8>> {
     let _guard = tch::no_grad_guard();
     let _full_precision = Tf32::set(false);
     restore(&setup.student, student)?;
@@ -90,10 +90,10 @@ fn logits(setup: &Setup, student: &StateDict, images: &Pictures) -> Result<Vec<u
 }
 
 /// Some images, the same for every run with this seed.
-fn some(loader: &Loader) -> Result<Pictures> {
+fn some(loader: &Loader) -> Result<LabelledImages> {
     let plane = plane_bytes(loader.side());
     let most = most_images(loader.side()) as usize;
-    let mut found = Pictures { bytes: Vec::new(), labels: Vec::new() };
+    let mut found = LabelledImages { bytes: Vec::new(), labels: Vec::new() };
     // All at once, so that nothing is copied while it grows.
     found.bytes.reserve_exact(usize::try_from(loader.len()).unwrap_or(most).min(most) * plane);
     for batch in loader.epoch(0, 0) {

@@ -12,9 +12,9 @@ use super::cuda_graphs::StepExecutor;
 use super::evaluate::EvaluationSize;
 use super::networks::{NetworkHashes, Networks, Teacher, TeacherPlacement};
 use super::optim::Optimizer;
-use super::precision::Arithmetic;
+use super::precision::MapPrecision;
 use super::predictions::RunPredictions;
-use super::resume::{self, AttemptRecord, Counters, DataSize, State};
+use super::resume::{self, AttemptRecord, Counters, DataSize, RunState};
 use super::startup_timer::StartupTimer;
 use super::step::Objective;
 use crate::data::normalisation::Normalisation;
@@ -78,8 +78,8 @@ impl Setup {
         let data = Data::open(spec, &settings.resources(device), report)?;
         warn_of(spec::of_images(&spec.training, data.train.len()), report);
         startup.mark("data");
-        let arithmetic = Arithmetic::choose(spec, device)?;
-        let tf32 = Tf32::set(arithmetic == Arithmetic::Tf32);
+        let arithmetic = MapPrecision::choose(spec, device)?;
+        let tf32 = Tf32::set(arithmetic == MapPrecision::Tf32);
         let batch_size = settings.shard.largest(spec.training.batch_size);
         let placement = TeacherPlacement { device, kind: arithmetic.kind(), batch_size };
         let Networks { mut student, teacher, hashes } = Networks::load(spec, &data, placement, report)?;
@@ -95,7 +95,7 @@ impl Setup {
         student.compute_in(arithmetic.kind());
         let mut optimizer = optimizer(&spec.training, &student)?;
         let (mut counters, best, predictions) = match state {
-            Some(State { counters, best, predictions, optimizer: state, .. }) => {
+            Some(RunState { counters, best, predictions, optimizer: state, .. }) => {
                 optimizer.load_state(&state).map_err(Error::internal)?;
                 (counters, best, predictions)
             }
@@ -148,7 +148,7 @@ fn warn_of(doubts: impl IntoIterator<Item = String>, report: &mut dyn Report) {
     doubts.into_iter().for_each(|doubt| report.event(&warning(doubt)));
 }
 
-fn attempt(settings: &Settings, device: Device, arithmetic: Arithmetic, from_step: u64) -> AttemptRecord {
+fn attempt(settings: &Settings, device: Device, arithmetic: MapPrecision, from_step: u64) -> AttemptRecord {
     AttemptRecord {
         number: settings.attempt,
         started_at: Utc::now(),
@@ -237,7 +237,7 @@ fn named_parameters(network: &Network) -> Vec<(String, Tensor)> {
 }
 
 /// Copies an earlier attempt's weights into the network. Warns if nobody can tell whether the data is still theirs.
-fn resume_from(state: &State, network: &Network, spec: &TrainingPlan, report: &mut dyn Report) -> Result<()> {
+fn resume_from(state: &RunState, network: &Network, spec: &TrainingPlan, report: &mut dyn Report) -> Result<()> {
     if state.counters.data_sha256.is_none() && !state.counters.is_over(spec.training.epochs) {
         let message = "the checkpoint to resume from does not name the SHA-256 of its data: an earlier version wrote \
                        it, or the run was paused before the files were hashed. If the data set has changed since, \

@@ -60,7 +60,7 @@ const USUAL_LOSS: f64 = 5.0;
 
 /// What the teacher is compared with.
 #[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
+pub struct ExpectedAccuracy<'a> {
     /// Its file.
     pub checkpoint: &'a Path,
     pub classes: u32,
@@ -74,8 +74,8 @@ pub struct Expected<'a> {
 ///
 /// # Errors
 /// Its outputs are not finite, or it is worse than the specification demands.
-pub fn check(evaluation: &Evaluation, expected: Expected<'_>) -> Result<Vec<String>> {
-    let Expected { checkpoint, classes, recorded, least } = expected;
+pub fn check(evaluation: &Evaluation, expected: ExpectedAccuracy<'_>) -> Result<Vec<String>> {
+    let ExpectedAccuracy { checkpoint, classes, recorded, least } = expected;
     if !evaluation.loss.is_finite() {
         return Err(Error::user(format!(
             "the teacher's outputs are not finite: its checkpoint {} holds broken weights, use another one",
@@ -101,7 +101,10 @@ pub fn check(evaluation: &Evaluation, expected: Expected<'_>) -> Result<Vec<Stri
 /// Whether the teacher is far below what it should be: near chance, below its own record, or below what the
 /// specification demands.
 #[must_use]
-pub fn is_far_below(evaluation: &Evaluation, Expected { classes, recorded, least, .. }: Expected<'_>) -> bool {
+pub fn is_far_below(
+    evaluation: &Evaluation,
+    ExpectedAccuracy { classes, recorded, least, .. }: ExpectedAccuracy<'_>,
+) -> bool {
     let top1 = evaluation.top1;
     is_near_chance(top1, classes)
         || recorded.is_some_and(|recorded| is_below(top1, recorded))

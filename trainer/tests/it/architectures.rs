@@ -1,6 +1,6 @@
 //! Networks on libtorch have the state dicts and logits of the published code.
 
-use distillery_core::architecture::{self, Op};
+use distillery_core::architecture::{self, LayoutOp};
 use distillery_trainer::models::{self, Network};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -184,7 +184,7 @@ fn evaluation_with_batch_statistics_equals_training_mode() {
         let trained = network.logits(&fixed_input(side), true);
         let layout = described.layout_at(10, side as u32);
         for node in &layout.nodes {
-            let Op::BatchNorm { weight } = node.op else { continue };
+            let LayoutOp::BatchNorm { weight } = node.op else { continue };
             // Running statistics moved a tenth of the way from 0 and 1; the running variance is the unbiased one.
             let count = 4.0 * f64::from(node.map.side).powi(2);
             let [mean, variance] = [2, 3].map(|part| network.weights()[weight + part].tensor.shallow_clone());

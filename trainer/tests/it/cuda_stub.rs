@@ -212,7 +212,7 @@ mod inside {
     use distillery_trainer::device::cuda::Plugin;
     use distillery_trainer::error::Error;
     use distillery_trainer::models;
-    use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
+    use distillery_trainer::run::cuda_graphs::{ExecutionMode, StepExecutor};
     use serde_json::{Value, json};
     use tch::{Device, Kind, Tensor};
 
@@ -223,11 +223,11 @@ mod inside {
         std::env::var_os(INSIDE).is_some()
     }
 
-    fn graphs() -> (Device, Mode) {
+    fn graphs() -> (Device, ExecutionMode) {
         let device = device::open("cuda").unwrap();
         let plugin = Plugin::load().unwrap();
         plugin.begin(0).unwrap();
-        (device, Mode::Graphs(plugin))
+        (device, ExecutionMode::Graphs(plugin))
     }
 
     /// Training after enough steps that whole batches were recorded and replayed.
@@ -264,7 +264,7 @@ mod inside {
             return;
         }
         let (device, mode) = graphs();
-        let Mode::Graphs(plugin) = mode else { unreachable!("it was made above") };
+        let ExecutionMode::Graphs(plugin) = mode else { unreachable!("it was made above") };
         let number = Tensor::zeros([1], (Kind::Float, device));
         let error = plugin.record(&mut || assert!(number.double_value(&[0]).is_finite())).unwrap_err();
         assert!(error.contains("capturing"), "{error}");
@@ -280,7 +280,7 @@ mod inside {
             return;
         }
         let (device, mode) = graphs();
-        let Mode::Graphs(plugin) = mode else { unreachable!("it was made above") };
+        let ExecutionMode::Graphs(plugin) = mode else { unreachable!("it was made above") };
         let number = Tensor::zeros([1], (Kind::Float, device));
         let graph = plugin.record(&mut || drop(&number + 1.0)).unwrap();
         let error = graph.replay().unwrap_err();

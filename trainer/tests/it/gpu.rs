@@ -9,7 +9,7 @@ use distillery_core::architecture;
 use distillery_trainer::device;
 use distillery_trainer::device::cuda::{Plugin, Tf32, compute_deterministically};
 use distillery_trainer::models;
-use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
+use distillery_trainer::run::cuda_graphs::{ExecutionMode, StepExecutor};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -37,15 +37,15 @@ fn gpu(test: &str) -> Option<(Device, MutexGuard<'static, ()>)> {
     }
 }
 
-fn graphs() -> Mode {
+fn graphs() -> ExecutionMode {
     let plugin = Plugin::load().expect("the plugin opens where there is a GPU");
     plugin.begin(0).unwrap();
-    Mode::Graphs(plugin)
+    ExecutionMode::Graphs(plugin)
 }
 
 /// The state after some steps. Metrics are not compared: one image that is classified otherwise, for the rounding of
 /// two logits that are almost equal, changes an accuracy by more than any bound on rounding.
-fn trained(spec: serde_json::Value, device: Device, kind: Kind, mode: Mode) -> Vec<(String, Tensor)> {
+fn trained(spec: serde_json::Value, device: Device, kind: Kind, mode: ExecutionMode) -> Vec<(String, Tensor)> {
     let mut training = Training::new(&specification(spec), device, kind, StepExecutor::in_mode(mode));
     (0..12).for_each(|_| drop(training.step(None)));
     assert!(training.executor.events().is_empty(), "a graph could not be recorded");
@@ -115,7 +115,7 @@ fn a_recorded_step_computes_the_same_as_an_eager_one() {
             json!({"training": {"optimizer": {"type": "adamw", "learning_rate": 0.001}}}),
         ] {
             let recorded = trained(changes.clone(), device, kind, graphs());
-            let eager = trained(changes.clone(), device, kind, Mode::Eager);
+            let eager = trained(changes.clone(), device, kind, ExecutionMode::Eager);
             let difference = largest_difference(&recorded, &eager);
             assert!(difference < 1e-5, "{changes} in {kind:?}: {difference}");
         }
@@ -126,7 +126,7 @@ fn a_recorded_step_computes_the_same_as_an_eager_one() {
 fn a_gpu_trains_like_the_cpu() {
     let Some((device, _alone)) = gpu("a GPU beside the CPU") else { return };
     let _in_full = Tf32::set(false);
-    let on = |device, kind| trained(json!({}), device, kind, Mode::Eager);
+    let on = |device, kind| trained(json!({}), device, kind, ExecutionMode::Eager);
     let exact = on(Device::Cpu, Kind::Float);
     let difference = largest_difference(&on(device, Kind::Float), &exact);
     assert!(difference < 1e-3, "float32: {difference}");

@@ -2,13 +2,13 @@
 
 use distillery_core::spec::TrainingPlan;
 use distillery_trainer::ranks::Ranks;
-use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
+use distillery_trainer::run::cuda_graphs::{ExecutionMode, StepExecutor};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use crate::support::training::{Training, plain, specification};
 
-fn training(spec: &TrainingPlan, kind: Kind, mode: Mode) -> Training {
+fn training(spec: &TrainingPlan, kind: Kind, mode: ExecutionMode) -> Training {
     Training::new(spec, Device::Cpu, kind, StepExecutor::in_mode(mode))
 }
 
@@ -35,7 +35,8 @@ fn a_step_on_fixed_tensors_changes_the_same_bytes_as_an_eager_one() {
         ("sdd_wttm", specification(json!({"distillation": {"method": "sdd_wttm"}})), Kind::Float),
     ];
     for (name, spec, kind) in cases {
-        let (mut eager, mut fixed) = (training(&spec, kind, Mode::Eager), training(&spec, kind, Mode::Rehearsal));
+        let (mut eager, mut fixed) =
+            (training(&spec, kind, ExecutionMode::Eager), training(&spec, kind, ExecutionMode::Rehearsal));
         // More steps than are eager in every mode, with smaller batches in between.
         for step in 0..9 {
             match (eager.step(None), fixed.step(None)) {
@@ -50,19 +51,19 @@ fn a_step_on_fixed_tensors_changes_the_same_bytes_as_an_eager_one() {
 #[test]
 fn cached_teacher_logits_give_the_same_steps_as_fresh_ones() {
     let spec = specification(json!({}));
-    let mut asked = training(&spec, Kind::Float, Mode::Eager);
+    let mut asked = training(&spec, Kind::Float, ExecutionMode::Eager);
     let said: Vec<Option<Tensor>> = (0..9).map(|_| asked.step(None)).collect();
-    for mode in [Mode::Eager, Mode::Rehearsal] {
+    for mode in [ExecutionMode::Eager, ExecutionMode::Rehearsal] {
         let mut known = training(&spec, Kind::Float, mode.clone());
         for logits in &said {
             known.step(logits.as_ref().map(Tensor::copy));
         }
-        let mut again = training(&spec, Kind::Float, Mode::Eager);
+        let mut again = training(&spec, Kind::Float, ExecutionMode::Eager);
         (0..9).for_each(|_| drop(again.step(None)));
         assert_same(known, again, &format!("{mode:?}"));
     }
     // Some logits are cached and some are not, as in a half filled view.
-    let mut mixed = training(&spec, Kind::Float, Mode::Rehearsal);
+    let mut mixed = training(&spec, Kind::Float, ExecutionMode::Rehearsal);
     for (index, logits) in said.iter().enumerate() {
         mixed.step(logits.as_ref().filter(|_| index % 2 == 0).map(Tensor::copy));
     }
@@ -71,7 +72,7 @@ fn cached_teacher_logits_give_the_same_steps_as_fresh_ones() {
 
 #[test]
 fn the_first_step_with_a_non_finite_loss_is_reported() {
-    for mode in [Mode::Eager, Mode::Rehearsal] {
+    for mode in [ExecutionMode::Eager, ExecutionMode::Rehearsal] {
         let mut run = training(&specification(json!({})), Kind::Float, mode);
         for step in 1..=9 {
             let mut inputs = run.inputs(None);

@@ -7,7 +7,7 @@
 use distillery_core::spec::TrainingPlan;
 use distillery_trainer::device::trace::{Operator, operators};
 use distillery_trainer::ranks::Ranks;
-use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
+use distillery_trainer::run::cuda_graphs::{ExecutionMode, StepExecutor};
 use distillery_trainer::run::step::step;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -75,7 +75,7 @@ fn of_any_device(operators: Vec<Operator>) -> Vec<Operator> {
 
 /// The operators of two steps of whole batches with other images, learning rates and weights of the loss.
 fn two_steps(spec: &TrainingPlan) -> [Vec<Operator>; 2] {
-    let mut run = Training::new(spec, Device::Cpu, Kind::Double, StepExecutor::in_mode(Mode::Eager));
+    let mut run = Training::new(spec, Device::Cpu, Kind::Double, StepExecutor::in_mode(ExecutionMode::Eager));
     // The third batch of an epoch is smaller.
     (0..3).for_each(|_| drop(run.step(None)));
     [0, 1].map(|_| {

@@ -1,15 +1,15 @@
 //! The bytes of a pickle, read from front to back.
 
 use super::super::error::{Error, Result, corrupt};
-use super::Value;
+use super::PickleValue;
 
 #[derive(Debug)]
-pub(super) struct Input<'a> {
+pub(super) struct PickleInput<'a> {
     bytes: &'a [u8],
     pub(super) position: usize,
 }
 
-impl<'a> Input<'a> {
+impl<'a> PickleInput<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, position: 0 }
     }
@@ -40,30 +40,30 @@ impl<'a> Input<'a> {
         self.take(usize::try_from(u64::from_le_bytes(length)).unwrap_or(usize::MAX))
     }
 
-    pub(super) fn text<const N: usize>(&mut self) -> Result<Value<'a>> {
+    pub(super) fn text<const N: usize>(&mut self) -> Result<PickleValue<'a>> {
         match std::str::from_utf8(self.counted::<N>()?) {
-            Ok(text) => Ok(Value::Str(text)),
+            Ok(text) => Ok(PickleValue::Str(text)),
             // For example a lone surrogate. It cannot be a tensor's key.
-            Err(_) => Ok(Value::Opaque),
+            Err(_) => Ok(PickleValue::Opaque),
         }
     }
 
     /// A `str` of Python 2, which may contain any bytes.
-    pub(super) fn byte_string<const N: usize>(&mut self) -> Result<Value<'a>> {
+    pub(super) fn byte_string<const N: usize>(&mut self) -> Result<PickleValue<'a>> {
         let bytes = self.counted::<N>()?;
-        Ok(std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Str))
+        Ok(std::str::from_utf8(bytes).map_or(PickleValue::Bytes(bytes), PickleValue::Str))
     }
 
     /// A little-endian integer of any length in two's complement.
-    pub(super) fn long(&mut self) -> Result<Value<'a>> {
+    pub(super) fn long(&mut self) -> Result<PickleValue<'a>> {
         let bytes = self.counted::<1>()?;
         if bytes.len() > 8 {
-            return Ok(Value::Long(bytes));
+            return Ok(PickleValue::Long(bytes));
         }
         let fill = if bytes.last().is_some_and(|&byte| byte >= 0x80) { 0xff } else { 0 };
         let mut wide = [fill; 8];
         wide[..bytes.len()].copy_from_slice(bytes);
-        Ok(Value::Int(i64::from_le_bytes(wide)))
+        Ok(PickleValue::Int(i64::from_le_bytes(wide)))
     }
 
     pub(super) fn line(&mut self) -> Result<&'a str> {

@@ -14,10 +14,10 @@ mod value;
 
 use std::collections::HashMap;
 
-use self::input::Input;
+use self::input::PickleInput;
 pub(super) use self::tensors::{StorageKind, StorageRef, TensorView};
 use self::value::Ref;
-pub(super) use self::value::{HeapObject, Value};
+pub(super) use self::value::{HeapObject, PickleValue};
 use super::error::{Error, Result, corrupt, shown};
 
 /// Most instructions per file: over a hundred times as many as the largest network with its optimiser takes.
@@ -30,10 +30,10 @@ const DEEPEST_MARKS: usize = 1_000;
 /// The stack machine, for all pickles of one file.
 #[derive(Debug)]
 pub(super) struct Machine<'a> {
-    input: Input<'a>,
-    stack: Vec<Value<'a>>,
+    input: PickleInput<'a>,
+    stack: Vec<PickleValue<'a>>,
     marks: Vec<usize>,
-    memo: HashMap<u32, Value<'a>>,
+    memo: HashMap<u32, PickleValue<'a>>,
     heap: Vec<HeapObject<'a>>,
     instructions: usize,
 }
@@ -41,7 +41,7 @@ pub(super) struct Machine<'a> {
 impl<'a> Machine<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         let (stack, marks, memo, heap) = Default::default();
-        Self { input: Input::new(bytes), stack, marks, memo, heap, instructions: 0 }
+        Self { input: PickleInput::new(bytes), stack, marks, memo, heap, instructions: 0 }
     }
 
     /// Offset of the next pickle.
@@ -50,7 +50,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Reads one pickle, and stops after it. Objects of earlier pickles remain.
-    pub(super) fn load(&mut self) -> Result<Value<'a>> {
+    pub(super) fn load(&mut self) -> Result<PickleValue<'a>> {
         self.stack.clear();
         self.marks.clear();
         self.memo.clear();
@@ -84,13 +84,13 @@ impl<'a> Machine<'a> {
         })
     }
 
-    pub(super) fn object(&self, value: Value<'a>) -> Option<&HeapObject<'a>> {
-        let Value::Object(Ref(index)) = value else { return None };
+    pub(super) fn object(&self, value: PickleValue<'a>) -> Option<&HeapObject<'a>> {
+        let PickleValue::Object(Ref(index)) = value else { return None };
         self.heap.get(index as usize)
     }
 
     /// Members of a tuple or list.
-    pub(super) fn sequence(&self, value: Value<'a>) -> Option<&[Value<'a>]> {
+    pub(super) fn sequence(&self, value: PickleValue<'a>) -> Option<&[PickleValue<'a>]> {
         match self.object(value)? {
             HeapObject::Tuple(members) | HeapObject::List(members) => Some(members),
             _ => None,
@@ -98,7 +98,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Entries of a dictionary, which may be of an unknown class.
-    pub(super) fn entries(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
+    pub(super) fn entries(&self, value: PickleValue<'a>) -> Option<&[(PickleValue<'a>, PickleValue<'a>)]> {
         match self.object(value)? {
             HeapObject::Dict(entries) => Some(entries),
             HeapObject::Foreign { entries, .. } if !entries.is_empty() => Some(entries),
@@ -115,30 +115,30 @@ impl<'a> Machine<'a> {
     }
 
     /// The name of the unknown function or class that would have made the value.
-    pub(super) fn maker(&self, value: Value<'a>) -> Option<(&'a str, &'a str)> {
+    pub(super) fn maker(&self, value: PickleValue<'a>) -> Option<(&'a str, &'a str)> {
         match self.object(value)? {
             HeapObject::Foreign { module, name, .. } => Some((module, name)),
             _ => None,
         }
     }
 
-    pub(super) fn create_foreign(&mut self, module: &'a str, name: &'a str) -> Value<'a> {
+    pub(super) fn create_foreign(&mut self, module: &'a str, name: &'a str) -> PickleValue<'a> {
         self.create(HeapObject::Foreign { module, name, entries: Vec::new() })
     }
 
     /// Module and name of a function or class.
-    pub(super) fn global(&self, value: Value<'a>) -> Option<(&'a str, &'a str)> {
+    pub(super) fn global(&self, value: PickleValue<'a>) -> Option<(&'a str, &'a str)> {
         match self.object(value)? {
             HeapObject::Global { module, name } => Some((module, name)),
             _ => None,
         }
     }
 
-    pub(super) fn create(&mut self, object: HeapObject<'a>) -> Value<'a> {
+    pub(super) fn create(&mut self, object: HeapObject<'a>) -> PickleValue<'a> {
         // There are fewer objects than instructions, so the index fits.
         let index = u32::try_from(self.heap.len()).unwrap_or(u32::MAX);
         self.heap.push(object);
-        Value::Object(Ref(index))
+        PickleValue::Object(Ref(index))
     }
 
     fn step(&mut self, opcode: u8) -> Result<()> {
@@ -152,22 +152,22 @@ impl<'a> Machine<'a> {
             opcode::POP => return self.pop().map(drop),
             opcode::POP_MARK => return self.since_mark().map(drop),
             opcode::DUP => self.top()?,
-            opcode::NONE => Value::None,
-            opcode::NEWTRUE => Value::Bool(true),
-            opcode::NEWFALSE => Value::Bool(false),
-            opcode::BININT => Value::Int(i64::from(i32::from_le_bytes(self.input.array()?))),
-            opcode::BININT1 => Value::Int(i64::from(self.input.byte()?)),
-            opcode::BININT2 => Value::Int(i64::from(u16::from_le_bytes(self.input.array()?))),
+            opcode::NONE => PickleValue::None,
+            opcode::NEWTRUE => PickleValue::Bool(true),
+            opcode::NEWFALSE => PickleValue::Bool(false),
+            opcode::BININT => PickleValue::Int(i64::from(i32::from_le_bytes(self.input.array()?))),
+            opcode::BININT1 => PickleValue::Int(i64::from(self.input.byte()?)),
+            opcode::BININT2 => PickleValue::Int(i64::from(u16::from_le_bytes(self.input.array()?))),
             opcode::LONG1 => self.input.long()?,
-            opcode::BINFLOAT => Value::Float(f64::from_be_bytes(self.input.array()?)),
+            opcode::BINFLOAT => PickleValue::Float(f64::from_be_bytes(self.input.array()?)),
             opcode::BINUNICODE => self.input.text::<4>()?,
             opcode::SHORT_BINUNICODE => self.input.text::<1>()?,
             opcode::BINUNICODE8 => self.input.text::<8>()?,
             opcode::BINSTRING => self.input.byte_string::<4>()?,
             opcode::SHORT_BINSTRING => self.input.byte_string::<1>()?,
-            opcode::BINBYTES => Value::Bytes(self.input.counted::<4>()?),
-            opcode::SHORT_BINBYTES => Value::Bytes(self.input.counted::<1>()?),
-            opcode::BINBYTES8 | opcode::BYTEARRAY8 => Value::Bytes(self.input.counted::<8>()?),
+            opcode::BINBYTES => PickleValue::Bytes(self.input.counted::<4>()?),
+            opcode::SHORT_BINBYTES => PickleValue::Bytes(self.input.counted::<1>()?),
+            opcode::BINBYTES8 | opcode::BYTEARRAY8 => PickleValue::Bytes(self.input.counted::<8>()?),
             opcode::EMPTY_TUPLE => self.create(HeapObject::Tuple(Vec::new())),
             opcode::TUPLE1 => self.tuple(1)?,
             opcode::TUPLE2 => self.tuple(2)?,
@@ -178,10 +178,10 @@ impl<'a> Machine<'a> {
             }
             opcode::EMPTY_LIST => self.create(HeapObject::List(Vec::new())),
             opcode::EMPTY_DICT => self.create(HeapObject::Dict(Vec::new())),
-            opcode::EMPTY_SET => Value::Opaque,
+            opcode::EMPTY_SET => PickleValue::Opaque,
             opcode::FROZENSET => {
                 self.since_mark()?;
-                Value::Opaque
+                PickleValue::Opaque
             }
             opcode::APPEND => {
                 let member = self.pop()?;
@@ -213,7 +213,7 @@ impl<'a> Machine<'a> {
             }
             opcode::STACK_GLOBAL => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let (Value::Str(module), Value::Str(name)) = (module, name) else {
+                let (PickleValue::Str(module), PickleValue::Str(name)) = (module, name) else {
                     return corrupt("its pickle names a class by something that is not text");
                 };
                 self.create(HeapObject::Global { module, name })
@@ -252,13 +252,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn build(&mut self, function: Value<'a>, arguments: Value<'a>) -> Result<Value<'a>> {
+    fn build(&mut self, function: PickleValue<'a>, arguments: PickleValue<'a>) -> Result<PickleValue<'a>> {
         // What an unknown function made may be called in turn.
         if let Some((module, name)) = self.maker(function) {
             return Ok(self.create_foreign(module, name));
         }
-        if function == Value::Opaque {
-            return Ok(Value::Opaque);
+        if function == PickleValue::Opaque {
+            return Ok(PickleValue::Opaque);
         }
         let Some((module, name)) = self.global(function) else {
             return corrupt("its pickle calls something that is not a function");
@@ -272,7 +272,7 @@ impl<'a> Machine<'a> {
     }
 
     /// An instance of the class that comes first after the mark.
-    fn instance(&mut self) -> Result<Value<'a>> {
+    fn instance(&mut self) -> Result<PickleValue<'a>> {
         let members = self.since_mark()?;
         match members.first().and_then(|&class| self.global(class)) {
             Some((module, name)) => Ok(self.create_foreign(module, name)),
@@ -285,7 +285,7 @@ impl<'a> Machine<'a> {
         self.pop()?;
         let target = self.top()?;
         match (target, self.object(target)) {
-            (Value::Opaque, _)
+            (PickleValue::Opaque, _)
             | (
                 _,
                 Some(
@@ -300,13 +300,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn append(&mut self, members: Vec<Value<'a>>) -> Result<()> {
+    fn append(&mut self, members: Vec<PickleValue<'a>>) -> Result<()> {
         let target = self.top()?;
-        if target == Value::Opaque || self.maker(target).is_some() {
+        if target == PickleValue::Opaque || self.maker(target).is_some() {
             return Ok(());
         }
         match target {
-            Value::Object(Ref(index)) if let Some(HeapObject::List(list)) = self.heap.get_mut(index as usize) => {
+            PickleValue::Object(Ref(index)) if let Some(HeapObject::List(list)) = self.heap.get_mut(index as usize) => {
                 list.extend(members);
                 Ok(())
             }
@@ -314,14 +314,14 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn set(&mut self, members: &[Value<'a>]) -> Result<()> {
+    fn set(&mut self, members: &[PickleValue<'a>]) -> Result<()> {
         let (pairs, rest) = members.as_chunks::<2>();
         if !rest.is_empty() {
             return corrupt("its pickle has a key without a value");
         }
         match self.top()? {
-            Value::Opaque => Ok(()),
-            Value::Object(Ref(index))
+            PickleValue::Opaque => Ok(()),
+            PickleValue::Object(Ref(index))
                 if let Some(HeapObject::Dict(entries) | HeapObject::Foreign { entries, .. }) =
                     self.heap.get_mut(index as usize) =>
             {
@@ -332,7 +332,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn tuple(&mut self, length: usize) -> Result<Value<'a>> {
+    fn tuple(&mut self, length: usize) -> Result<PickleValue<'a>> {
         let start = self.stack.len().checked_sub(length).filter(|&start| self.floor() <= start);
         let Some(start) = start else { return corrupt(UNDERFLOW) };
         let members = self.stack.drain(start..).collect();
@@ -345,7 +345,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn recall(&self, index: u32) -> Result<Value<'a>> {
+    fn recall(&self, index: u32) -> Result<PickleValue<'a>> {
         let known = self.memo.get(&index).copied();
         known.map_or_else(|| corrupt(format!("its pickle refers to value {index}, which does not exist")), Ok)
     }
@@ -355,18 +355,18 @@ impl<'a> Machine<'a> {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn pop(&mut self) -> Result<Value<'a>> {
+    fn pop(&mut self) -> Result<PickleValue<'a>> {
         let value = self.top()?;
         self.stack.pop();
         Ok(value)
     }
 
-    fn top(&self) -> Result<Value<'a>> {
+    fn top(&self) -> Result<PickleValue<'a>> {
         let value = self.stack.get(self.floor()..).and_then(<[_]>::last).copied();
         value.map_or_else(|| corrupt(UNDERFLOW), Ok)
     }
 
-    fn since_mark(&mut self) -> Result<Vec<Value<'a>>> {
+    fn since_mark(&mut self) -> Result<Vec<PickleValue<'a>>> {
         let Some(mark) = self.marks.pop() else { return corrupt(UNDERFLOW) };
         Ok(self.stack.drain(mark.min(self.stack.len())..).collect())
     }

@@ -1,7 +1,7 @@
 //! What pickles of torch.save may build: tensors and plain containers. What any other name would make is passed over.
 
 use super::tensors::{OtherTensor, StorageKind, StorageRef, TensorView};
-use super::value::{HeapObject, Value};
+use super::value::{HeapObject, PickleValue};
 use super::{Machine, refused};
 use crate::checkpoint::error::{Result, corrupt, shown};
 use crate::checkpoint::tensor::{Dtype, StridedView};
@@ -15,13 +15,13 @@ pub(super) fn build<'a>(
     machine: &mut Machine<'a>,
     module: &'a str,
     name: &'a str,
-    arguments: &[Value<'a>],
-) -> Result<Value<'a>> {
+    arguments: &[PickleValue<'a>],
+) -> Result<PickleValue<'a>> {
     match (module, name) {
         ("collections", "OrderedDict") => ordered_dict(machine, arguments),
         ("collections", "defaultdict") => Ok(machine.create(HeapObject::Dict(Vec::new()))),
-        ("collections", "Counter") => Ok(arguments.first().copied().unwrap_or(Value::Opaque)),
-        ("torch", "Size") => Ok(arguments.first().copied().unwrap_or(Value::Opaque)),
+        ("collections", "Counter") => Ok(arguments.first().copied().unwrap_or(PickleValue::Opaque)),
+        ("torch", "Size") => Ok(arguments.first().copied().unwrap_or(PickleValue::Opaque)),
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => tensor(machine, arguments),
         // Of the element types that came after the classes of storages.
         ("torch._utils", "_rebuild_tensor_v3") => typed_tensor(machine, arguments),
@@ -47,7 +47,7 @@ pub(super) fn build<'a>(
         {
             Ok(machine.create_foreign(module, name))
         }
-        _ if is_inert(module, name) => Ok(Value::Opaque),
+        _ if is_inert(module, name) => Ok(PickleValue::Opaque),
         _ => Ok(machine.create_foreign(module, name)),
     }
 }
@@ -70,7 +70,7 @@ fn is_inert(module: &str, name: &str) -> bool {
     }
 }
 
-fn ordered_dict<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+fn ordered_dict<'a>(machine: &mut Machine<'a>, arguments: &[PickleValue<'a>]) -> Result<PickleValue<'a>> {
     let mut entries = Vec::new();
     // Python 2 passes the entries as a list of pairs. They are copied, and a file can refer to the same list many
     // times, so the copies count as instructions.
@@ -86,7 +86,7 @@ fn ordered_dict<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Resul
     Ok(machine.create(HeapObject::Dict(entries)))
 }
 
-fn rebuild_from_type<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+fn rebuild_from_type<'a>(machine: &mut Machine<'a>, arguments: &[PickleValue<'a>]) -> Result<PickleValue<'a>> {
     let &[function, _, inner, ..] = arguments else { return corrupt("a tensor has too few arguments") };
     let Some((module, name)) = machine.global(function) else {
         return corrupt("a tensor is rebuilt by something that is not a function");
@@ -98,13 +98,13 @@ fn rebuild_from_type<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> 
     build(machine, module, name, &inner)
 }
 
-fn typed_tensor<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+fn typed_tensor<'a>(machine: &mut Machine<'a>, arguments: &[PickleValue<'a>]) -> Result<PickleValue<'a>> {
     let dtype = arguments.get(6).and_then(|&dtype| machine.global(dtype)).filter(|(module, _)| *module == "torch");
     let Some((_, dtype)) = dtype else { return corrupt("a tensor has no type") };
     Ok(machine.create(HeapObject::OtherTensor(OtherTensor::Typed(dtype))))
 }
 
-fn tensor<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+fn tensor<'a>(machine: &mut Machine<'a>, arguments: &[PickleValue<'a>]) -> Result<PickleValue<'a>> {
     let &[storage, offset, shape, strides, ..] = arguments else {
         return corrupt("a tensor has too few arguments");
     };
@@ -126,30 +126,31 @@ fn tensor<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Valu
     Ok(machine.create(HeapObject::Tensor(view)))
 }
 
-fn count(value: Value<'_>) -> Option<u64> {
+fn count(value: PickleValue<'_>) -> Option<u64> {
     match value {
-        Value::Int(number) => u64::try_from(number).ok(),
+        PickleValue::Int(number) => u64::try_from(number).ok(),
         _ => None,
     }
 }
 
-fn counts<'a>(machine: &Machine<'a>, value: Value<'a>) -> Option<Vec<u64>> {
+fn counts<'a>(machine: &Machine<'a>, value: PickleValue<'a>) -> Option<Vec<u64>> {
     let members = machine.sequence(value).filter(|members| members.len() <= MOST_DIMENSIONS)?;
     members.iter().map(|&member| count(member)).collect()
 }
 
 /// What a persistent id stands for: a storage, or the class of a module that was saved whole.
-pub(super) fn persistent<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Value<'a>> {
+pub(super) fn persistent<'a>(machine: &mut Machine<'a>, id: PickleValue<'a>) -> Result<PickleValue<'a>> {
     match machine.sequence(id) {
         // Before PyTorch 1.6, with the class's source code.
-        Some(&[Value::Str("module"), class, ..]) if machine.global(class).is_some() => Ok(class),
+        Some(&[PickleValue::Str("module"), class, ..]) if machine.global(class).is_some() => Ok(class),
         _ => storage(machine, id),
     }
 }
 
 /// The storage for a persistent id: `("storage", class, key, location, elements[, part])`.
-fn storage<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Value<'a>> {
-    let Some(&[Value::Str("storage"), class, Value::Str(key), _, elements, ref rest @ ..]) = machine.sequence(id)
+fn storage<'a>(machine: &mut Machine<'a>, id: PickleValue<'a>) -> Result<PickleValue<'a>> {
+    let Some(&[PickleValue::Str("storage"), class, PickleValue::Str(key), _, elements, ref rest @ ..]) =
+        machine.sequence(id)
     else {
         return corrupt("its pickle refers to something that is not a storage");
     };
@@ -170,7 +171,7 @@ fn storage<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Value<'a>> {
     };
     let Some(elements) = count(elements) else { return corrupt(format!("storage {} has no size", shown(key))) };
     let part = match rest.first().copied() {
-        None | Some(Value::None) => None,
+        None | Some(PickleValue::None) => None,
         Some(part) => match machine.sequence(part) {
             Some(&[_, offset, length]) if let (Some(offset), Some(length)) = (count(offset), count(length)) => {
                 Some((offset, length))

@@ -8,7 +8,7 @@ pub(in super::super) struct Ref(pub(super) u32);
 
 /// A Python value.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in super::super) enum Value<'a> {
+pub(in super::super) enum PickleValue<'a> {
     None,
     Bool(bool),
     Int(i64),
@@ -22,12 +22,12 @@ pub(in super::super) enum Value<'a> {
     Opaque,
 }
 
-/// What a [`Value::Object`] refers to.
+/// What a [`PickleValue::Object`] refers to.
 #[derive(Debug)]
 pub(in super::super) enum HeapObject<'a> {
-    List(Vec<Value<'a>>),
-    Tuple(Vec<Value<'a>>),
-    Dict(Vec<(Value<'a>, Value<'a>)>),
+    List(Vec<PickleValue<'a>>),
+    Tuple(Vec<PickleValue<'a>>),
+    Dict(Vec<(PickleValue<'a>, PickleValue<'a>)>),
     /// The name of a function or class.
     Global {
         module: &'a str,
@@ -42,6 +42,6 @@ pub(in super::super) enum HeapObject<'a> {
         module: &'a str,
         name: &'a str,
         /// The entries, if the file makes it a dictionary.
-        entries: Vec<(Value<'a>, Value<'a>)>,
+        entries: Vec<(PickleValue<'a>, PickleValue<'a>)>,
     },
 }

@@ -21,7 +21,7 @@ pub(super) struct Blob {
 
 /// A Python object.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(super) enum PickleObject {
     None,
     Boolean(bool),
     Integer(i64),
@@ -38,7 +38,7 @@ pub(super) enum Value {
     Bytes,
 }
 
-impl Value {
+impl PickleObject {
     /// The member of a dictionary.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         let Self::Dictionary(members) = self else { return None };
@@ -70,7 +70,7 @@ impl Value {
 }
 
 /// Reads the pickle at the beginning of a file. The error is a phrase.
-pub(super) fn load(source: &ByteSource) -> Result<Value, String> {
+pub(super) fn load(source: &ByteSource) -> Result<PickleObject, String> {
     let mut machine =
         Stack { input: PickleBytes::new(source), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
     for _ in 0..MOST_INSTRUCTIONS {
@@ -85,9 +85,9 @@ pub(super) fn load(source: &ByteSource) -> Result<Value, String> {
 
 struct Stack<'a> {
     input: PickleBytes<'a>,
-    stack: Vec<Value>,
+    stack: Vec<PickleObject>,
     marks: Vec<usize>,
-    memo: HashMap<u32, Value>,
+    memo: HashMap<u32, PickleObject>,
 }
 
 impl Stack<'_> {
@@ -99,22 +99,22 @@ impl Stack<'_> {
                 self.marks.push(self.stack.len());
                 return Ok(());
             }
-            b'N' => Value::None,
-            0x88 => Value::Boolean(true),
-            0x89 => Value::Boolean(false),
-            b'J' => Value::Integer(i32::from_le_bytes(self.input.array()?).into()),
-            b'K' => Value::Integer(self.input.byte()?.into()),
-            b'M' => Value::Integer(u16::from_le_bytes(self.input.array()?).into()),
+            b'N' => PickleObject::None,
+            0x88 => PickleObject::Boolean(true),
+            0x89 => PickleObject::Boolean(false),
+            b'J' => PickleObject::Integer(i32::from_le_bytes(self.input.array()?).into()),
+            b'K' => PickleObject::Integer(self.input.byte()?.into()),
+            b'M' => PickleObject::Integer(u16::from_le_bytes(self.input.array()?).into()),
             b'U' | 0x8c | b'C' => self.input.text::<1>()?,
             b'T' | b'X' | b'B' => self.input.text::<4>()?,
             0x8d | 0x8e => self.input.text::<8>()?,
-            b']' | b')' => Value::Sequence(Vec::new()),
-            b'}' => Value::Dictionary(Vec::new()),
+            b']' | b')' => PickleObject::Sequence(Vec::new()),
+            b'}' => PickleObject::Dictionary(Vec::new()),
             0x85..=0x87 => {
                 let at = self.stack.len().checked_sub(usize::from(opcode - 0x84)).ok_or("its pickle is damaged")?;
-                Value::Sequence(self.stack.split_off(at))
+                PickleObject::Sequence(self.stack.split_off(at))
             }
-            b't' => Value::Sequence(self.since_mark()?),
+            b't' => PickleObject::Sequence(self.since_mark()?),
             b'a' | b'e' => {
                 let members = if opcode == b'a' { vec![self.pop()?] } else { self.since_mark()? };
                 return self.append(members);
@@ -130,10 +130,12 @@ impl Stack<'_> {
             b'j' => self.input.array().and_then(|index| self.recall(u32::from_le_bytes(index)))?,
             b'c' => {
                 let (module, name) = (self.input.line()?, self.input.line()?);
-                Value::Global(format!("{module}.{name}"))
+                PickleObject::Global(format!("{module}.{name}"))
             }
             0x93 => match (self.pop()?, self.pop()?) {
-                (Value::Text(name), Value::Text(module)) => Value::Global(format!("{module}.{name}")),
+                (PickleObject::Text(name), PickleObject::Text(module)) => {
+                    PickleObject::Global(format!("{module}.{name}"))
+                }
                 _ => return Err("its pickle names a class by something that is not text".to_owned()),
             },
             b'R' => {
@@ -147,31 +149,31 @@ impl Stack<'_> {
         Ok(())
     }
 
-    fn pop(&mut self) -> Result<Value, String> {
+    fn pop(&mut self) -> Result<PickleObject, String> {
         self.stack.pop().ok_or_else(|| "its pickle is damaged".to_owned())
     }
 
     /// The last two values, in the order in which they were pushed.
-    fn pop_two(&mut self) -> Result<Vec<Value>, String> {
+    fn pop_two(&mut self) -> Result<Vec<PickleObject>, String> {
         let (second, first) = (self.pop()?, self.pop()?);
         Ok(vec![first, second])
     }
 
-    fn since_mark(&mut self) -> Result<Vec<Value>, String> {
+    fn since_mark(&mut self) -> Result<Vec<PickleObject>, String> {
         let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len());
         Ok(self.stack.split_off(mark.ok_or("its pickle is damaged")?))
     }
 
-    fn append(&mut self, members: Vec<Value>) -> Result<(), String> {
-        let Some(Value::Sequence(list)) = self.stack.last_mut() else {
+    fn append(&mut self, members: Vec<PickleObject>) -> Result<(), String> {
+        let Some(PickleObject::Sequence(list)) = self.stack.last_mut() else {
             return Err("its pickle appends to something that is not a list".to_owned());
         };
         list.extend(members);
         Ok(())
     }
 
-    fn set(&mut self, members: Vec<Value>) -> Result<(), String> {
-        let Some(Value::Dictionary(dictionary)) = self.stack.last_mut() else {
+    fn set(&mut self, members: Vec<PickleObject>) -> Result<(), String> {
+        let Some(PickleObject::Dictionary(dictionary)) = self.stack.last_mut() else {
             return Err("its pickle sets a key of something that is not a dictionary".to_owned());
         };
         let mut members = members.into_iter();
@@ -184,15 +186,15 @@ impl Stack<'_> {
     /// Containers are remembered as they are now: empty. Nothing in these files refers to them again.
     fn remember(&mut self, index: u32) -> Result<(), String> {
         let value = match self.stack.last().ok_or("its pickle is damaged")? {
-            Value::Sequence(_) => Value::Sequence(Vec::new()),
-            Value::Dictionary(_) => Value::Dictionary(Vec::new()),
+            PickleObject::Sequence(_) => PickleObject::Sequence(Vec::new()),
+            PickleObject::Dictionary(_) => PickleObject::Dictionary(Vec::new()),
             other => other.clone(),
         };
         self.memo.insert(index, value);
         Ok(())
     }
 
-    fn recall(&self, index: u32) -> Result<Value, String> {
+    fn recall(&self, index: u32) -> Result<PickleObject, String> {
         self.memo.get(&index).cloned().ok_or_else(|| "its pickle is damaged".to_owned())
     }
 
@@ -200,27 +202,39 @@ impl Stack<'_> {
     fn set_state(&mut self) -> Result<(), String> {
         let state = self.pop()?;
         match (self.stack.last_mut(), state.sequence()) {
-            (Some(Value::Bytes), _) => Ok(()),
+            (Some(PickleObject::Bytes), _) => Ok(()),
             (
-                Some(Value::Array(content)),
-                Some([_, Value::Sequence(_), Value::Bytes, Value::Boolean(false), Value::Blob(blob)]),
+                Some(PickleObject::Array(content)),
+                Some(
+                    [
+                        _,
+                        PickleObject::Sequence(_),
+                        PickleObject::Bytes,
+                        PickleObject::Boolean(false),
+                        PickleObject::Blob(blob),
+                    ],
+                ),
             ) => {
                 *content = Some(*blob);
                 Ok(())
             }
-            (Some(Value::Array(_)), _) => Err("its array is not one of bytes in rows".to_owned()),
+            (Some(PickleObject::Array(_)), _) => Err("its array is not one of bytes in rows".to_owned()),
             _ => Err("its pickle sets the state of something that has none".to_owned()),
         }
     }
 }
 
 /// The result of a known function.
-fn call(function: &Value, arguments: &Value) -> Result<Value, String> {
-    let Value::Global(name) = function else { return Err("its pickle calls something that is no function".to_owned()) };
+fn call(function: &PickleObject, arguments: &PickleObject) -> Result<PickleObject, String> {
+    let PickleObject::Global(name) = function else {
+        return Err("its pickle calls something that is no function".to_owned());
+    };
     match (name.as_str(), arguments.sequence()) {
-        ("numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct", _) => Ok(Value::Array(None)),
-        ("numpy.dtype", Some([Value::Text(code), ..])) if code == "u1" => Ok(Value::Bytes),
-        ("numpy.dtype", Some([Value::Text(code), ..])) => Err(format!("its array has the type {code}, not u1")),
+        ("numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct", _) => {
+            Ok(PickleObject::Array(None))
+        }
+        ("numpy.dtype", Some([PickleObject::Text(code), ..])) if code == "u1" => Ok(PickleObject::Bytes),
+        ("numpy.dtype", Some([PickleObject::Text(code), ..])) => Err(format!("its array has the type {code}, not u1")),
         _ => Err(format!("its pickle calls {}, which is not needed", name.chars().take(100).collect::<String>())),
     }
 }
@@ -264,7 +278,7 @@ impl<'a> PickleBytes<'a> {
     }
 
     /// A string preceded by its length, which takes N bytes.
-    fn text<const N: usize>(&mut self) -> Result<Value, String> {
+    fn text<const N: usize>(&mut self) -> Result<PickleObject, String> {
         let mut length = [0; 8];
         length[..N].copy_from_slice(self.take(N as u64)?);
         let length = u64::from_le_bytes(length);
@@ -272,9 +286,9 @@ impl<'a> PickleBytes<'a> {
             let start = self.position;
             let end = start.checked_add(length).filter(|end| *end <= self.source.len()).ok_or("it is truncated")?;
             self.position = end;
-            return Ok(Value::Blob(Blob { start, length }));
+            return Ok(PickleObject::Blob(Blob { start, length }));
         }
-        Ok(Value::Text(String::from_utf8_lossy(self.take(length)?).into_owned()))
+        Ok(PickleObject::Text(String::from_utf8_lossy(self.take(length)?).into_owned()))
     }
 
     fn line(&mut self) -> Result<String, String> {

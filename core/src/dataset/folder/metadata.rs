@@ -28,14 +28,14 @@ pub(super) enum TableOfLabels {
 
 /// Which images a table names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum TableScope {
     /// Those of a split, in whose directory it lies.
     Split,
     /// All images. Their paths may begin with the directory of a split.
     Everything,
 }
 
-struct Columns {
+struct TableColumns {
     files: usize,
     labels: usize,
     /// One that says splits, which are not read from it.
@@ -48,7 +48,7 @@ type Labelled = BTreeMap<LabelText, Vec<Box<str>>>;
 /// Reads the table of a directory.
 pub(super) fn read(
     directory: &Path,
-    scope: Scope,
+    scope: TableScope,
     options: &DatasetOptions,
     links: &Links,
 ) -> Result<TableOfLabels, Error> {
@@ -96,16 +96,16 @@ pub(super) fn read(
 }
 
 /// A table's name, with the directory of its split.
-fn shown(path: &Path, scope: Scope) -> String {
+fn shown(path: &Path, scope: TableScope) -> String {
     let name = |path: Option<&Path>| path.and_then(Path::file_name).unwrap_or_default().display().to_string();
     match scope {
-        Scope::Split => format!("{}/{}", name(path.parent()), name(Some(path))),
-        Scope::Everything => name(Some(path)),
+        TableScope::Split => format!("{}/{}", name(path.parent()), name(Some(path))),
+        TableScope::Everything => name(Some(path)),
     }
 }
 
 /// The columns of a table, or what it lacks.
-fn columns(table: &Table, path: &Path, options: &DatasetOptions) -> Result<Result<Columns, String>, Error> {
+fn columns(table: &Table, path: &Path, options: &DatasetOptions) -> Result<Result<TableColumns, String>, Error> {
     let column = |name: &str| table.column(name).map_err(|message| Error::invalid(path, message));
     if table.is_empty() {
         return Ok(Err("is empty; write the columns file_name and label, and a row for each image".to_owned()));
@@ -131,7 +131,7 @@ fn columns(table: &Table, path: &Path, options: &DatasetOptions) -> Result<Resul
         return Ok(Err("has no rows below its columns; write one for each image".to_owned()));
     }
     let splits = table.columns.iter().position(|column| column.eq_ignore_ascii_case("split"));
-    Ok(Ok(Columns { files, labels, splits: splits.filter(|column| *column != labels) }))
+    Ok(Ok(TableColumns { files, labels, splits: splits.filter(|column| *column != labels) }))
 }
 
 /// Files that a table names in another Unicode normal form than the disk.
@@ -154,7 +154,7 @@ impl RenamedFiles {
 fn classes(
     table: &Table,
     path: &Path,
-    columns: &Columns,
+    columns: &TableColumns,
     are_numbers: bool,
     links: &Links,
 ) -> Result<(Labelled, RenamedFiles), Error> {
@@ -216,14 +216,14 @@ fn label(cell: &Cell) -> Result<&str, String> {
 }
 
 /// What is passed over if the images lie in directories of classes, but have other labels.
-fn contradictions(classes: &Labelled, scope: Scope, are_numbers: bool, table: &str) -> Option<String> {
+fn contradictions(classes: &Labelled, scope: TableScope, are_numbers: bool, table: &str) -> Option<String> {
     let mut directories = BTreeSet::new();
     let (mut inside, mut different) = (0_u64, 0_u64);
     let mut example = None;
     for (label, files) in classes {
         for file in files {
             let Some((directory, _)) = file.split_once('/') else { continue };
-            if scope == Scope::Everything && splits::is_usual(directory) {
+            if scope == TableScope::Everything && splits::is_usual(directory) {
                 continue;
             }
             directories.insert(directory);
@@ -273,12 +273,12 @@ fn doubtful(classes: &Labelled) -> Vec<String> {
 /// What is passed over in a column of splits that the directories contradict.
 fn unread_splits(
     table: &Table,
-    columns: &Columns,
+    columns: &TableColumns,
     column: usize,
-    (directory, scope): (&Path, Scope),
+    (directory, scope): (&Path, TableScope),
     name: &str,
 ) -> Option<String> {
-    let of_table = directory.file_name().and_then(|name| name.to_str()).filter(|_| scope == Scope::Split);
+    let of_table = directory.file_name().and_then(|name| name.to_str()).filter(|_| scope == TableScope::Split);
     let is_different = |row: &&Row| {
         let of_path = split(row.cells[columns.files].text()).unwrap_or(splits::TRAIN[0]);
         !row.cells[column].text().trim().eq_ignore_ascii_case(of_table.unwrap_or(of_path))

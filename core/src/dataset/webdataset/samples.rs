@@ -37,7 +37,7 @@ pub(super) struct Place {
 
 /// The images of a split that have labels.
 #[derive(Debug, Default)]
-pub(super) struct Samples {
+pub(super) struct ShardSamples {
     pub shards: Vec<PathBuf>,
     pub images: Vec<Place>,
     /// For each image, the index of its label's text.
@@ -60,8 +60,8 @@ struct Sample {
 
 /// Makes samples of members.
 #[derive(Default)]
-struct Reader {
-    samples: Samples,
+struct SampleReader {
+    samples: ShardSamples,
     /// By the composed name.
     known: HashMap<String, u32>,
     budget: NameBudget,
@@ -70,7 +70,7 @@ struct Reader {
 
 /// Whether the first two samples of a tar have an image with a label: other tars are just archives.
 pub(in super::super) fn is_shard(path: &Path) -> Result<bool, Error> {
-    let mut reader = Reader::default();
+    let mut reader = SampleReader::default();
     let mut keys = 0;
     let file = File::open(path).map_err(Error::io(path))?;
     let looked = members::each(path, &file, |member| {
@@ -87,10 +87,10 @@ pub(in super::super) fn is_shard(path: &Path) -> Result<bool, Error> {
     Ok(!reader.samples.images.is_empty())
 }
 
-impl Samples {
+impl ShardSamples {
     /// Reads the headers and labels of a split's shards.
     pub(super) fn read(split: &str, shards: Vec<PathBuf>) -> Result<Self, Error> {
-        let mut reader = Reader::default();
+        let mut reader = SampleReader::default();
         for (shard, path) in (0..).zip(&shards) {
             source::refuse_lfs_pointer(path, &source::open(path)?)?;
             let file = File::open(path).map_err(Error::io(path))?;
@@ -130,7 +130,7 @@ impl Samples {
     }
 }
 
-impl Reader {
+impl SampleReader {
     /// Takes a member. Returns whether it begins another sample.
     fn take(&mut self, (path, file): (&Path, &File), shard: u32, member: &Member) -> Result<bool, Error> {
         let Some((key, extension)) = key_and_extension(&member.name) else { return Ok(false) };

@@ -1,12 +1,12 @@
 //! Scaled dot-product attention, which ONNX has as an operator only since opset 23.
 
-use super::builder::{Builder, signed};
+use super::builder::{OnnxBuilder, signed};
 use super::proto::{AttributeProto, DataType};
 use crate::checkpoint::Dtype;
 use crate::export::Result;
 use crate::exported::Node;
 
-impl Builder<'_> {
+impl OnnxBuilder<'_> {
     /// softmax(scale · Q·Kᵀ + mask) · V.
     pub(super) fn attention(&mut self, node: &Node, mask: bool, is_causal: bool, scale: Option<f64>) -> Result<()> {
         let name = &node.name;

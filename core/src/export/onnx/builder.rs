@@ -3,27 +3,27 @@
 use std::collections::{HashMap, HashSet};
 
 use super::initializer::{Elements, Initializer};
-use super::plan::Plan;
+use super::plan::QuantisationPlan;
 use super::proto::{AttributeProto, DataType, NodeProto};
 use super::{INPUT, Numbers, OUTPUT};
 use crate::dataset::MeanStd;
-use crate::export::evaluation::Evaluation;
+use crate::export::evaluation::EvaluatedGraph;
 use crate::export::{Result, Student, int8, refused};
 use crate::exported::{Graph, Node, Size, ValueId};
 
 /// Most elements of a tensor that is computed here, so that a small file cannot ask for a large one.
 const MOST_ELEMENTS: u64 = 1 << 22;
 
-pub(super) struct Builder<'a> {
+pub(super) struct OnnxBuilder<'a> {
     pub(super) student: &'a Student,
     pub(super) graph: &'a Graph,
-    pub(super) evaluation: Evaluation,
+    pub(super) evaluation: EvaluatedGraph,
     pub(super) nodes: Vec<NodeProto>,
     pub(super) initializers: Vec<Initializer>,
     /// Outputs beside the logits.
     pub(super) observed: Vec<String>,
     /// What int8 replaces.
-    pub(super) plan: Option<Plan<'a>>,
+    pub(super) plan: Option<QuantisationPlan<'a>>,
     /// Values whose extremes are outputs.
     watched: HashSet<ValueId>,
     /// Names that are taken, with the number that the next one like it gets.
@@ -34,16 +34,17 @@ pub(super) struct Builder<'a> {
     constants: HashMap<(i32, Vec<u64>, Vec<u8>), String>,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> OnnxBuilder<'a> {
     pub(super) fn new(student: &'a Student, numbers: Numbers<'a>) -> Self {
         let graph = student.graph();
         let watched =
             if let Numbers::Observed(values) = numbers { values.iter().copied().collect() } else { HashSet::new() };
-        let plan = if let Numbers::Int8(ranges) = numbers { Some(Plan::new(student, ranges)) } else { None };
+        let plan =
+            if let Numbers::Int8(ranges) = numbers { Some(QuantisationPlan::new(student, ranges)) } else { None };
         Self {
             student,
             graph,
-            evaluation: Evaluation::of(graph),
+            evaluation: EvaluatedGraph::of(graph),
             nodes: Vec::new(),
             initializers: Vec::new(),
             observed: Vec::new(),

@@ -1,6 +1,6 @@
 //! Functions of each element.
 
-use super::builder::{Builder, signed};
+use super::builder::{OnnxBuilder, signed};
 use super::proto::AttributeProto;
 use crate::export::Result;
 use crate::exported::{Activation, Node};
@@ -8,7 +8,7 @@ use crate::exported::{Activation, Node};
 /// Beyond it, softplus is its argument in float32.
 const LINEAR_SOFTPLUS: f64 = 20.0;
 
-impl Builder<'_> {
+impl OnnxBuilder<'_> {
     pub(super) fn activation(&mut self, node: &Node, function: Activation) -> Result<()> {
         let float = AttributeProto::float;
         match function {

@@ -7,7 +7,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::proto::{DataType, TensorProto};
 use crate::checkpoint::Dtype;
-use crate::export::int8::{Fold, Scales};
+use crate::export::int8::{BatchNormScale, Scales};
 use crate::export::{Result, Student};
 
 /// The field of a tensor's elements.
@@ -34,7 +34,7 @@ pub(super) enum Elements {
     /// Weights as int8, with a scale for each output.
     Quantised {
         weight: usize,
-        fold: Option<Fold>,
+        fold: Option<BatchNormScale>,
         scales: Scales,
         transposed: bool,
     },

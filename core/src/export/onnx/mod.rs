@@ -22,9 +22,9 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::preprocessing::class_names;
-use super::{Result, Source, Student, refused};
+use super::{Result, Student, StudentSource, refused};
 use crate::exported::ValueId;
-use builder::Builder;
+use builder::OnnxBuilder;
 use initializer::{Initializer, field};
 use proto::{
     DataType, DimensionProto, GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto,
@@ -72,7 +72,7 @@ pub enum Numbers<'a> {
 /// The student has something that ONNX cannot express, the file would be larger than 2 GiB, or a file cannot be read
 /// or written.
 pub fn write(student: &Student, options: &Options<'_>, output: &mut impl Write) -> Result<()> {
-    let model = Model::new(student, options)?;
+    let model = OnnxModel::new(student, options)?;
     let mut head = model.head.encode_to_vec();
     let graph = model.graph.encode_to_vec();
     let tensors = model.initializers.iter().try_fold(0_u64, |sum, tensor| sum.checked_add(tensor.size()?));
@@ -97,7 +97,7 @@ pub fn write(student: &Student, options: &Options<'_>, output: &mut impl Write) 
 }
 
 /// A file before its tensors are read.
-struct Model {
+struct OnnxModel {
     /// Everything but the graph.
     head: ModelProto,
     /// Without tensors.
@@ -105,7 +105,7 @@ struct Model {
     initializers: Vec<Initializer>,
 }
 
-impl Model {
+impl OnnxModel {
     fn new(student: &Student, options: &Options<'_>) -> Result<Self> {
         let normalisation = match (options.preprocess, student.preprocessing().normalisation()) {
             (false, _) => None,
@@ -117,10 +117,10 @@ impl Model {
                 );
             }
         };
-        let mut builder = Builder::new(student, options.numbers);
+        let mut builder = OnnxBuilder::new(student, options.numbers);
         builder.images(normalisation)?;
         builder.graph()?;
-        let Builder { nodes, initializers, observed, .. } = builder;
+        let OnnxBuilder { nodes, initializers, observed, .. } = builder;
         let [_, height, width] = student.input().map(number);
         let input = tensor(INPUT, &[None, Some(3), Some(height), Some(width)]);
         let logits = tensor(OUTPUT, &[None, Some(number(student.classes()))]);
@@ -166,7 +166,7 @@ fn metadata(student: &Student, options: &Options<'_>) -> BTreeMap<String, String
     if class_names(&metadata, classes).is_none() {
         metadata.remove("classes");
     }
-    if let Source::Zoo(network) = student.source() {
+    if let StudentSource::Zoo(network) = student.source() {
         metadata.insert("architecture".to_owned(), network.name.to_owned());
     }
     let input = match (options.preprocess, student.preprocessing().normalisation()) {

@@ -1,11 +1,11 @@
 //! Layer norm and group norm.
 
-use super::builder::{Builder, signed};
+use super::builder::{OnnxBuilder, signed};
 use super::proto::AttributeProto;
 use crate::export::Result;
 use crate::exported::Node;
 
-impl Builder<'_> {
+impl OnnxBuilder<'_> {
     pub(super) fn layer_norm(
         &mut self,
         node: &Node,

@@ -1,6 +1,6 @@
 //! The form of every operation in ONNX.
 
-use super::builder::{Builder, signed};
+use super::builder::{OnnxBuilder, signed};
 use super::proto::AttributeProto;
 use crate::export::Result;
 use crate::exported::{Arithmetic, Node, Op, Operand, Size};
@@ -14,7 +14,7 @@ fn axis(dimension: usize) -> i64 {
     signed(dimension as u64)
 }
 
-impl Builder<'_> {
+impl OnnxBuilder<'_> {
     /// Writes a node as what it computes in evaluation.
     pub(super) fn operation(&mut self, node: &Node) -> Result<()> {
         match &node.op {

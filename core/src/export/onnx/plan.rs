@@ -4,12 +4,12 @@ use crate::export::Student;
 use crate::export::int8::{Layers, Ranges};
 
 /// What is quantised, and how.
-pub(super) struct Plan<'a> {
+pub(super) struct QuantisationPlan<'a> {
     pub(super) ranges: &'a Ranges,
     pub(super) layers: Layers,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> QuantisationPlan<'a> {
     pub(super) fn new(student: &Student, ranges: &'a Ranges) -> Self {
         Self { ranges, layers: Layers::of(student) }
     }

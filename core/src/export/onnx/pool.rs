@@ -1,7 +1,7 @@
 //! Pooling. PyTorch's windows that reach beyond a map are written as padding, because runtimes differ in how they round
 //! up the number of windows.
 
-use super::builder::{Builder, signed};
+use super::builder::{OnnxBuilder, signed};
 use super::proto::AttributeProto;
 use crate::export::{Result, refused};
 use crate::exported::{Node, Size, Window};
@@ -23,7 +23,7 @@ fn beyond(window: Window, input: [u64; 2], output: [u64; 2]) -> [u64; 2] {
     })
 }
 
-impl Builder<'_> {
+impl OnnxBuilder<'_> {
     fn beyond(&self, node: &Node, window: Window) -> [u64; 2] {
         beyond(window, sides(self.sizes(node.inputs[0])), sides(self.sizes(node.outputs[0])))
     }

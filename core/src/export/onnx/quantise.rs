@@ -1,22 +1,22 @@
 //! Layers and activations as int8, in the form that runtimes look for: a value is quantised and at once dequantised
 //! (`QuantizeLinear`, `DequantizeLinear`), and the operations between compute as before.
 
-use super::builder::{Builder, signed};
+use super::builder::{OnnxBuilder, signed};
 use super::initializer::{Elements, Initializer};
 use super::operators::convolution;
 use super::proto::{AttributeProto, DataType};
 use crate::export::Result;
-use crate::export::int8::{Fold, Scales};
+use crate::export::int8::{BatchNormScale, Scales};
 use crate::exported::{Node, Op, ValueId};
 
 /// A layer's weights and bias as they are after folding.
-struct Weights {
-    fold: Option<Fold>,
+struct FoldedWeights {
+    fold: Option<BatchNormScale>,
     scales: Scales,
     bias: Option<Vec<f32>>,
 }
 
-impl Builder<'_> {
+impl OnnxBuilder<'_> {
     /// Quantises and dequantises an activation, if that is planned, and returns the name of the result.
     pub(super) fn quantised_value(&mut self, value: ValueId, name: String) -> Result<String> {
         let Some(plan) = self.plan.as_ref().filter(|plan| plan.layers.values.contains(&value)) else { return Ok(name) };
@@ -69,7 +69,7 @@ impl Builder<'_> {
         self.student.floats(index)
     }
 
-    fn weights(&self, node: &Node, norm: Option<&Node>) -> Result<Weights> {
+    fn weights(&self, node: &Node, norm: Option<&Node>) -> Result<FoldedWeights> {
         let outputs = self.sizes(node.inputs[1])[0].per_image() as usize;
         let mut elements = self.vector(node.inputs[1])?;
         let mut bias = node.inputs.get(2).map(|&bias| self.vector(bias)).transpose()?;
@@ -82,21 +82,21 @@ impl Builder<'_> {
             let before = bias.unwrap_or_else(|| vec![0.0; outputs]);
             let after = |at: usize| (f64::from(before[at]) - f64::from(mean[at])) * factor(at) + f64::from(shift[at]);
             bias = Some((0..outputs).map(|at| after(at) as f32).collect());
-            let factors = Fold((0..outputs).map(|at| factor(at) as f32).collect());
+            let factors = BatchNormScale((0..outputs).map(|at| factor(at) as f32).collect());
             factors.apply(&mut elements);
             fold = Some(factors);
         }
-        Ok(Weights { fold, scales: Scales::of(&elements, outputs), bias })
+        Ok(FoldedWeights { fold, scales: Scales::of(&elements, outputs), bias })
     }
 
-    fn int8_weight(&mut self, node: &Node, weights: Weights, transposed: bool) -> String {
+    fn int8_weight(&mut self, node: &Node, weights: FoldedWeights, transposed: bool) -> String {
         let value = &self.graph.values[node.inputs[1]];
         let (index, mut dims) = self.student.stored(value).expect("layers have stored weights");
         if transposed {
             dims.reverse();
         }
         let name = format!("{}/int8", self.student.key(index));
-        let Weights { fold, scales, .. } = weights;
+        let FoldedWeights { fold, scales, .. } = weights;
         let outputs = scales.0.len() as u64;
         let scale = floats(&scales.0);
         let elements = Elements::Quantised { weight: index, fold, scales, transposed };

@@ -17,11 +17,11 @@ pub(in crate::exported) struct Creation<'a, 'b> {
     pub(in crate::exported) dtype: Dtype,
 }
 
-type Operator = fn(&mut Creation<'_, '_>) -> OrFault<Constant>;
+type ConstantOperator = fn(&mut Creation<'_, '_>) -> OrFault<Constant>;
 
 /// The operator with this name, if it is one.
-pub(in crate::exported) fn creation(name: &str) -> Option<Operator> {
-    let operator: Operator = match name {
+pub(in crate::exported) fn creation(name: &str) -> Option<ConstantOperator> {
+    let operator: ConstantOperator = match name {
         "zeros.default" | "new_zeros.default" => |node| node.filled(Some(0.0)),
         "ones.default" | "new_ones.default" => |node| node.filled(Some(1.0)),
         "full.default" | "new_full.default" => |node| node.filled(None),

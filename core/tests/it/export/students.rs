@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use distillery_core::architecture;
 use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor};
-use distillery_core::export::{Source, Student};
+use distillery_core::export::{Student, StudentSource};
 use distillery_core::exported::{ExportedNetwork, Origin, TensorRole};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -60,12 +60,12 @@ impl Files {
         };
         let graph = student.graph();
         match student.source() {
-            Source::Zoo(network) => {
+            StudentSource::Zoo(network) => {
                 let classes = u32::try_from(student.classes()).unwrap();
                 let keys: Vec<String> = network.layout(classes).entries.into_iter().map(|entry| entry.key).collect();
                 reference::logits(graph, images, |index| named(&keys[index]))
             }
-            Source::Exported(network) => reference::logits(graph, images, |index| {
+            StudentSource::Exported(network) => reference::logits(graph, images, |index| {
                 let stored = &network.tensors()[index];
                 match stored.role {
                     TensorRole::Constant => network.floats(stored).unwrap().into_iter().map(f64::from).collect(),

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use distillery_core::protocol::{Event, Point, series};
 use distillery_trainer::ranks::Ranks;
-use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
+use distillery_trainer::run::cuda_graphs::{ExecutionMode, StepExecutor};
 use distillery_trainer::run::step::Inputs;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -168,7 +168,7 @@ fn a_run_that_gets_no_better_ends_early_says_so_and_can_be_verified() {
 #[test]
 fn a_batch_in_parts_has_the_gradients_of_the_whole_batch() {
     // Both halves are the same images with other labels, so that their batch statistics are those of the whole.
-    let step = |parts: u32, mode: Mode| {
+    let step = |parts: u32, mode: ExecutionMode| {
         let spec = specification(json!({}));
         let mut run = Training::new(&spec, Device::Cpu, Kind::Float, StepExecutor::in_mode(mode));
         for _ in 0..6 {
@@ -185,8 +185,8 @@ fn a_batch_in_parts_has_the_gradients_of_the_whole_batch() {
         let means = run.meter.read(&Ranks::single()).unwrap().unwrap();
         (Tensor::cat(&trained, 0), means)
     };
-    let (whole, metrics) = step(1, Mode::Eager);
-    for mode in [Mode::Eager, Mode::Rehearsal] {
+    let (whole, metrics) = step(1, ExecutionMode::Eager);
+    for mode in [ExecutionMode::Eager, ExecutionMode::Rehearsal] {
         let (parts, of_parts) = step(2, mode);
         let off = (&whole - &parts).abs().max().double_value(&[]);
         assert!(off < 1e-3, "{off}");
