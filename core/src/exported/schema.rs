@@ -358,7 +358,7 @@ impl OfKind for OutputSpec {
             arg: Argument,
         }
         Ok(match kind {
-            "user_output" => Self::UserOutput(map.next_value::<UserOutput>()?.arg),
+            "user_output" => Self::User(map.next_value::<UserOutput>()?.arg),
             other => map.next_value::<IgnoredAny>().map(|_| Self::Other(other.to_owned()))?,
         })
     }

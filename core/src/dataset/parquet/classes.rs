@@ -2,6 +2,7 @@
 //! number them differently.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
 
 use ::parquet::data_type::ByteArray;
 
@@ -23,14 +24,7 @@ pub(super) fn of(split: &str, shards: &[ShardFile]) -> Result<Classes, Error> {
         return Err(Error::invalid(&other.path, message));
     }
     if let Some((shard, names)) = shards.iter().find_map(|shard| Some((shard, shard.class_names()?))) {
-        let mut known = HashSet::new();
-        if let Some(twice) = names.iter().find(|name| !known.insert(name.as_str())) {
-            return Err(Error::invalid(&shard.path, format!("names the class {twice:?} twice: correct its metadata")));
-        }
-        if let Some(twice) = in_two_forms(names.iter().map(String::as_str)) {
-            let message = format!("names the class {twice:?} twice, {TWO_FORMS}: correct its metadata");
-            return Err(Error::invalid(&shard.path, message));
-        }
+        check_names(&shard.path, &names)?;
         return Ok(Classes { count: number(names.len()), names: Some(names), first_label: 0 });
     }
     let (classes, images) = if first.is_text() {
@@ -76,6 +70,19 @@ pub(super) fn of(split: &str, shards: &[ShardFile]) -> Result<Classes, Error> {
         return Err(Error::Column { path: first.path.clone(), message });
     }
     Ok(classes)
+}
+
+/// Refuses the same class twice.
+fn check_names(path: &Path, names: &[String]) -> Result<(), Error> {
+    let mut known = HashSet::new();
+    if let Some(twice) = names.iter().find(|name| !known.insert(name.as_str())) {
+        return Err(Error::invalid(path, format!("names the class {twice:?} twice: correct its metadata")));
+    }
+    if let Some(twice) = in_two_forms(names.iter().map(String::as_str)) {
+        let message = format!("names the class {twice:?} twice, {TWO_FORMS}: correct its metadata");
+        return Err(Error::invalid(path, message));
+    }
+    Ok(())
 }
 
 /// How macOS and other systems write the same accents.
