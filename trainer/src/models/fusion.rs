@@ -141,7 +141,7 @@ fn join(host: &mut Step, node: &ProgramNode, is_hosts: impl Fn(ProgramValueId) -
     match node.op {
         ProgramOp::BatchNorm(_) => host.norm = FoldedNorm::of(&node.op, &node.inputs),
         ProgramOp::Add => {
-            host.added = node.inputs.iter().filter_map(|input| input.value()).find(|&value| !is_hosts(value))
+            host.added = node.inputs.iter().filter_map(|input| input.value()).find(|&value| !is_hosts(value));
         }
         _ => host.relu = true,
     }
