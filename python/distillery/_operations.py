@@ -64,8 +64,9 @@ def upload(file: str | os.PathLike[str], params: Mapping[str, Any], progress: bo
     body = _body(file, progress)
     given = {"name": body.path.name, **{name: value for name, value in params.items() if value is not None}}
     checkpoint = (yield from send(Call("PUT", ("v1", "checkpoints"), given, body=body))).json()
-    # One state dict of several, or a network without its stack traces, is stored as another file.
-    if checkpoint["size_bytes"] == body.size and checkpoint["sha256"] != body.sha256:
+    # One state dict of several is stored as another file, and an exported network without its stack traces.
+    is_without_traces = any("stack traces" in note for note in checkpoint["notes"])
+    if checkpoint["size_bytes"] == body.size and checkpoint["sha256"] != body.sha256 and not is_without_traces:
         raise Damaged(
             f"the server stored other bytes than {file} has: something between here and it changed them. Delete "
             f"{checkpoint['id']}, and upload the file again"

@@ -82,6 +82,21 @@ class Connection(unittest.TestCase):
                 client.artifact("job_1", "manifest.json", to=self.home.name)
         self.assertEqual(os.listdir(self.home.name), [])
 
+    def test_an_upload_is_another_file_only_without_stack_traces(self):
+        file = Path(self.home.name, "net.pt2")
+        file.write_bytes(CONTENT)
+        notes = []
+
+        def answer(handler):
+            stored = {"id": "ckpt_1", "size_bytes": len(CONTENT), "sha256": "0" * 64, "notes": notes}
+            handler.reply(201, json.dumps(stored).encode())
+
+        with scripted(answer) as (url, _), distillery.Client(url) as client:
+            with self.assertRaises(distillery.Damaged):
+                client.upload(file)
+            notes.append("its stack traces, with paths of the machine that exported it, were removed")
+            self.assertEqual(client.upload(file)["id"], "ckpt_1")
+
     def test_a_file_with_other_bytes_is_replaced_only_if_asked(self):
         target = Path(self.home.name, "manifest.json")
         target.write_text("mine")

@@ -21,6 +21,7 @@ use super::error::{Error, Exit};
 use super::server::ApiClient;
 use super::text::{member, plain};
 use crate::cli::{UploadArgs, UploadFacts};
+use crate::exported;
 
 /// How long the server may take to check and store a file after its last byte.
 const STORE_PATIENCE: Duration = Duration::from_secs(1800);
@@ -114,9 +115,10 @@ async fn send(server: &ApiClient, path: &Path, facts: &UploadFacts, is_quiet: bo
     bar.finish_and_clear();
     let checkpoint = server.json(answer.map_err(|error| refused(error, path))?).await?;
     let sent = hex::encode(hash.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize());
-    // The server stores another file if it takes one state dict of several, or removes stack traces from a network.
+    let stored = checkpoint["sha256"].as_str().unwrap_or(&sent);
+    // The server stores another file if it takes one state dict of several.
     let is_same_file = checkpoint["size_bytes"].as_u64() == Some(size);
-    if is_same_file && checkpoint["sha256"].as_str().is_some_and(|stored| stored != sent) {
+    if is_same_file && stored != sent && !is_network_without_traces(path, stored).await? {
         return Err(Error::Damaged(format!(
             "the server stored other bytes than {shown} has: something between here and it changed them. Delete {} and \
              upload the file again",
@@ -124,6 +126,14 @@ async fn send(server: &ApiClient, path: &Path, facts: &UploadFacts, is_quiet: bo
         )));
     }
     Ok(checkpoint)
+}
+
+/// Whether a file is an exported network that has this SHA-256 without its stack traces, which the server removes.
+async fn is_network_without_traces(path: &Path, sha256: &str) -> Result<bool, Error> {
+    let file = path.to_owned();
+    let hash =
+        tokio::task::spawn_blocking(move || exported::sha256(&file)).await.context("the hash is not computed")?;
+    Ok(hash.with_context(|| format!("cannot read {}", path.display()))? == sha256)
 }
 
 fn refused(error: Error, path: &Path) -> Error {

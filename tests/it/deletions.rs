@@ -292,7 +292,7 @@ async fn one_failed_deletion_does_not_end_a_round_of_pruning() {
     assert!(!output.status.success(), "{said}");
     assert!(said.contains(&format!("could not remove the files of job {first}")), "{said}");
     assert!(said.contains(&format!("removed job {second}")), "{said}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("1 job or file could not be removed"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 job, data set or file could not be removed"));
     assert!(!it.files().iter().any(|key| key.contains(&second)));
     // A job without its files is shown to nobody.
     assert_eq!(it.get(&server, &format!("/v1/jobs/{first}")).await.0, 404);
@@ -323,7 +323,7 @@ async fn a_round_of_pruning_ends_where_storage_takes_longer_to_fail_than_a_delet
     let output = tokio::process::Command::from(it.command("prune")).kill_on_drop(true).output();
     let output = tokio::time::timeout(PATIENCE, output).await.expect("the round ends").unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("1 job or file could not be removed"), "{said}");
+    assert!(said.contains("1 job, data set or file could not be removed"), "{said}");
     assert_eq!(it.files().len(), 5);
 
     it.bucket.refuse(None);

@@ -11,6 +11,7 @@
 mod claim;
 mod finish;
 mod record;
+mod release;
 mod rescue;
 mod waits;
 
@@ -20,9 +21,9 @@ use sqlx::{PgPool, Postgres, Transaction};
 use super::jobs::Status;
 
 pub use claim::{Claim, DeviceCapacity, claim, heartbeat, held, until_next};
-pub(super) use finish::fail_dependents;
 pub use finish::{MOST_UNCOUNTED, fail, publish, stopped};
 pub use record::{ReportBatch, adopt, checkpoint_saved, record, started, teacher_evaluated};
+pub(super) use release::fail_dependents;
 pub use rescue::{rescue_expired, until_next_expiry};
 pub use waits::explain_waits;
 

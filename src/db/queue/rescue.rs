@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
-use super::finish::{fail_attempt, fail_dependents};
+use super::finish::fail_attempt;
+use super::release::fail_dependents;
 use crate::db::jobs::Status;
 use crate::db::sweeps;
 use crate::db::workers;

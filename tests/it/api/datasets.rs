@@ -76,8 +76,9 @@ async fn a_dry_run_refuses_what_a_worker_would() {
     let dry = api.post("/v1/jobs?dry_run=true", &on("flat", &json!({"eval_fraction": 0.5}))).await.expect(200);
     assert_eq!((&dry["train_images"], &dry["eval_images"]), (&json!(2), &json!(2)));
     let warnings = dry["warnings"].as_array().unwrap();
-    assert!(warnings[0].as_str().unwrap().contains("the directory has no splits"), "{warnings:?}");
-    assert!(warnings[1].as_str().unwrap().starts_with("eval_fraction 0.5 holds out 2 of the 4 images"), "{warnings:?}");
+    for said in ["the directory has no splits", "eval_fraction 0.5 holds out 2 of the 4 images"] {
+        assert!(warnings.iter().any(|warning| warning.as_str().unwrap().contains(said)), "{said}: {warnings:?}");
+    }
     let limited = on("flat", &json!({"eval_fraction": 0.5, "limit": 1}));
     let dry = api.post("/v1/jobs?dry_run=true", &limited).await.expect(200);
     let warnings = dry["warnings"].to_string();

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use crate::client::run;
 use crate::support::api::{Api, checkpoint, plain_job, student_job};
 use crate::support::programs::{B, Network, flag, float, int, tensor};
 use serde_json::{Value, json};
@@ -369,4 +370,17 @@ async fn a_student_whose_parameters_are_all_frozen_is_refused_before_it_trains()
     let frozen = uploaded(&api, "frozen.pt2", network.bytes()).await;
     let says = ["frozen.pt2 has no parameters that training changes", "requires_grad_(True)"];
     assert_fault(&api, &pair(&frozen, &frozen), "/student/checkpoint", &says).await;
+}
+
+#[tokio::test]
+async fn the_command_takes_a_network_without_its_stack_traces_for_the_same_file() {
+    let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
+    let bytes = with_map(true).bytes();
+    std::fs::write(home.path().join("net.pt2"), &bytes).unwrap();
+    let ran = run(&api.url, home.path(), &["upload", "net.pt2"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("stack traces"), "{}", ran.stderr);
+    let stored = api.get("/v1/checkpoints").await.expect(200);
+    assert_eq!(stored["data"][0]["size_bytes"], bytes.len());
+    assert_ne!(stored["data"][0]["sha256"], hex::encode(Sha256::digest(&bytes)));
 }
