@@ -64,8 +64,12 @@ pub(super) fn of_operator(target: &str) -> Option<&'static str> {
         // A comparison is short, and its name the end of others.
         parts.iter().any(|part| if part.len() == 3 { name.starts_with(part) } else { name.contains(part) })
     });
-    let custom = "custom operators are not read. Export a network that computes the same with PyTorch's own";
-    known.map(|&(_, advice)| advice).or_else(|| of_aten.is_none().then_some(custom))
+    let other = if name == target {
+        "of sizes, only sums, products and whole quotients are computed. Use sizes that are numbers"
+    } else {
+        "custom operators are not read. Export a network that computes the same with PyTorch's own"
+    };
+    known.map(|&(_, advice)| advice).or_else(|| of_aten.is_none().then_some(other))
 }
 
 /// The layers whose weights `spectral_norm` divides, and what to do about them. It iterates in buffers of its own, which

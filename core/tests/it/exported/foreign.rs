@@ -96,6 +96,9 @@ fn operators_that_are_not_read_come_with_what_would_work() {
         ("torch.ops.higher_order.tag_activation_checkpoint", "torch.utils.checkpoint"),
         ("torch.ops.aten.detach.default", "a gradient that ends there"),
         ("torch.ops.torchvision.deform_conv2d.default", "custom operators are not read"),
+        // What the export writes for sizes.
+        ("_operator.sub", "of sizes, only sums, products"),
+        ("math.trunc", "Use sizes that are numbers"),
     ] {
         let mut network = Network::new();
         network.convolve();
