@@ -24,8 +24,8 @@ pub struct OrderGuess {
 }
 
 impl ClassOrder {
-    /// The order by name. Names are the same if they differ only in case, in `_`, `-` and spaces, or in their Unicode
-    /// normal form, unless that makes two classes one.
+    /// The order by name. Names are the same if they differ only in their Unicode normal form, or else in case and in
+    /// `_`, `-` and spaces, unless that makes two classes one.
     ///
     /// # Errors
     /// The names are not those of the data set's classes: a predicate that says which.
@@ -35,7 +35,11 @@ impl ClassOrder {
         }
         let exact = |name: &String| name.clone();
         let found = Self::matching(network, data, exact);
-        found.or_else(|wrong| Self::matching(network, data, |name| folded(name)).map_err(|_| wrong))
+        let in_one_form = |name: &String| composed(name).into_owned();
+        found.or_else(|wrong| {
+            let found = Self::matching(network, data, in_one_form);
+            found.or_else(|_| Self::matching(network, data, |name| folded(name))).map_err(|_| wrong)
+        })
     }
 
     fn matching(network: &[String], data: &[String], key: impl Fn(&String) -> String) -> Result<Self, String> {

@@ -24,6 +24,8 @@ fn classes_are_found_by_name_in_any_order_and_spelling() {
     assert_eq!(by_name(&["dog", "caf\u{e9}"], &["cafe\u{301}", "dog"]).unwrap().outputs(), [1, 0]);
     // Names that differ only in case are two classes where each is there as it is.
     assert_eq!(by_name(&["A", "a"], &["a", "A"]).unwrap().outputs(), [1, 0]);
+    let accents = by_name(&["A", "a", "caf\u{e9}"], &["a", "cafe\u{301}", "A"]).unwrap();
+    assert_eq!(accents.outputs(), [1, 2, 0]);
 }
 
 #[test]
