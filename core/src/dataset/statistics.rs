@@ -196,10 +196,14 @@ impl Dataset {
     }
 }
 
-/// Moves images behind others, without room for more.
+/// Moves images behind others, without room for more. Those of the first split are not copied: they are usually most.
 fn take(all: &mut Vec<HashedImage>, more: &mut Vec<HashedImage>) {
-    all.reserve_exact(more.len());
-    all.append(more);
+    if all.is_empty() {
+        std::mem::swap(all, more);
+    } else {
+        all.reserve_exact(more.len());
+        all.append(more);
+    }
 }
 
 /// How many images each split may have of at most `most`: all of a small one, before large ones share the rest.
