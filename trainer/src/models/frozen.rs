@@ -5,6 +5,7 @@
 use tch::{Device, Kind, Tensor, no_grad};
 
 use distillery_core::architecture::Convolution;
+use distillery_core::device_fault::DeviceFault;
 
 use super::forward::run;
 use super::fusion::{FoldedNorm, Plan, Purpose, Step, fuse};
@@ -140,9 +141,8 @@ impl Frozen {
                         kernels::convolution(input, weight, bias, *geometry, own.as_ref(), relu)
                     }
                     (Constants::Fused { geometry, weight, bias }, [input]) => {
-                        let made = kernels::convolution_of_cudnn(input, weight, bias, *geometry, added);
                         // It was tried with another number of images.
-                        made.unwrap_or_else(|_| {
+                        fused(input, weight, bias, *geometry, added).unwrap_or_else(|| {
                             let kernel = Kernel { geometry: *geometry, dilation: [1, 1] };
                             finish(convolve(input, weight, Some(bias), kernel), added, relu)
                         })
@@ -256,12 +256,34 @@ fn can_fuse(weight: &Tensor, bias: &Tensor, kernel: Kernel, input: [i64; 4], add
     let tolerance = if weight.kind() == Kind::BFloat16 { 2e-2 } else { 2e-3 };
     (0..2).all(|_| {
         poison(&expected.size(), weight);
-        kernels::convolution_of_cudnn(&input, weight, bias, kernel.geometry, added.as_ref()).is_ok_and(|fused| {
+        fused(&input, weight, bias, kernel.geometry, added.as_ref()).is_some_and(|fused| {
             // NaN is below no tolerance.
             let difference = (fused.to_kind(Kind::Float) - &expected).norm() / (expected.norm() + 1e-12);
             fused.size() == expected.size() && difference.double_value(&[]) < tolerance
         })
     })
+}
+
+/// A fused step. `None` if cuDNN has no kernel for these sizes.
+///
+/// # Panics
+/// Something is wrong with the GPU, or its memory is full: computing in parts may succeed then, and would round
+/// differently by chance.
+fn fused(
+    input: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    geometry: Convolution,
+    added: Option<&Tensor>,
+) -> Option<Tensor> {
+    match kernels::convolution_of_cudnn(input, weight, bias, geometry, added) {
+        Ok(made) => Some(made),
+        Err(error) => {
+            // As tch's operators do.
+            assert!(DeviceFault::of(&error.to_string()).is_none(), "{error}");
+            None
+        }
+    }
 }
 
 /// Fills memory that the next tensors of that size get with NaN: the allocator gives them blocks that were freed last,
