@@ -33,7 +33,6 @@ pub fn open(
     let Some(kind) = spec.training.teacher_cache.filter(|kind| *kind != TeacherCache::Off) else { return Ok(None) };
     let images = usize::try_from(setup.data.train.len()).unwrap_or(usize::MAX);
     setup.objective.kept_scales = kept_scales(kind, settings, setup, report);
-    let size = [region_count(&setup.objective.kept_scales), i64::from(setup.started.classes)];
     let directory = settings.cache_dir.as_deref().or(ranks.directory());
     let key = match directory {
         Some(_) => ranks.broadcast_text(|| Ok(logits_key(spec, settings, setup)?.to_string()))?,
@@ -53,16 +52,23 @@ pub fn open(
                 "the directory of --cache-dir cannot be used ({error}): the teacher's logits are kept in memory until \
                  the run ends"
             )));
+            // No other run finds those.
+            setup.objective.kept_scales = own_scales(setup).into_iter().collect();
             in_memory
         }
     };
+    let size = [region_count(&setup.objective.kept_scales), i64::from(setup.started.classes)];
     Ok(TeacherLogitCache::new(kind, images, size, storage))
+}
+
+fn own_scales(setup: &Setup) -> BTreeSet<u32> {
+    setup.objective.scales().iter().copied().chain([1]).collect()
 }
 
 /// The scales whose logits are kept, ascending: those of the run, and those that `--cache-scales` names for other runs.
 /// Files that later runs find have room for these, or else none of them is kept.
 fn kept_scales(kind: TeacherCache, settings: &Settings, setup: &Setup, report: &mut dyn Report) -> Vec<u32> {
-    let own: BTreeSet<u32> = setup.objective.scales().iter().copied().chain([1]).collect();
+    let own = own_scales(setup);
     let all: BTreeSet<u32> = own.iter().chain(&settings.cache_scales).copied().collect();
     let has_map = setup.objective.teacher.as_ref().is_some_and(Network::has_map);
     if all == own || settings.cache_dir.is_none() || !has_map {
