@@ -5,7 +5,7 @@ mod class;
 mod metadata;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use class::Class;
 use metadata::{TableOfLabels, TableScope};
 pub(super) use walk::is_image;
 
-use super::forms::ClassIndex;
+use super::forms::{ClassIndex, composed};
 use super::links::{self, DirectoryEntry, Links, count_by_extension};
 use super::{
     ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE,
@@ -119,7 +119,8 @@ impl Folder {
         };
         let others = self.splits.iter().filter(|(other, _)| *other != name);
         let mut known = others.flat_map(|(_, other)| &other.classes).peekable();
-        known.peek().is_some() && !known.any(|known| split.classes.iter().any(|class| class.name == known.name))
+        let own: HashSet<_> = split.classes.iter().map(|class| composed(&class.name)).collect();
+        known.peek().is_some() && !known.any(|known| own.contains(&composed(&known.name)))
     }
 
     /// Notes a directory of images that is beside the splits and has no directories of classes. That it cannot be read

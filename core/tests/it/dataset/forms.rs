@@ -45,6 +45,18 @@ fn names_in_one_form_keep_the_order_of_their_bytes_and_are_not_mentioned() {
 }
 
 #[test]
+fn a_split_of_another_name_whose_classes_are_in_the_other_form_is_one_with_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    put(&dir.path().join(format!("train/{NFC}/1.png")), &plain(1));
+    put(&dir.path().join("train/dog/2.png"), &plain(2));
+    put(&dir.path().join(format!("unseen/{NFD}/3.png")), &plain(3));
+    put(&dir.path().join("unseen/loose.png"), &plain(4));
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!(dataset.splits(), ["train", "unseen"]);
+    assert_eq!((dataset.labels("unseen").unwrap(), reds(&dataset, "unseen")), (vec![0], vec![3]));
+}
+
+#[test]
 fn a_table_may_write_labels_and_files_in_other_forms_than_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     for (file, red) in [("e\u{301}.png", 1), ("2.png", 2), ("3.png", 3)] {
