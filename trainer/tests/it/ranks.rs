@@ -323,8 +323,12 @@ fn cached_teacher_logits_do_not_change_a_run_on_two_devices() {
     workspace.finish(&spec("exact"), "memory", &[]);
     assert_same_students(&workspace, "off", "memory");
     let cache = workspace.path("cache");
-    workspace.finish(&spec("exact"), "files", &["--cache-dir", cache.to_str().unwrap()]);
+    // Ranks agree on what they keep for runs with other scales, too, and put it into one file.
+    let flags = ["--cache-dir", cache.to_str().unwrap(), "--cache-scales", "1,2,4"];
+    workspace.finish(&spec("exact"), "files", &flags);
     assert_same_students(&workspace, "off", "files");
+    let names = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.starts_with("teacher-")).count(), 1);
 }
 
 #[test]
