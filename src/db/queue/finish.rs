@@ -11,10 +11,9 @@ use super::{HeldJob, Write};
 use crate::db::artifacts::{self, NewArtifact};
 use crate::db::attempts::{self, AttemptOutcome};
 use crate::db::declined;
-use crate::db::events::{self, NewEvent};
 use crate::db::jobs::{Change, Status};
 use crate::db::sweeps;
-use crate::db::{LONGEST_MESSAGE, interval, storable};
+use crate::db::{LONGEST_MESSAGE, storable};
 use crate::protocol::{ErrorClass, Failure, Outcome};
 use crate::text::{counted, shortened};
 
