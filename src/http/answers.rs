@@ -17,6 +17,7 @@ use axum::http::header::ACCEPT_ENCODING;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
+use futures::{Stream, StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -223,6 +224,15 @@ impl Room {
         drop(held);
         Bytes::from_owner(Sent { bytes, number, room: self })
     }
+}
+
+/// The pieces of an answer, each followed by an empty one. What compresses them lets go of a piece only when it gets
+/// another, and the next one may have to wait for the room of this one.
+pub fn let_go<E>(pieces: impl Stream<Item = Result<Bytes, E>>) -> impl Stream<Item = Result<Bytes, E>> {
+    pieces.flat_map(|piece| {
+        let empty = piece.is_ok().then(|| Ok(Bytes::new()));
+        stream::iter(std::iter::once(piece).chain(empty))
+    })
 }
 
 /// Holds answers that are made in one piece, inside of what compresses them.

@@ -100,6 +100,31 @@ async fn clients_that_read_too_slowly_give_way_to_others() {
 }
 
 #[tokio::test]
+async fn a_compressed_answer_does_not_wait_for_the_room_of_its_own_pieces() {
+    // Room for one piece and what compresses it, and no second one.
+    let api = Api::start_with(|settings| {
+        settings.answers_limit = 1 << 20;
+        settings.answer_patience = PATIENCE;
+    })
+    .await;
+    let id = api.job().await;
+    fill(&api, &id, 20_000).await;
+    for path in ["metrics?max_points=100000", "tensorboard"] {
+        let request = api.request(Method::GET, &format!("/v1/jobs/{id}/{path}")).header("accept-encoding", "gzip");
+        let answer = async {
+            let answer = request.send().await.expect("the server answers");
+            assert_eq!(answer.status(), 200, "{path}");
+            assert_eq!(answer.headers()["content-encoding"], "gzip", "{path}");
+            answer.bytes().await.expect("the answer is whole")
+        };
+        let packed = tokio::time::timeout(PATIENCE / 4, answer).await.expect("its pieces go on");
+        // A gzip file ends with its size unpacked.
+        let size = u32::from_le_bytes(packed[packed.len() - 4..].try_into().unwrap());
+        assert!(size as usize > LARGE, "{path}: {size}");
+    }
+}
+
+#[tokio::test]
 async fn answers_beyond_the_limit_are_refused_until_others_are_read() {
     let api = Api::start_with(|settings| {
         settings.answers_limit = LIMIT;

@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::db::metrics::{self, Series, SeriesPoint, SeriesReader};
 use crate::http::AppState;
-use crate::http::answers::{Answers, Reader};
+use crate::http::answers::{self, Answers, Reader};
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
@@ -91,9 +91,16 @@ pub async fn get(
     }
     let max_points = parameters.max_points.and_then(|points| usize::try_from(points).ok()).unwrap_or(2000);
     let reader = SeriesReader::new(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
-    let (charts, answers) = (state.charts, state.answers);
-    let mut answer =
-        Answer { charts, answers, client, reader, is_csv, last_id, series: None, stage: AnswerStage::Start };
+    let mut answer = Answer {
+        charts: state.charts,
+        answers: state.answers,
+        client,
+        reader,
+        is_csv,
+        last_id,
+        series: None,
+        stage: AnswerStage::Start,
+    };
     // Before the status is sent, so that it can say that this failed.
     let first = answer.next().await?;
     let rest = stream::try_unfold(answer, |mut answer| async move {
@@ -103,7 +110,7 @@ pub async fn get(
     let pieces = stream::iter(first.map(Ok)).chain(rest);
     let pieces = pieces.inspect_err(|error| tracing::warn!(%error, "an answer with metrics ends early"));
     let kind = if is_csv { "text/csv; charset=utf-8" } else { "application/json" };
-    Ok(([(CONTENT_TYPE, kind), (VARY, "accept")], Body::from_stream(pieces)).into_response())
+    Ok(([(CONTENT_TYPE, kind), (VARY, "accept")], Body::from_stream(answers::let_go(pieces))).into_response())
 }
 
 /// An answer, which is read and written in pieces as the client takes them.

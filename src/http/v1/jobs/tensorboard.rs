@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::metrics::PART_ROOM;
 use crate::db::metrics;
-use crate::http::answers::Reader;
+use crate::http::answers::{self, Reader};
 use crate::http::error::ApiError;
 use crate::http::extract::JobId;
 use crate::http::v1::jobs;
@@ -41,7 +41,7 @@ pub async fn get(State(state): State<AppState>, id: JobId, client: Reader) -> Re
     let pieces = stream::iter([start].into_iter().chain(first).map(Ok)).chain(rest);
     let pieces = pieces.inspect_err(|error| tracing::warn!(%error, "an event file ends early"));
     let headers = [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_DISPOSITION, disposition)];
-    Ok((headers, Body::from_stream(pieces)).into_response())
+    Ok((headers, Body::from_stream(answers::let_go(pieces))).into_response())
 }
 
 /// A file, which is read and written in parts as the client takes them.
