@@ -122,15 +122,18 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
 }
 
 /// The scales of a sweep's jobs that have the teacher and the data of this one. Those that have ended count as well:
-/// each job must find the same file of logits.
+/// each job must find the same file of logits. What a newer version of the program wrote in another form is left out, so
+/// that it keeps no other job from being claimed.
 async fn scales_of_sweep(connection: &mut PgConnection, sweep: &str, job: &str) -> sqlx::Result<Vec<i32>> {
     sqlx::query_scalar!(
         r#"
         select distinct scale::integer as "scale!"
         from jobs as own join jobs as other on other.spec -> 'teacher' = own.spec -> 'teacher'
                 and other.spec -> 'dataset' = own.spec -> 'dataset',
-            jsonb_array_elements_text(other.spec #> '{distillation,scales}') as scale
-        where own.id = $2 and other.sweep_id = $1
+            jsonb_array_elements_text(
+                case when jsonb_typeof(other.spec #> '{distillation,scales}') = 'array'
+                    then other.spec #> '{distillation,scales}' end) as scale
+        where own.id = $2 and other.sweep_id = $1 and scale ~ '^[0-9]{1,9}$'
         order by 1
         "#,
         sweep,

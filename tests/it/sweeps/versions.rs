@@ -4,7 +4,7 @@ use distillery::db::queue;
 use serde_json::json;
 
 use super::{claim, get, halving, id, post, stop, sweep, train};
-use crate::support::api::Api;
+use crate::support::api::{Api, checkpoint, student_job};
 
 #[tokio::test]
 async fn a_sweep_of_an_unknown_status_is_listed_as_such_and_left_alone() {
@@ -44,4 +44,23 @@ async fn a_sweep_that_cannot_be_read_keeps_no_job_from_being_rescued() {
     let jobs: Vec<_> = read["results"].as_array().unwrap().iter().map(|result| &result["jobs"][0]).collect();
     let foreign = jobs.iter().find(|job| job["id"] == json!(waiting.job)).unwrap();
     assert_eq!((jobs.len(), &foreign["seed"]), (2, &json!(0)));
+}
+
+#[tokio::test]
+async fn scales_of_a_job_that_cannot_be_read_keep_no_other_job_of_its_sweep_from_being_claimed() {
+    let api = Api::start().await;
+    let teacher = api.upload("?architecture=resnet20", checkpoint("resnet20", 10)).await.expect(201);
+    let document = json!({
+        "name": "scales",
+        "base": student_job(json!({"architecture": "resnet20", "checkpoint": id(&teacher)})),
+        "axes": {"/distillation/scales": [[1], [1, 2], [4]]},
+    });
+    let made = post(&api, &document).await;
+    let jobs = api.get(&format!("/v1/jobs?sweep={}", id(&made))).await.expect(200);
+    let mut jobs: Vec<&str> = jobs["data"].as_array().unwrap().iter().map(id).collect();
+    jobs.sort_unstable();
+    api.db.set(jobs[0], r#"spec = jsonb_set(spec, '{distillation,scales}', '"all"')"#).await;
+    api.db.set(jobs[1], r#"spec = jsonb_set(spec, '{distillation,scales}', '[1, "2x2"]')"#).await;
+    let claimed = claim(&api).await.unwrap();
+    assert_eq!((claimed.token.job.as_str(), claimed.sweep_scales), (jobs[2], vec![1, 4]));
 }
