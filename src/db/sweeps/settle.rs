@@ -25,14 +25,14 @@ pub(in crate::db) async fn settle(connection: &mut PgConnection, job: &str) -> s
 
 /// Goes on with every sweep none of whose jobs is under way: a decision was left because a row was locked, or a program
 /// that knows no sweeps has ended or deleted the last job. Each has a transaction of its own, so that one that this
-/// program cannot read keeps no other from going on.
+/// program cannot read keeps no other from going on. Finding them reads nothing of what it may not understand.
 pub(in crate::db) async fn settle_all(pool: &PgPool) -> sqlx::Result<()> {
     let sweeps = sqlx::query_scalar!(
         r#"
         select id from sweeps where status = 'running' and not exists (
             select from jobs join sweep_combinations as own on own.sweep_id = sweeps.id and own.number = jobs.combination
-            where jobs.sweep_id = sweeps.id and own.dropped_rung is null and jobs.status <> all($1)
-                and not (jobs.status = 'paused' and has_reached_rung(jobs)))
+            where jobs.sweep_id = sweeps.id and own.dropped_rung is null
+                and jobs.status <> all($1) and jobs.status <> 'paused')
         order by id
         "#,
         &Status::FINAL as &[Status],
@@ -53,26 +53,15 @@ pub(in crate::db) async fn settle_all(pool: &PgPool) -> sqlx::Result<()> {
 }
 
 /// The same for sweeps whose rows are not locked, for a transaction that may hold another sweep: it must not wait for one
-/// with a lower id. The others are left to [`settle_all`], which workers call again and again, and so is everything if
-/// there is one that this program cannot read.
+/// with a lower id. The others are left to [`settle_all`], which workers call again and again, and so are those that this
+/// program cannot read.
 pub(in crate::db) async fn settle_free(connection: &mut PgConnection) -> sqlx::Result<()> {
-    let mut savepoint = connection.begin().await?;
-    match settle_each_free(&mut savepoint).await {
-        Ok(()) => savepoint.commit().await,
-        Err(error) => {
-            tracing::warn!(%error, "cannot go on with other sweeps now");
-            savepoint.rollback().await
-        }
-    }
-}
-
-async fn settle_each_free(connection: &mut PgConnection) -> sqlx::Result<()> {
     let sweeps = sqlx::query_scalar!(
         r#"
         select id from sweeps where status = 'running' and not exists (
             select from jobs join sweep_combinations as own on own.sweep_id = sweeps.id and own.number = jobs.combination
-            where jobs.sweep_id = sweeps.id and own.dropped_rung is null and jobs.status <> all($1)
-                and not (jobs.status = 'paused' and has_reached_rung(jobs)))
+            where jobs.sweep_id = sweeps.id and own.dropped_rung is null
+                and jobs.status <> all($1) and jobs.status <> 'paused')
         order by id
         for no key update skip locked
         "#,
@@ -81,7 +70,14 @@ async fn settle_each_free(connection: &mut PgConnection) -> sqlx::Result<()> {
     .fetch_all(&mut *connection)
     .await?;
     for sweep in sweeps {
-        settle_sweep(connection, &sweep).await?;
+        let mut savepoint = connection.begin().await?;
+        match settle_sweep(&mut savepoint, &sweep).await {
+            Ok(()) => savepoint.commit().await?,
+            Err(error) => {
+                tracing::warn!(sweep, %error, "cannot go on with a sweep now");
+                savepoint.rollback().await?;
+            }
+        }
     }
     Ok(())
 }

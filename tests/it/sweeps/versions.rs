@@ -1,7 +1,7 @@
 //! What a newer version of the program stored of a sweep keeps nothing else from going on.
 
 use distillery::db::queue;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{claim, get, halving, id, post, stop, sweep, train};
 use crate::support::api::{Api, checkpoint, student_job};
@@ -63,4 +63,31 @@ async fn scales_of_a_job_that_cannot_be_read_keep_no_other_job_of_its_sweep_from
     api.db.set(jobs[1], r#"spec = jsonb_set(spec, '{distillation,scales}', '[1, "2x2"]')"#).await;
     let claimed = claim(&api).await.unwrap();
     assert_eq!((claimed.token.job.as_str(), claimed.sweep_scales), (jobs[2], vec![1, 4]));
+}
+
+#[tokio::test]
+async fn a_sweep_that_cannot_be_read_keeps_no_other_from_ending() {
+    let api = Api::start().await;
+    let foreign = post(&api, &sweep(&[0.1, 0.2], json!({"strategy": halving(&[1, 2], 0.5)}))).await;
+    let waiting = claim(&api).await.unwrap().token;
+    train(&api, &waiting, 1, 30.0).await;
+    stop(&api, &waiting).await;
+    api.db.set(&waiting.job, r#"checkpoint = '{"epoch": "the first"}'"#).await;
+    // As by a program that knows no sweeps.
+    let end = async |sweep: &Value| {
+        let update =
+            "update jobs set status = 'cancelled', finished_at = now() where sweep_id = $1 and status = 'queued'";
+        sqlx::query(update).bind(id(sweep)).execute(&api.db.pool).await.unwrap();
+    };
+    end(&foreign).await;
+    let left = post(&api, &sweep(&[0.3], json!({}))).await;
+    end(&left).await;
+    queue::rescue_expired(&api.db.pool).await.unwrap();
+    assert_eq!(get(&api, &left).await["status"], "finished");
+    // Nor from ending at once with its teacher.
+    let teacher = api.job().await;
+    let students = sweep(&[0.4], json!({"base": student_job(json!({"architecture": "resnet8", "job": teacher}))}));
+    let students = post(&api, &students).await;
+    api.ask(&format!("/v1/jobs/{teacher}/cancel")).await.expect(202);
+    assert_eq!(get(&api, &students).await["status"], "finished");
 }
