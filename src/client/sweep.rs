@@ -105,8 +105,7 @@ fn estimate(dry_run: &Value) -> String {
 }
 
 async fn list(server: &ApiClient, args: &SweepListArgs) -> Result<Exit, Error> {
-    let limit = args.limit.to_string();
-    let page = server.get(&["v1", "sweeps"], &[("limit", &limit)]).await?;
+    let page = newest(server, args.limit).await?;
     let mut out = io::stdout().lock();
     if args.connection.json {
         writeln!(out, "{page}")?;
@@ -123,6 +122,26 @@ async fn list(server: &ApiClient, args: &SweepListArgs) -> Result<Exit, Error> {
         eprintln!("there are more sweeps: --limit shows more of them");
     }
     Ok(Exit::Success)
+}
+
+/// The newest sweeps, as one page of the server. Its own pages may be shorter.
+async fn newest(server: &ApiClient, limit: u32) -> Result<Value, Error> {
+    let (mut sweeps, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let wanted = (limit - u32::try_from(sweeps.len()).unwrap_or(limit)).to_string();
+        let mut query = vec![("limit", wanted.as_str())];
+        query.extend(after.iter().map(|after| ("after", after.as_str())));
+        let mut page = server.get(&["v1", "sweeps"], &query).await?;
+        let Value::Array(found) = page["data"].take() else {
+            return Err(Error::unreachable("the server's list of sweeps has no data"));
+        };
+        sweeps.extend(found);
+        after = page["next"].as_str().map(str::to_owned);
+        if after.is_none() || sweeps.len() >= limit as usize {
+            page["data"] = Value::Array(sweeps);
+            return Ok(page);
+        }
+    }
 }
 
 async fn show(server: &ApiClient, args: &SweepShowArgs) -> Result<Exit, Error> {

@@ -86,3 +86,21 @@ async fn a_sweep_that_leaves_no_student_has_failed_and_one_with_some_says_what_d
         assert_eq!(failed["data"].as_array().unwrap().len(), fails, "{failed:#}");
     }
 }
+
+#[tokio::test]
+async fn as_many_sweeps_are_listed_as_asked_for_although_pages_are_shorter() {
+    let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
+    let insert = "insert into sweeps (id, name, submitted, axes, seeds, strategy)
+        select 'swp_' || lpad(number::text, 26, '0'), 'wide', '{}',
+            json_build_array(json_build_object('pointer', '/notes', 'values', json_build_array(repeat('x', 300000)))),
+            1, '{\"type\": \"grid\"}'
+        from generate_series(1, 12) as number";
+    sqlx::query(insert).execute(&api.db.pool).await.unwrap();
+    let list = async |limit: &str| run(&api.url, home.path(), &["sweep", "list", "--limit", limit]).await;
+    let listed = list("10").await;
+    assert_eq!((listed.code, listed.stdout.lines().count()), (0, 11), "{listed:?}");
+    assert!(listed.stderr.contains("there are more sweeps"), "{listed:?}");
+    let listed = list("12").await;
+    assert_eq!((listed.code, listed.stdout.lines().count()), (0, 13), "{listed:?}");
+    assert!(!listed.stderr.contains("there are more sweeps"), "{listed:?}");
+}
