@@ -85,6 +85,12 @@ test('a sweep begins with a job, is checked as it is typed, and starts', { timeo
   await page.getByText('2 jobs: 2 combinations × 1 seed').waitFor();
   await page.getByRole('button', { name: 'Start the sweep' }).click();
   await badge('finished').waitFor({ timeout: PATIENCE });
+  // What was started is there again on the way back, and is no draft.
+  await page.goBack();
+  await page.getByText('2 jobs: 2 combinations × 1 seed').waitFor();
+  await page.getByRole('link', { name: 'Sweeps' }).first().click();
+  await page.goto(`${server.url}/#/sweeps/new?job=${id}`);
+  await page.getByText('6 jobs: 2 combinations × 3 seeds').waitFor();
 });
 
 test('a sweep that was typed and not started is there again after a look at others', { timeout: PATIENCE }, async () => {

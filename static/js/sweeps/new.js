@@ -56,7 +56,10 @@ class NewSweepPage {
     });
     if (typeof memory === 'string') {
       this.#job = query.get('job') ?? '';
-      this.editor.text = memory;
+      const draft = drafts.get(this.#job);
+      // What was started, or left as it was given, does not become a draft; nor does it replace a later one.
+      if (draft === undefined) this.#given = memory;
+      this.editor.text = draft ?? memory;
     } else {
       this.update(query);
     }
