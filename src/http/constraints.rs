@@ -1,6 +1,6 @@
 //! Upper bounds that users set for a student, and whether it meets them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -183,11 +183,8 @@ pub async fn foresee(
     Ok(Some(constraints.qualification(network, latency)))
 }
 
-/// How long a request measures the networks of several students.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The same for several students, each network once. What is measured is remembered: a later request goes on with the
-/// networks for which there was no time.
+/// The same for several students, each network once, within four fifths of the time for a request. What is measured is
+/// remembered: a later request goes on with the networks for which there was no time.
 ///
 /// # Errors
 /// As for [`foresee`].
@@ -196,18 +193,24 @@ pub async fn foresee_each(
     students: impl IntoIterator<Item = (NetworkKey, u32)>,
     constraints: Constraints,
 ) -> Result<Vec<Option<Qualification>>, ApiError> {
-    let begun = Instant::now();
+    let (begun, patience) = (Instant::now(), state.settings.timeout * 4 / 5);
     let mut judged: Vec<((NetworkKey, u32), Option<Qualification>)> = Vec::new();
     let mut found = Vec::new();
     for student in students {
         let known = judged.iter().find(|(other, _)| *other == student).map(|(_, known)| known.clone());
         let qualification = match known {
             Some(known) => known,
-            None if constraints.bound_latency() && begun.elapsed() > PATIENCE => {
-                let reason = format!("other networks took {} s: ask again", PATIENCE.as_secs());
-                Some(constraints.qualification(&student.0, Some(Err(reason))))
+            None => {
+                let left = patience.saturating_sub(begun.elapsed());
+                match tokio::time::timeout(left, foresee(state, (&student.0, student.1), constraints)).await {
+                    Ok(qualification) => qualification?,
+                    Err(_) => {
+                        let seconds = patience.as_secs();
+                        let reason = format!("the networks of this sweep take more than {seconds} s: ask again");
+                        Some(constraints.qualification(&student.0, Some(Err(reason))))
+                    }
+                }
             }
-            None => foresee(state, (&student.0, student.1), constraints).await?,
         };
         judged.push((student, qualification.clone()));
         found.push(qualification);

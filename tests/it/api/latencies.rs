@@ -138,6 +138,29 @@ async fn an_untrained_network_that_is_too_slow_is_said_before_training() {
 }
 
 #[tokio::test]
+async fn a_sweep_is_answered_in_time_however_long_its_networks_take_to_measure() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("program");
+    write_script(&program, "#!/bin/sh\nexec sleep 600\n");
+    let api = Api::start_with(|settings| {
+        (settings.program, settings.measure_latency) = (program, true);
+        settings.timeout = std::time::Duration::from_secs(15);
+    })
+    .await;
+    let document = json!({
+        "name": "students",
+        "base": plain_job(),
+        "axes": {"/student/architecture": ["resnet8", "resnet14"]},
+    });
+    let dry_run = api.post("/v1/sweeps?dry_run=true&latency_ms=5", &document).await.expect(200);
+    for combination in dry_run["combinations"].as_array().unwrap() {
+        let qualification = &combination["qualification"];
+        assert_eq!(qualification["unknown"], json!(["latency_ms"]), "{qualification}");
+        assert!(qualification["latency_unknown"].as_str().unwrap().contains("12 s: ask again"), "{qualification}");
+    }
+}
+
+#[tokio::test]
 async fn a_student_that_is_too_large_is_said_before_training_without_measuring() {
     let api = Api::start().await;
     let dry_run = api.post("/v1/jobs?dry_run=true&size_mb=0.1&parameters=1000000", &plain_job()).await.expect(200);
