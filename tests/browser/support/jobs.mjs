@@ -56,7 +56,9 @@ export function addLatencies(server, ids, milliseconds) {
   const batch = (images) => `jsonb_build_object('batch', ${images}, 'median_ms', ${images * milliseconds}, 'fastest_ms', ${images * milliseconds}, 'runs', 9)`;
   server.sql(`insert into student_latencies (job_id, latency)
     select id, jsonb_build_object('cpu', 'a CPU', 'runtime', 'ONNX Runtime 1.0', 'load', 0.1, 'processors', 2, 'batches', jsonb_build_array(${batch(1)}, ${batch(64)}), 'notes', '[]'::jsonb)
-    from jobs where id in (${ids.map((id) => `'${id}'`).join(', ')});`);
+    from jobs where id in (${ids.map((id) => `'${id}'`).join(', ')})
+    -- The server may have found that there is nothing to measure.
+    on conflict (job_id) do update set latency = excluded.latency, failure = null;`);
 }
 
 /** Adds a long series to a job. */
