@@ -130,7 +130,7 @@ pub async fn list(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Res
     rows(pool, job, after, limit).try_collect().await
 }
 
-/// The same, but that the list ends once it has [`MOST_BYTES`]. Also whether more follow, which there may be of a
+/// The same, but that the list ends once it has a mebibyte. Also whether more follow, which there may be of a
 /// list that is shorter than the limit.
 pub async fn page(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Result<(Vec<StoredEvent>, bool)> {
     let mut rows = rows(pool, job, after, limit.saturating_add(1));
