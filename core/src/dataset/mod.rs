@@ -6,6 +6,7 @@
 mod cifar;
 mod cifar_python;
 mod contents;
+mod damage;
 mod detect;
 mod discover;
 mod error;
@@ -40,6 +41,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use contents::{DatasetClass, DatasetClasses};
+pub use damage::tolerated_damage;
 pub use discover::{Discovered, LONGEST_NAME, NAME_PATTERN, NAME_RULE, UnusableDirectory, discover, is_name, resolve};
 pub use error::Error;
 pub use fingerprint::fingerprint;

@@ -10,7 +10,7 @@ use super::error::LoadError;
 use super::framing::VariedPart;
 use super::policy;
 use super::random::generator;
-use distillery_core::dataset::{self, Frame, Images, MeanStd, UNLABELLED, plane_bytes};
+use distillery_core::dataset::{self, Frame, Images, MeanStd, UNLABELLED, plane_bytes, tolerated_damage};
 use distillery_core::spec::Policy;
 
 /// Corrupt images that are named in messages.
@@ -141,7 +141,7 @@ impl Corrupt {
     /// Adds failures.
     ///
     /// # Errors
-    /// More than 1 % of the images are corrupt, or a failure is not about the image's content: what may succeed another
+    /// More images are corrupt than are [tolerated](tolerated_damage), or a failure is not about the image's content: what may succeed another
     /// time must not silently make the data set smaller.
     pub fn note(&self, failures: Vec<(usize, dataset::Error)>) -> Result<(), LoadError> {
         let mut found = self.lock();
@@ -154,7 +154,7 @@ impl Corrupt {
             }
         }
         let corrupt = found.indices.len() as u64;
-        if corrupt * 100 > self.total {
+        if corrupt > tolerated_damage(self.total) {
             return Err(LoadError::TooManyCorrupt { corrupt, total: self.total, named: found.named.clone() });
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Why images could not be loaded.
 
-use distillery_core::dataset;
+use distillery_core::dataset::{self, tolerated_damage};
 
 /// Why images could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -8,8 +8,8 @@ pub enum LoadError {
     #[error("there are no images: the split is empty")]
     Empty,
     #[error(
-        "{corrupt} of {total} images cannot be decoded, and at most 1 % may be: repair or remove them, beginning \
-         with: {}",
+        "{corrupt} of {total} images cannot be decoded, and at most {} may be: repair or remove them, beginning with: {}",
+        tolerated_damage(*total),
         named.join("; ")
     )]
     TooManyCorrupt {

@@ -83,11 +83,11 @@ impl Loader {
     /// [`epoch`](Self::epoch)): at most `memory_limit` or [`KEPT_BYTES`](distillery_core::dataset::KEPT_BYTES),
     /// whichever is larger.
     ///
-    /// Up to 1 % of the images may be unreadable: [`corrupt`](Self::corrupt) names them, and they are left out.
-    /// Streaming notices them only when it decodes them, and the batch is smaller then.
+    /// [A few](distillery_core::dataset::tolerated_damage) of the images may be unreadable: [`corrupt`](Self::corrupt)
+    /// names them, and they are left out. Streaming notices them only when it decodes them, and the batch is smaller then.
     ///
     /// # Errors
-    /// There are no images, more than 1 % cannot be decoded, a file cannot be read, or the device's memory is full.
+    /// There are no images, too many cannot be decoded, a file cannot be read, or the device's memory is full.
     pub fn open(images: Arc<dyn Images>, options: LoaderOptions) -> Result<Self, LoadError> {
         let LoaderOptions { side, memory_limit, device, .. } = options;
         let total = count(&*images)?;

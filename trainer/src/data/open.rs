@@ -293,7 +293,7 @@ impl SplitSource<'_> {
     }
 }
 
-/// Names the images that could not be decoded and returns their number. More than 1 % would have failed the loader.
+/// Names the images that could not be decoded and returns their number. Too many would have failed the loader.
 fn warn_of_corrupt_images(split: &str, loader: &Loader, report: &mut dyn Report) -> u64 {
     let count = loader.corrupt_count();
     if count > 0 {

@@ -259,6 +259,12 @@ fn too_many_corrupt_images_are_a_user_error() {
         assert_eq!((*corrupt, *total, named.len()), (20, 1000, 10));
         assert!(error.to_string().contains("image 100: 100.png: not an image; image 101"), "{error}");
     }
+    // Of a small number, a few may be corrupt.
+    for (images, corrupt, fails) in [(60, 5, false), (60, 6, true), (10, 1, false), (9, 1, true)] {
+        let fake = Fake { corrupt: (0..corrupt).collect(), ..Fake::new(images) };
+        let error = open(fake, None, 5, MEMORY).err();
+        assert_eq!(error.is_some(), fails, "{corrupt} of {images}: {error:?}");
+    }
 }
 
 #[test]
