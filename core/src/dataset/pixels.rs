@@ -1,14 +1,15 @@
 //! Converts encoded or raw images to `side`×`side` pixels in planes: all red, all green, all blue.
 
 use std::cell::RefCell;
-use std::io::Cursor;
+use std::error::Error;
+use std::io::{Cursor, ErrorKind};
 use std::ops::RangeInclusive;
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation as ExifOrientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::frame::{Frame, Rectangle};
 use super::{jpeg, memory, source};
@@ -82,7 +83,7 @@ pub(super) fn decode(
         memory::take(decoder.total_bytes() + 3 * u64::from(width) * u64::from(height))
     });
     if format == ImageFormat::Jpeg && !jpeg::has_end(encoded) && !is_complete(encoded) {
-        return Err("is truncated: replace it".to_owned());
+        return Err("is damaged: it ends too early. Replace it".to_owned());
     }
     let mut decoder = decoder?;
     let turn = match orientation {
@@ -91,7 +92,7 @@ pub(super) fn decode(
         Orientation::Upright => decoder.orientation().unwrap_or(ExifOrientation::NoTransforms),
     };
     if turn != ExifOrientation::NoTransforms {
-        let mut image = DynamicImage::from_decoder(decoder).map_err(unsound)?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(unsound(format))?;
         image.apply_orientation(turn);
         let image = image.into_rgb8();
         let size = [image.width(), image.height()];
@@ -107,7 +108,7 @@ pub(super) fn decode(
     {
         let upper = open(&upper, format).and_then(|upper| {
             let is_enough = upper.dimensions().0 == width && upper.dimensions().1 >= rows;
-            if is_enough { DynamicImage::from_decoder(upper).map(Some).map_err(unsound) } else { Ok(None) }
+            if is_enough { DynamicImage::from_decoder(upper).map(Some).map_err(unsound(format)) } else { Ok(None) }
         })?;
         if let Some(upper) = upper {
             let size = [upper.width(), upper.height()];
@@ -115,7 +116,7 @@ pub(super) fn decode(
             return Ok(false);
         }
     }
-    let image = DynamicImage::from_decoder(decoder).map_err(unsound)?;
+    let image = DynamicImage::from_decoder(decoder).map_err(unsound(format))?;
     resize_into(image.into_rgb8().as_raw(), [width, height], part, side, planes);
     Ok(false)
 }
@@ -127,7 +128,7 @@ fn open(encoded: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, String
     // Four channels of 16 bits.
     limits.max_alloc = Some(MOST_PIXELS * 8);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(unsound)?;
+    let decoder = reader.into_decoder().map_err(unsound(format))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MOST_PIXELS {
         return Err(format!("has {width} × {height} pixels; at most 64 million are supported"));
@@ -135,8 +136,26 @@ fn open(encoded: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, String
     Ok(decoder)
 }
 
-fn unsound(error: image::ImageError) -> String {
-    format!("cannot be decoded ({error}): replace it")
+/// What is wrong with an image that the decoder refuses, as a predicate. Causes that only programmers understand are left
+/// out.
+fn unsound(format: ImageFormat) -> impl Fn(ImageError) -> String {
+    move |error| {
+        let name = format!("{format:?}").to_uppercase();
+        let cause = match &error {
+            ImageError::IoError(cause) if cause.kind() == ErrorKind::UnexpectedEof => {
+                return "is damaged: it ends too early. Replace it".to_owned();
+            }
+            ImageError::Limits(_) => return "takes too much memory to decode: replace it by a smaller copy".to_owned(),
+            ImageError::Unsupported(_) => return format!("is a kind of {name} that is not supported: convert it"),
+            ImageError::Decoding(cause) => cause.source().map(ToString::to_string),
+            other => Some(other.to_string()),
+        };
+        let is_plain = |cause: &String| !cause.is_empty() && !cause.contains(['{', '(', '[', '`', '"', '\n']);
+        match cause.filter(is_plain) {
+            Some(cause) => format!("is damaged: it cannot be decoded as {name} ({cause}). Replace it"),
+            None => format!("is damaged: it cannot be decoded as {name}. Replace it"),
+        }
+    }
 }
 
 /// Whether a JPEG without an end marker lacks nothing else: bytes behind it do not change its pixels.

@@ -211,7 +211,7 @@ fn a_part_of_a_jpeg_is_that_of_its_decoded_pixels() {
         let top = |_| rectangle([0.0, 0.0, 90.0, 40.0]);
         for length in [jpeg.len() / 2, jpeg.len() * 3 / 4, jpeg.len() - 40] {
             let message = part(&jpeg[..length], &Frame::Part(&top), 40).unwrap_err();
-            assert!(message.contains("is truncated"), "{name}: {message}");
+            assert!(message.contains("it ends too early"), "{name}: {message}");
         }
         // As for Pillow, a missing end marker alone is nothing, and neither is what follows it.
         for bytes in [&jpeg[..jpeg.len() - 2], &[&jpeg[..], &[0xff; 3], b"more"].concat()] {
@@ -259,8 +259,14 @@ fn what_cannot_be_decoded_names_the_file() {
         assert!(decoded(bytes, 2).unwrap_err().contains("is not a PNG, JPEG, WebP, BMP, TIFF or PPM image"));
     }
     for bytes in [&b"BM"[..], b"RIFF\0\0\0\0WEBP", b"II*\0", b"P6"] {
-        assert!(decoded(bytes, 2).unwrap_err().contains("cannot be decoded"));
+        let message = decoded(bytes, 2).unwrap_err();
+        assert!(message.contains("is damaged: ") && !message.contains('{'), "{message}");
     }
+    // The checksum of the header is wrong, which the decoder tells in the notation of its source code.
+    let mut wrong = plain(5);
+    wrong[29] ^= 1;
+    let message = decoded(&wrong, 2).unwrap_err();
+    assert!(message.ends_with("1.png: is damaged: it cannot be decoded as PNG. Replace it"), "{message}");
     assert!(decoded(LFS_POINTER, 2).unwrap_err().contains("is a Git LFS pointer"));
 }
 
