@@ -1121,6 +1121,7 @@ interface Schemas {
     teacher_cache?: string | null;
   };
   UndecodableImage: {
+    file?: string | null;
     position: number;
     reason: string;
   };

@@ -1154,6 +1154,7 @@ class TrainingSpecRequest(TypedDict):
 
 
 class UndecodableImage(TypedDict):
+    file: NotRequired[str | None]
     position: int
     reason: str
 

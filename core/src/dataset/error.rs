@@ -88,6 +88,19 @@ impl Error {
         self.to_string().replace(&format!("{}/", base.display()), "")
     }
 
+    /// The file or directory at fault.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Missing { path }
+            | Self::UnknownLayout { path, .. }
+            | Self::NoSplit { path, .. }
+            | Self::Column { path, .. }
+            | Self::Invalid { path, .. }
+            | Self::Io { path, .. } => path,
+        }
+    }
+
     /// The message without the path.
     #[must_use]
     pub fn detail(&self) -> String {

@@ -5,6 +5,7 @@ mod duplicates;
 mod examination;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,9 @@ impl ImageSizes {
 pub struct UndecodableImage {
     /// Position in the split.
     pub position: u64,
+    /// The file with the image, below the data set's directory; null in statistics of earlier versions.
+    #[schema(example = "train/cat/3.png")]
+    pub file: Option<String>,
     /// What is wrong with it.
     pub reason: String,
 }
@@ -178,7 +182,7 @@ impl Dataset {
             }
             take(&mut pixels, &mut examined.pixels);
             take(&mut stored, &mut examined.stored);
-            result.add(split, images.len(), read, examined);
+            result.add((&self.path, split), images.len(), read, examined);
         }
         let names: Vec<&str> = result.splits.iter().map(|split| split.split.as_str()).collect();
         result.duplicates = duplicates::find(pixels, stored, &names);
@@ -219,9 +223,13 @@ fn fair_shares(counts: &[usize], most: usize) -> Vec<usize> {
 }
 
 impl DatasetStatistics {
-    fn add(&mut self, split: &str, images: usize, read: usize, examined: Examined) {
+    fn add(&mut self, (root, split): (&Path, &str), images: usize, read: usize, examined: Examined) {
         let Examined { undecodable, broken, sizes, formats, decoded, .. } = examined;
-        let example = |(position, reason)| UndecodableImage { position, reason };
+        let example = |(position, (path, reason)): (u64, (PathBuf, String))| {
+            // Where the server keeps its data sets is nobody's business.
+            let below = path.strip_prefix(root).ok().or(path.file_name().map(Path::new));
+            UndecodableImage { position, file: below.map(|below| below.display().to_string()), reason }
+        };
         self.splits.push(ExaminedSplit {
             split: split.to_owned(),
             examined: decoded + undecodable,

@@ -91,7 +91,7 @@ function found({ notes, statistics, statistics_fault: fault, statistics_progress
     const counts = Object.entries(some).map(([format, images]) => `${whole(images)} ${format}`);
     return counts.length ? [`${split} ${counts.join(', ')}`] : [];
   });
-  const broken = statistics.splits.flatMap(({ split, examples }) => examples.map(({ position, reason }) => `image ${position} of ${split} ${reason}`));
+  const broken = statistics.splits.flatMap(({ split, examples }) => examples.map(({ position, file, reason }) => `image ${position} of ${split}${file ? `, ${file}` : ''}: ${reason}`));
   return [
     list(notes), list(statistics.warnings),
     h('p', {}, `Mean ${numbers(statistics.mean)} · standard deviation ${numbers(statistics.std)} of the training images (red, green, blue).`),

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -43,8 +44,9 @@ pub(super) struct Examined {
     pub formats: BTreeMap<String, u64>,
     /// Number of images that cannot be decoded.
     pub undecodable: u64,
-    /// The first of them by position, with reasons. The others are only counted, since all images may be such.
-    pub broken: BTreeMap<u64, String>,
+    /// The first of them by position, with their files and reasons. The others are only counted, since all images may be
+    /// such.
+    pub broken: BTreeMap<u64, (PathBuf, String)>,
     pub sizes: Option<ImageSizes>,
     pub sums: Sums,
 }
@@ -110,7 +112,7 @@ impl Examination<'_> {
         match self.look_at(place, index, planes, found) {
             Err(error) if error.is_users() => {
                 found.undecodable += 1;
-                found.broken.insert(index as u64, error.detail());
+                found.broken.insert(index as u64, (error.path().to_owned(), error.detail()));
                 Ok(())
             }
             outcome => outcome,

@@ -170,5 +170,6 @@ fn of_many_undecodable_images_the_first_are_named_and_all_are_counted() {
     // The files by name: a/0.png, a/000.png, a/001.png and so on.
     let positions: Vec<u64> = test.examples.iter().map(|image| image.position).collect();
     assert_eq!(positions.len(), 20);
+    assert_eq!(test.examples[0].file.as_deref(), Some("test/a/000.png"));
     assert!(positions.is_sorted() && positions[19] < 25, "{positions:?}");
 }
