@@ -9,7 +9,9 @@ use super::AppState;
 use super::datasets::{self, Located};
 use super::error::ApiError;
 use super::extract::fault;
-use crate::dataset::{self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError, SelectionRequest};
+use crate::dataset::{
+    self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError, SelectionRequest, UsedSplits,
+};
 use crate::db;
 use crate::spec::{DatasetSpec, Fault};
 use crate::text::nearest;
@@ -27,6 +29,7 @@ pub struct DatasetFacts {
     pub class_names: Option<Vec<String>>,
     pub train_images: u64,
     pub eval_images: u64,
+    pub used: UsedSplits,
     /// What is probably not intended.
     pub warnings: Vec<String>,
     /// What was decided, guessed or passed over.
@@ -163,6 +166,7 @@ fn open(path: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFa
         class_names: dataset.classes().names.clone(),
         train_images: count(&selection.train) + selection.unlabelled.as_ref().map_or(0, |(_, images)| *images),
         eval_images: count(&selection.eval),
+        used: UsedSplits::of(&selection),
         warnings: selection.warnings,
         notes: selection.notes,
     })

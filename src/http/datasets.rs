@@ -97,6 +97,14 @@ impl Located {
         }
     }
 
+    /// What identifies its files, whose fingerprint this is.
+    pub fn version(&self, fingerprint: &str) -> String {
+        match self {
+            Self::Directory { path, .. } => format!("{} {fingerprint}", path.display()),
+            Self::Uploaded(upload) => upload.id.clone(),
+        }
+    }
+
     pub fn uploaded(&self) -> Option<&UploadedDataset> {
         match self {
             Self::Directory { .. } => None,

@@ -12,12 +12,14 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::constraints::Qualification;
 use super::dataset_facts::{self, DatasetFacts};
+use super::datasets::Located;
 use super::error::ApiError;
 use super::estimate::{Costs, ImageCounts, Memory, Time};
 use super::extract::fault;
 use super::job_network::{JobNetwork, NetworkFacts};
 use super::measurements::Measurements;
 use super::networks::{self, NetworkFindings};
+use super::statistics;
 use crate::class_order::{self, ClassOrder};
 use crate::db;
 use crate::db::datasets::StoredDataset;
@@ -120,6 +122,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
             notes.extend(located.note());
             let uploaded = located.uploaded().map(|upload| upload.stored.clone());
             let fingerprint = pin(state, &mut spec, uploaded.as_ref()).await?;
+            notes.extend(found_in_images(state, (&spec, &dataset), &located, fingerprint.as_deref()));
             let needs = Needs {
                 spec_version: spec.version(),
                 devices: i32::try_from(devices).unwrap_or(i32::MAX),
@@ -147,6 +150,19 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
     }
+}
+
+/// What the statistics of the data set say of the images that a job uses, if they were made already.
+fn found_in_images(
+    state: &AppState,
+    (spec, dataset): (&JobSpec, &DatasetFacts),
+    located: &Located,
+    fingerprint: Option<&str>,
+) -> Vec<String> {
+    // They are of the images of the default column.
+    let version = fingerprint.filter(|_| spec.dataset.image_column.is_none()).map(|print| located.version(print));
+    let statistics = version.and_then(|version| statistics::known(state, located, &version));
+    statistics.map(|statistics| statistics.warnings_of_job(&dataset.used)).unwrap_or_default()
 }
 
 /// The fault if there is not one weight for each class of the data set.

@@ -102,6 +102,18 @@ impl StatisticsTasks {
     }
 }
 
+/// The statistics of a data set if its images have been decoded. `version` identifies the files.
+pub fn known(state: &AppState, located: &Located, version: &str) -> Option<DatasetStatistics> {
+    let stored = located.uploaded().and_then(|upload| upload.statistics.as_ref());
+    if let Some(statistics) = stored.and_then(|stored| serde_json::from_value(stored.clone()).ok()) {
+        return Some(statistics);
+    }
+    match state.statistics.known.lock().unwrap_or_else(PoisonError::into_inner).get(version) {
+        Some(Decoding::Done(Ok(statistics))) => Some((**statistics).clone()),
+        _ => None,
+    }
+}
+
 /// The statistics of a data set. The first call begins to decode the images. `version` identifies the files.
 pub fn of(state: &AppState, located: &Located, version: &str) -> FoundStatistics {
     if let Some(stored) = located.uploaded().and_then(|upload| upload.statistics.as_ref())

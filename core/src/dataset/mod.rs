@@ -53,6 +53,7 @@ pub use pixels::{MeanStd, plane_bytes};
 pub use selection::{SelectedImages, Selection, SelectionError, SelectionRequest};
 pub use statistics::{
     DatasetStatistics, Duplicates, ExaminedSplit, ImageSizes, ReadProgress, StatisticsLimits, UndecodableImage,
+    UsedSplits,
 };
 pub use subset::{Subset, cap, hold_out, spread};
 pub use summary::{DatasetSummary, SplitSummary};

@@ -3,6 +3,7 @@
 
 mod duplicates;
 mod examination;
+mod job;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use utoipa::ToSchema;
 
 use self::duplicates::HashedImage;
 use self::examination::{Examination, Examined};
+pub use self::job::UsedSplits;
 use super::{Dataset, DatasetFormat, Error, Images};
 use crate::text::counted;
 

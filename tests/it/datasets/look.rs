@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::PATIENCE;
-use crate::support::api::Api;
+use crate::support::api::{Api, plain_job};
 use crate::support::archives::{pets, ppm, zip};
 use crate::support::db::TestDb;
 
@@ -117,6 +117,44 @@ async fn images_that_are_in_two_splits_are_a_warning() {
         .await
         .unwrap();
     assert_eq!(stored, 1);
+}
+
+#[tokio::test]
+async fn jobs_sweeps_and_their_dry_runs_say_what_was_found_in_the_images() {
+    let api = Api::start().await;
+    let more = vec![("test/cat/2.ppm", ppm([200, 10, 10])), ("train/dog/4.ppm", b"P6 8 8 255\nshort".to_vec())];
+    let files = [pets(), more].concat();
+    api.upload_dataset("pets", zip(&files)).await.expect(201);
+    for (path, content) in &files {
+        let path = api.dir.path().join("datasets/stray").join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+    for name in ["pets", "stray"] {
+        decoded(&api, name).await;
+        let mut job = plain_job();
+        job["dataset"] = json!({"name": name});
+        let said = [
+            "the test split shares 1 image with the train split: the accuracy on it will be better than on other images",
+            "1 of 7 images of the train split cannot be decoded and will be left out: image 6 in train/dog/4.ppm",
+            "the job fails if more than 0 of the 7 images that it trains on cannot be decoded: repair or remove them",
+        ];
+        let says_all = |answer: &Value| said.iter().all(|line| answer.to_string().contains(line));
+        let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
+        assert!(says_all(&dry["warnings"]), "{dry:#}");
+        let posted = api.post("/v1/jobs", &job).await.expect(201);
+        let events = api.get(&format!("/v1/jobs/{}/events", posted["id"].as_str().unwrap())).await.expect(200);
+        assert!(says_all(&events), "{events:#}");
+        let axes = json!({"/training/optimizer/learning_rate": [0.1, 0.01]});
+        let dry =
+            api.post("/v1/sweeps?dry_run=true", &json!({"name": "two", "base": job, "axes": axes})).await.expect(200);
+        assert!(says_all(&dry["warnings"]), "{dry:#}");
+        // A job that uses neither the split with the copy nor the copy's original is told of neither.
+        job["dataset"]["train_split"] = json!("test");
+        job["dataset"]["eval_fraction"] = json!(0.5);
+        let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200)["warnings"].to_string();
+        assert!(!dry.contains("shares 1 image") && !dry.contains("will be left out"), "{dry}");
+    }
 }
 
 #[tokio::test]

@@ -167,7 +167,7 @@ async fn contents(state: &AppState, located: &Located) -> Result<(DatasetContent
     let (path, follow_links) = (files.path.clone(), state.settings.follow_links);
     let fingerprint = tokio::task::spawn_blocking(move || dataset::fingerprint(&path));
     let fingerprint = fingerprint.await.map_err(anyhow::Error::from)??;
-    let version = format!("{} {fingerprint}", files.path.display());
+    let version = located.version(&fingerprint);
     let (path, base) = (files.path.clone(), files.base().to_owned());
     let look = move || {
         let dataset = Dataset::open(&path, &DatasetOptions { follow_links, ..DatasetOptions::default() })?;
