@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::discover::LONGEST_NAME;
+use super::forms::ClassIndex;
 use super::{Dataset, Error};
 
 /// Number of classes above which the others are only counted.
@@ -29,6 +31,19 @@ pub struct DatasetClass {
     pub name: Option<String>,
     /// Number of its images by split. Splits that have none, or whose labels cannot be used, are left out.
     pub images: BTreeMap<String, u64>,
+}
+
+/// The number of a class that is given by its name, in any Unicode normal form, or else by its number. `names` are in
+/// the order of the labels, which are below `count`.
+///
+/// # Errors
+/// There is no such class.
+pub fn class_of(given: &str, names: Option<&[String]>, count: u32) -> Result<u32, String> {
+    let by_name = names.and_then(|names| ClassIndex::new(names).find(given));
+    by_name.or_else(|| given.parse().ok().filter(|label| *label < count)).ok_or_else(|| {
+        let shown: String = given.chars().take(LONGEST_NAME).collect();
+        format!("there is no class {shown:?}: it is a name of the data set's classes, or a number below {count}")
+    })
 }
 
 impl Dataset {

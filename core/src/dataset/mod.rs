@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use contents::{DatasetClass, DatasetClasses};
+pub use contents::{DatasetClass, DatasetClasses, class_of};
 pub use damage::tolerated_damage;
 pub use discover::{Discovered, LONGEST_NAME, NAME_PATTERN, NAME_RULE, UnusableDirectory, discover, is_name, resolve};
 pub use error::Error;

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use super::forms::composed;
+
 /// The default split to train on: the first of these that exists, whatever its case.
 pub(super) const TRAIN: [&str; 2] = ["train", "training"];
 /// The default split to evaluate on: the first of these that exists, whatever its case.
 pub(super) const EVAL: [&str; 8] = ["test", "val", "validation", "testing", "valid", "evaluation", "eval", "dev"];
 
-/// The split of that name, or else the only one that differs from it in case alone.
+/// The split of that name, or else the only one that differs from it in case or Unicode normal form alone.
 pub(super) fn find<'a>(splits: &'a [String], wanted: &str) -> Option<&'a str> {
     let exact = splits.iter().find(|split| *split == wanted);
-    let mut similar = splits.iter().filter(|split| split.to_lowercase() == wanted.to_lowercase());
+    let folded = |name: &str| composed(name).to_lowercase();
+    let mut similar = splits.iter().filter(|split| folded(split) == folded(wanted));
     let only = similar.next().filter(|_| similar.next().is_none());
     exact.or(only).map(String::as_str)
 }

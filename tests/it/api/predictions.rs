@@ -122,6 +122,13 @@ async fn images_are_chosen_by_outcome_class_prediction_and_picture_page_by_page(
     for query in ["outcome=wrong", "label=lion", "predicted=3", "limit=0", "limit=101", "after=-1", "labels=1"] {
         api.get(&format!("{path}?{query}")).await.problem(400);
     }
+    // The server keeps names as macOS writes them, and browsers send what is typed.
+    let mut file = file();
+    file.names.as_mut().unwrap()[2] = "hibou\u{301}".to_owned();
+    let path = published(&api, &file).await;
+    for name in ["hibou%CC%81", "hibo%C3%BA"] {
+        assert_eq!(positions(&api.get(&format!("{path}?label={name}")).await.expect(200)), [3, 5], "{name}");
+    }
     api.get(&format!("{path}?label=lion")).await.says(400, &["label: there is no class \"lion\"", "below 3"]);
 }
 

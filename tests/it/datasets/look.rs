@@ -158,6 +158,17 @@ async fn jobs_sweeps_and_their_dry_runs_say_what_was_found_in_the_images() {
 }
 
 #[tokio::test]
+async fn a_class_is_found_in_either_unicode_normal_form() {
+    let api = Api::start().await;
+    let files = [pets(), vec![("train/cafe\u{301}/1.ppm", ppm([1, 2, 3]))]].concat();
+    api.upload_dataset("pets", zip(&files)).await.expect(201);
+    for name in ["cafe%CC%81", "caf%C3%A9"] {
+        let page = api.get(&format!("/v1/datasets/pets/images?class={name}")).await.expect(200);
+        assert_eq!(page["images"], 1, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn images_without_labels_that_are_evaluated_on_are_a_warning() {
     let api = Api::start().await;
     let more = vec![("more/1.ppm", ppm([205, 10, 10])), ("more/2.ppm", ppm([1, 2, 3]))];

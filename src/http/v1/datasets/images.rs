@@ -133,7 +133,7 @@ fn page(dataset: &Dataset, parameters: &ImagesParameters, longest: Duration) -> 
     let images = images.map_err(WrongImages::Dataset)?;
     let names = dataset.classes().names.as_deref();
     let class = match &parameters.class {
-        Some(class) => Some(class_of(class, names, dataset.classes().count)?),
+        Some(class) => Some(dataset::class_of(class, names, dataset.classes().count).map_err(WrongImages::Class)?),
         None => None,
     };
     let of_class = |label: &u32| class.is_none_or(|class| class == *label);
@@ -164,18 +164,6 @@ fn page(dataset: &Dataset, parameters: &ImagesParameters, longest: Duration) -> 
     }
     let next = data.last().filter(|_| has_more).map(|image| image.position);
     Ok(ImagePage { split, images: count, data, has_more, next })
-}
-
-/// The number of a class that is given by its name or its number.
-fn class_of(class: &str, names: Option<&[String]>, count: u32) -> Result<u32, WrongImages> {
-    let by_name = names.and_then(|names| names.iter().position(|name| name == class));
-    let by_name = by_name.and_then(|label| u32::try_from(label).ok());
-    by_name.or_else(|| class.parse().ok().filter(|label| *label < count)).ok_or_else(|| {
-        let shown: String = class.chars().take(dataset::LONGEST_NAME).collect();
-        WrongImages::Class(format!(
-            "there is no class {shown:?}: it is a name of the data set's classes, or a number below {count}"
-        ))
-    })
 }
 
 #[cfg(test)]

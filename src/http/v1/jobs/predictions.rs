@@ -215,7 +215,8 @@ fn page(file: &PredictionFile, parameters: &PredictionParameters) -> Result<Pred
     let predictions = &file.predictions;
     let class = |name: &str, given: &Option<String>| -> Result<Option<u32>, Wrong> {
         let wrong = |why: String| Wrong::Parameter(format!("{name}: {why}"));
-        given.as_ref().map(|given| class_of(given, file).map_err(wrong)).transpose()
+        let names = file.names.as_deref();
+        given.as_ref().map(|given| dataset::class_of(given, names, predictions.classes).map_err(wrong)).transpose()
     };
     let label = class("label", &parameters.label)?;
     let predicted = class("predicted", &parameters.predicted)?;
@@ -292,15 +293,4 @@ fn described(file: &PredictionFile, image: usize, picture: Option<(&Pictures, us
         }),
         regions,
     }
-}
-
-/// The number of a class that is given by its name or its number.
-fn class_of(given: &str, file: &PredictionFile) -> Result<u32, String> {
-    let by_name = file.names.as_ref().and_then(|names| names.iter().position(|name| name == given));
-    let by_name = by_name.and_then(|class| u32::try_from(class).ok());
-    let count = file.predictions.classes;
-    by_name.or_else(|| given.parse().ok().filter(|class| *class < count)).ok_or_else(|| {
-        let shown: String = given.chars().take(dataset::LONGEST_NAME).collect();
-        format!("there is no class {shown:?}: it is a name of the data set's classes, or a number below {count}")
-    })
 }
