@@ -1,6 +1,6 @@
 //! Which images a job trains and evaluates on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
@@ -136,7 +136,7 @@ impl Dataset {
                 if evaluated.is_empty() || kept.is_empty() {
                     return Err(at(field)(Error::invalid(&self.path, nothing_held_out(held_out, &train_split))));
                 }
-                notes.push(note_of(held_out, request.split_seed, evaluated.len(), all.len(), &train_split));
+                notes.push(note_of(held_out, request.split_seed, &held_out_counts(&all, &evaluated), &train_split));
                 (Some(kept), SelectedImages::of(train_split.clone(), &all, Some(evaluated)))
             }
             (split, _) => {
@@ -157,7 +157,9 @@ impl Dataset {
             ));
         }
         let leaks = leaks(&train, &eval, held_out.is_some(), unlabelled.as_ref());
-        let warnings = leaks.chain(self.missing_classes(&train, &eval)).chain(self.lack_of_classes()).collect();
+        let scarce = held_out.and_then(|(_, held_out)| self.scarce_classes(held_out, &all));
+        let lacking = self.missing_classes(&train, &eval).into_iter().chain(scarce).chain(self.lack_of_classes());
+        let warnings = leaks.chain(lacking).collect();
         Ok(Selection { train, eval, unlabelled, notes, warnings })
     }
 
@@ -244,28 +246,64 @@ impl Dataset {
         })
     }
 
-    /// A warning if the evaluation has classes that are not trained on.
-    fn missing_classes(&self, train: &SelectedImages, eval: &SelectedImages) -> Option<String> {
+    /// Warnings if the evaluation has classes that are not trained on, and the reverse.
+    fn missing_classes(&self, train: &SelectedImages, eval: &SelectedImages) -> Vec<String> {
         let [trained, evaluated]: [BTreeSet<u32>; 2] =
             [train, eval].map(|selected| selected.labels.iter().copied().collect());
-        let missing: Vec<u32> = evaluated.difference(&trained).copied().collect();
         // Without labels, nobody knows what is missing.
-        if missing.is_empty() || trained.is_empty() {
-            return None;
+        if trained.is_empty() {
+            return Vec::new();
         }
+        let untrained: Vec<u32> = evaluated.difference(&trained).copied().collect();
+        let unevaluated: Vec<u32> = trained.difference(&evaluated).copied().collect();
+        let mut warnings = Vec::new();
+        if !untrained.is_empty() {
+            warnings.push(format!(
+                "the training images lack {} of the {} classes that the evaluation has ({}): the student cannot learn \
+                 them. Raise limit, or add images",
+                untrained.len(),
+                evaluated.len(),
+                self.named(&untrained)
+            ));
+        }
+        if !unevaluated.is_empty() {
+            warnings.push(format!(
+                "the evaluation images lack {} of the {} classes that are trained on ({}): no accuracy shows whether \
+                 the student learns them. Evaluate on more images",
+                unevaluated.len(),
+                trained.len(),
+                self.named(&unevaluated)
+            ));
+        }
+        warnings
+    }
+
+    /// A warning if some folds have no image of a class.
+    fn scarce_classes(&self, held_out: HeldOut, all: &[u32]) -> Option<String> {
+        let HeldOut::Fold(Fold { of, .. }) = held_out else { return None };
+        let counts = held_out_counts(all, &[]);
+        let scarce = counts.iter().filter(|(_, counts)| counts.images < of as usize).map(|(class, _)| *class);
+        let scarce: Vec<u32> = scarce.collect();
+        let have = if scarce.len() == 1 { "class has" } else { "classes have" };
+        (!scarce.is_empty()).then(|| {
+            format!(
+                "{} {have} fewer images than there are folds, {of} ({}): some folds evaluate on none of them. Lower folds, \
+                 or add images",
+                scarce.len(),
+                self.named(&scarce)
+            )
+        })
+    }
+
+    /// The names of the first of these classes.
+    fn named(&self, classes: &[u32]) -> String {
         let name = |class: &u32| match &self.classes.names {
             Some(names) => names[*class as usize].clone(),
             None => class.to_string(),
         };
-        let more = if missing.len() > NAMED { ", …" } else { "" };
-        let named: Vec<String> = missing.iter().take(NAMED).map(name).collect();
-        Some(format!(
-            "the training images lack {} of the {} classes that the evaluation has ({}{more}): the student cannot \
-             learn them. Raise limit, or add images",
-            missing.len(),
-            evaluated.len(),
-            named.join(", ")
-        ))
+        let more = if classes.len() > NAMED { ", …" } else { "" };
+        let named: Vec<String> = classes.iter().take(NAMED).map(name).collect();
+        format!("{}{more}", named.join(", "))
     }
 }
 
@@ -304,18 +342,43 @@ fn nothing_held_out(held_out: HeldOut, split: &str) -> String {
     }
 }
 
+/// Number of images of a class in a split, and of those that are held out of it.
+#[derive(Debug, Clone, Copy, Default)]
+struct HeldOutCounts {
+    images: usize,
+    held_out: usize,
+}
+
+/// By class, for the classes that the split has. `evaluated` are the positions that are held out.
+fn held_out_counts(all: &[u32], evaluated: &[usize]) -> BTreeMap<u32, HeldOutCounts> {
+    let mut counts: BTreeMap<u32, HeldOutCounts> = BTreeMap::new();
+    all.iter().for_each(|label| counts.entry(*label).or_default().images += 1);
+    evaluated.iter().for_each(|&position| counts.entry(all[position]).or_default().held_out += 1);
+    counts
+}
+
 /// What is held out of how many images.
-fn note_of(held_out: HeldOut, seed: Option<u64>, evaluated: usize, images: usize, split: &str) -> String {
+fn note_of(held_out: HeldOut, seed: Option<u64>, counts: &BTreeMap<u32, HeldOutCounts>, split: &str) -> String {
     let which = match seed {
         None => "the same ones for every seed".to_owned(),
         Some(seed) => format!("the ones that split_seed {seed} draws"),
     };
+    let of_class = || counts.values().map(|counts| counts.held_out);
     let (how, share) = match held_out {
-        HeldOut::Fraction(fraction) => (format!("eval_fraction {fraction}"), "from each class in proportion"),
+        HeldOut::Fraction(fraction) => {
+            (format!("eval_fraction {fraction}"), "from each class in proportion".to_owned())
+        }
         HeldOut::Fold(Fold { number, of }) => {
-            (format!("fold {number} of {of}"), "as many of each class as the other folds")
+            let (fewest, most) = (of_class().min().unwrap_or(0), of_class().max().unwrap_or(0));
+            let share = if fewest == most {
+                format!("{most} of each class")
+            } else {
+                format!("{fewest} to {most} of each class")
+            };
+            (format!("fold {number} of {of}"), share)
         }
     };
+    let (evaluated, images) = (of_class().sum::<usize>(), counts.values().map(|counts| counts.images).sum::<usize>());
     format!(
         "{how} holds out {evaluated} of the {images} images of the {split} split for evaluation, {share} and {which}"
     )

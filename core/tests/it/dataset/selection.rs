@@ -71,7 +71,8 @@ fn classes_that_only_the_evaluation_has_are_named() {
     let select = |train_split, eval_split| {
         dataset.select(SelectionRequest { train_split, eval_split, ..SelectionRequest::default() }).unwrap()
     };
-    assert!(select(None, None).warnings.is_empty());
+    let [warning] = &*select(None, None).warnings else { panic!("there is one warning") };
+    assert!(warning.contains("lack 1 of the 2 classes that are trained on (a)"), "{warning}");
     let [warning] = &*select(Some("test"), Some("train")).warnings else { panic!("there is one warning") };
     assert!(warning.contains("lack 1 of the 2 classes that the evaluation has (a)"), "{warning}");
 }
@@ -198,6 +199,29 @@ fn folds_are_disjoint_cover_the_split_and_have_its_classes() {
         all.sort_unstable();
         assert_eq!(all, (0..labels.len()).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn a_fold_says_how_many_images_of_a_class_it_has_and_which_classes_are_too_small() {
+    let (_dir, dataset) = folder(&[("train", &[("a", 6), ("b", 6), ("c", 2)])]);
+    let select = |number, of| {
+        let fold = Some(Fold { number, of });
+        dataset.select(SelectionRequest { fold, ..SelectionRequest::default() }).unwrap()
+    };
+    let halves = select(1, 2);
+    assert_eq!(counts(&halves.eval.labels, 3), [3, 3, 1]);
+    assert!(halves.notes[0].contains("holds out 7 of the 14 images of the train split for evaluation, 1 to 3 of each"));
+    assert_eq!(halves.warnings, [""; 0]);
+    // Of the third class, the first of three folds has an image and the last has none.
+    let few = "1 class has fewer images than there are folds, 3 (c): some folds evaluate on none of them";
+    let [first, last] = [1, 3].map(|number| select(number, 3));
+    assert_eq!([&first, &last].map(|fold| counts(&fold.eval.labels, 3)), [[2, 2, 1], [2, 2, 0]]);
+    let [warning] = first.warnings.as_slice() else { panic!("{:?}", first.warnings) };
+    assert!(warning.contains(few), "{warning}");
+    let [lacks, warning] = last.warnings.as_slice() else { panic!("{:?}", last.warnings) };
+    assert!(lacks.contains("the evaluation images lack 1 of the 3 classes that are trained on (c)"), "{lacks}");
+    assert!(warning.contains(few), "{warning}");
+    assert!(last.notes[0].contains("0 to 2 of each class and the same ones for every seed"), "{:?}", last.notes);
 }
 
 #[test]
