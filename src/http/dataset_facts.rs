@@ -168,7 +168,8 @@ fn open(path: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFa
         eval_images: count(&selection.eval),
         used: UsedSplits::of(&selection),
         warnings: selection.warnings,
-        notes: selection.notes,
+        // Accents are how the data set is written, whatever the job does with it.
+        notes: selection.notes.into_iter().filter(|note| !dataset::is_of_normal_forms(note)).collect(),
     })
 }
 

@@ -8,6 +8,16 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::text::counted;
 
+/// What every note on names in several forms says.
+const FORM: &str = "Unicode normal form";
+
+/// Whether a note of a data set says that names in several forms were taken for the same, so that nobody has to act.
+#[must_use]
+pub fn is_of_normal_forms(note: &str) -> bool {
+    // Unlike notes on splits that cannot be used because of such names.
+    note.contains(FORM) && ["one class", "they are the same"].iter().any(|end| note.ends_with(end))
+}
+
 /// A name in the composed normal form (NFC), by which names are compared.
 pub(crate) fn composed(name: &str) -> Cow<'_, str> {
     if name.is_ascii() { Cow::Borrowed(name) } else { Cow::Owned(name.nfc().collect()) }
@@ -51,7 +61,7 @@ impl<'a> ClassIndex<'a> {
         let first = other.first()?;
         let classes = counted(other.len() as u64, "class", "classes");
         Some(format!(
-            "the {split} split writes {classes} in another Unicode normal form than the {decides} split, such as \
+            "the {split} split writes {classes} in another {FORM} than the {decides} split, such as \
              {first:?}: they are the same"
         ))
     }
@@ -70,10 +80,10 @@ impl UnitedNames {
     pub(super) fn note(&self, place: &str) -> Option<String> {
         let first = self.0.first()?;
         Some(match self.0.len() {
-            1 => format!("{place} has the class {first:?} in several Unicode normal forms: it is one class"),
-            classes => format!(
-                "{place} has {classes} classes in several Unicode normal forms, such as {first:?}: each is one class"
-            ),
+            1 => format!("{place} has the class {first:?} in several {FORM}s: it is one class"),
+            classes => {
+                format!("{place} has {classes} classes in several {FORM}s, such as {first:?}: each is one class")
+            }
         })
     }
 }

@@ -46,6 +46,7 @@ pub use discover::{Discovered, LONGEST_NAME, NAME_PATTERN, NAME_RULE, UnusableDi
 pub use error::Error;
 pub use fingerprint::fingerprint;
 pub use folds::{Fold, HeldOut, split_off};
+pub use forms::is_of_normal_forms;
 pub use frame::{Frame, Rectangle};
 pub use links::is_passed_over;
 pub use memory::limit_decoding;

@@ -7,7 +7,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::hostile::{fault, replaced, zip_also};
-use crate::support::api::Api;
+use crate::support::api::{Api, plain_job};
 use crate::support::archives::{Files, pets, ppm, zip, zip_with};
 
 /// Places of fields in the records of a zip.
@@ -98,6 +98,11 @@ async fn a_class_in_two_unicode_normal_forms_is_one_class_and_a_note_says_so() {
     assert_eq!(details["class_count"], 3);
     assert_eq!(details["classes"]["listed"][0]["images"], json!({"train": 2, "test": 1}));
     assert!(notes(&details).contains("in several Unicode normal forms: it is one class"), "{}", notes(&details));
+    // Nobody has to act on it, so no dry run warns of it.
+    let mut job = plain_job();
+    job["dataset"] = json!({"name": "pets"});
+    let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
+    assert!(!dry["warnings"].to_string().contains("normal form"), "{dry:#}");
 }
 
 /// A zip whose directory names one entry many times, under other names.
