@@ -29,6 +29,10 @@ const HEAD: usize = 512;
 /// Most memory that a zstd stream may ask for, as a power of two in bytes: what `zstd` itself accepts by default.
 const ZSTD_WINDOW: u32 = 27;
 
+/// What is wrong with a file of weights or a network, as the rest of a sentence that begins with "the file".
+pub const IS_NETWORK: &str =
+    "is a network or its weights, and no data set: upload it to /v1/checkpoints (curl -T FILE)";
+
 /// The format of a file, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -58,6 +62,9 @@ impl Format {
         if let Some((_, what)) = known.iter().find(|(magic, _)| head.starts_with(magic)) {
             return Err(format!("{what}, which is not read: {instead}"));
         }
+        if is_weights(head) {
+            return Err(IS_NETWORK.to_owned());
+        }
         match head {
             [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Ok(Self::Zip),
             [0x1f, 0x8b, ..] => Ok(Self::Gzip),
@@ -79,6 +86,13 @@ impl Format {
         file.rewind()?;
         Self::of(&head).map_err(|what| Error::Refused(ArchiveFaults::one(format!("the file {what}"))))
     }
+}
+
+/// Whether a file is of safetensors, or was written by `torch.save` before it wrote zips.
+fn is_weights(head: &[u8]) -> bool {
+    let header = head.first_chunk().map(|length| u64::from_le_bytes(*length));
+    let is_safetensors = head.get(8) == Some(&b'{') && header.is_some_and(|length| length < 1 << 30);
+    is_safetensors || head.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9")
 }
 
 /// Unpacks an archive into an empty directory. If it fails, the directory has parts of it.

@@ -126,9 +126,13 @@ async fn time_out(State(limit): State<Duration>, request: Request, next: Next) -
 
 async fn method_not_allowed(request: Request) -> ApiError {
     // As `curl -T FILE …/v1/checkpoints/` asks, which adds the file's name.
-    let is_upload = request.method() == Method::PUT && request.uri().path().starts_with("/v1/checkpoints/");
-    ApiError::MethodNotAllowed(if is_upload {
-        ". To upload a file, send it to /v1/checkpoints without a slash at the end, to which curl adds the file's name"
+    let path = request.uri().path();
+    let is_upload = matches!(*request.method(), Method::PUT | Method::POST);
+    ApiError::MethodNotAllowed(if is_upload && path.starts_with("/v1/checkpoints/") {
+        ". To upload a file, PUT the file itself to /v1/checkpoints without a slash at the end, to which curl adds the \
+         file's name: curl -T FILE …/v1/checkpoints"
+    } else if is_upload && path.starts_with("/v1/datasets") {
+        ". To upload a data set, PUT the file itself to its name, not a form: curl -T FILE …/v1/datasets/NAME"
     } else {
         ""
     })

@@ -314,5 +314,9 @@ async fn a_checkpoint_is_deleted_unless_a_job_needs_it() {
 async fn an_upload_to_a_path_with_the_files_name_is_told_the_right_one() {
     let api = Api::start().await;
     let upload = api.request(Method::PUT, "/v1/checkpoints/resnet.pth").body("weights");
-    api.send(upload).await.says(405, &["send it to /v1/checkpoints without a slash"]);
+    api.send(upload).await.says(405, &["to /v1/checkpoints without a slash"]);
+    for path in ["/v1/checkpoints/resnet.pth", "/v1/datasets/pets", "/v1/datasets"] {
+        let form = api.request(Method::POST, path).body("--form");
+        api.send(form).await.says(405, &["PUT the file itself", "curl -T FILE"]);
+    }
 }

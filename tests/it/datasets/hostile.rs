@@ -5,7 +5,7 @@ use std::io::Write;
 use distillery::archive::{self, Format, Limits};
 use distillery::dataset_cache::DatasetCache;
 
-use crate::support::api::{Answer, Api};
+use crate::support::api::{Answer, Api, checkpoint};
 use crate::support::archives::{announced, ended, entry, gzip, pets, ppm, tar, zip, zip_with, zstd};
 use crate::support::worker::files_below;
 use zip::CompressionMethod;
@@ -45,6 +45,19 @@ pub(super) fn zip_also(add: impl FnOnce(&mut zip::ZipWriter<std::io::Cursor<Vec<
     let mut writer = zip::ZipWriter::new_append(std::io::Cursor::new(whole)).unwrap();
     add(&mut writer);
     writer.finish().unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn a_network_is_sent_to_the_checkpoints_and_the_only_fault_is_said_once() {
+    let api = Api::start().await;
+    let saved = zip(&[("net/data.pkl", vec![128, 2]), ("net/version", b"3".to_vec()), ("net/data/0", vec![0; 8])]);
+    let exported = zip(&[("net/archive_format", b"pt2".to_vec()), ("net/models/model.json", b"{}".to_vec())]);
+    for bytes in [checkpoint("resnet8", 10), saved, exported] {
+        let problem = api.upload_dataset("pets", bytes).await.problem(422);
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("upload it to /v1/checkpoints"), "{problem}");
+        assert!(problem.get("errors").is_none(), "{problem}");
+    }
 }
 
 #[tokio::test]

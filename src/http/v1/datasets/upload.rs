@@ -29,7 +29,7 @@ const NAME_RULE: &str =
 /// The body is the file itself: `curl -T pets.zip '…/v1/datasets/pets'`. It is a zip, or a tar that may be
 /// compressed by gzip or zstd, of any layout that `--datasets-dir` may have: image folders, shards in parquet or of
 /// WebDataset, the files of CIFAR and MNIST. The archive is unpacked and checked as a whole before the data set is
-/// visible; all faults are in `errors`.
+/// visible; several faults are in `errors`.
 ///
 /// Different files make a new version, and a version never changes. The name means the version that was uploaded last.
 /// A job that names the data set is pinned to that version, `name@version`, when it is posted; jobs can also name a

@@ -135,7 +135,21 @@ fn inspect(
         return describe(workspace, name, vec![note.to_owned()], turn);
     }
     let unpacked = archive::unpack(format, upload.file(), &path, Limits::new(limit)).map_err(refused)?;
+    if format == Format::Zip && is_network(&path) {
+        return Err(ApiError::invalid(format!("the file {}", archive::IS_NETWORK)));
+    }
     describe(workspace, name, unpacked.notes, turn)
+}
+
+/// Whether a zip was written by `torch.save` or `torch.export.save`: these files are at its top or in its only directory.
+fn is_network(path: &Path) -> bool {
+    let Ok(mut entries) = fs::read_dir(path) else { return false };
+    let first = entries.next().and_then(Result::ok).map(|entry| entry.path());
+    let only = first.filter(|first| first.is_dir() && entries.next().is_none());
+    [Some(path), only.as_deref()].into_iter().flatten().any(|place| {
+        let has = |name: &str| place.join(name).is_file();
+        (has("data.pkl") && has("version")) || has("archive_format") || has("serialized_exported_program.json")
+    })
 }
 
 /// The error for files that are no data set.
@@ -143,9 +157,7 @@ pub fn wrong(error: &dataset::Error, base: &Path) -> ApiError {
     if !error.is_users() {
         return ApiError::Internal(anyhow::anyhow!("{error}"));
     }
-    let detail = error.relative_to(base);
-    let faults = vec![fault("", detail.clone())];
-    ApiError::Invalid { detail: format!("the upload is no data set: {detail}").into(), faults }
+    ApiError::invalid(format!("the upload is no data set: {}", error.relative_to(base)))
 }
 
 /// Finds out what data set the files of a workspace are. They are in a directory with the data set's name. `turn` is the
@@ -187,12 +199,13 @@ pub fn refused(error: archive::Error) -> ApiError {
     match error {
         archive::Error::Io(error) => full(error),
         archive::Error::Refused(faults) => {
-            let listed: Vec<_> = faults.lines().into_iter().map(|line| fault("", line)).collect();
-            let detail = match listed.as_slice() {
-                [only] => format!("the archive cannot be used: {}", only.detail),
-                several => format!("the archive cannot be used: it has {} faults, listed in errors", several.len()),
-            };
-            ApiError::Invalid { detail: detail.into(), faults: listed }
+            let lines = faults.lines();
+            if let [only] = lines.as_slice() {
+                return ApiError::invalid(format!("the archive cannot be used: {only}"));
+            }
+            let detail = format!("the archive cannot be used: it has {} faults, listed in errors", lines.len());
+            let faults = lines.into_iter().map(|line| fault("", line)).collect();
+            ApiError::Invalid { detail: detail.into(), faults }
         }
     }
 }
