@@ -127,3 +127,23 @@ pub fn nearest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Op
     let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
     (distance <= 2 && distance * 3 <= wanted.chars().count()).then_some(name)
 }
+
+/// What is said of a name that is none of the `known` ones, with the one that was probably meant. `what` is the kind of
+/// name.
+#[must_use]
+pub fn unknown(what: &str, given: &str, known: &[&str]) -> String {
+    let shown: String = given.chars().take(64).collect();
+    let near = nearest(given, known.iter().copied()).map_or_else(String::new, |near| format!(", did you mean {near}?"));
+    format!("unknown {what} {shown:?}{near}; known: {}", known.join(", "))
+}
+
+/// A message of serde in the words of [`unknown`] if it is about an unknown name of an enumeration, which may stand
+/// behind its place, as in `status: `. `what` is the kind of name where the message does not say the place.
+#[must_use]
+pub fn of_serde<'a>(message: &'a str, what: &str) -> Cow<'a, str> {
+    let Some((place, rest)) = message.split_once("unknown variant `") else { return Cow::Borrowed(message) };
+    let Some((given, expected)) = rest.rsplit_once("`, expected ") else { return Cow::Borrowed(message) };
+    let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    let field = place.split([':', '[']).next().filter(|field| !field.is_empty());
+    Cow::Owned(format!("{place}{}", unknown(field.unwrap_or(what), given, &known)))
+}

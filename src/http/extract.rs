@@ -187,7 +187,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
                 // The outermost message only says that parsing failed.
                 let cause =
                     std::error::Error::source(&rejection).map_or_else(|| rejection.to_string(), ToString::to_string);
-                Err(ApiError::malformed(format!("query parameters: {cause}")))
+                Err(ApiError::malformed(format!("query parameters: {}", text::of_serde(&cause, "value"))))
             }
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::field::{Default, Document, Field, Kind, Object};
 use super::{Fault, Method};
-use crate::dataset;
+use crate::{dataset, text};
 
 /// The faults found so far, shared by all readers of one document.
 pub(super) type Faults = RefCell<Vec<Fault>>;
@@ -149,7 +149,8 @@ impl<'a> ObjectReader<'a> {
         let value = &whole_numbers(&field.kind, value);
         let mut faults = check(&field.kind, value);
         let read = if faults.is_empty() {
-            typed(value).map_err(|error| faults.push((String::new(), error))).ok()
+            let read = typed(value).map_err(|error| text::of_serde(&error, field.name).into_owned());
+            read.map_err(|error| faults.push((String::new(), error))).ok()
         } else {
             None
         };
@@ -191,7 +192,7 @@ impl<'a> ObjectReader<'a> {
         let known = given.as_deref().and_then(|given| variants.iter().find(|variant| variant.name == given));
         if let (Some(given), None) = (given, known) {
             let names: Vec<_> = variants.iter().map(|variant| variant.name).collect();
-            nested.fault("type", format!("unknown {name} {given:?}; known: {}", names.join(", ")));
+            nested.fault("type", text::unknown(name, &given, &names));
         }
         let variant = known.unwrap_or(&variants[0]);
         (variant.name, Self { fields: variant.fields, has_type: true, ..nested })

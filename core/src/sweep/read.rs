@@ -8,6 +8,7 @@ use super::{
     Strategy, SweepSpec,
 };
 use crate::spec::Fault;
+use crate::text;
 
 const FIELDS: [&str; 6] = ["name", "base", "axes", "seeds", "strategy", "max_parallel"];
 
@@ -197,7 +198,11 @@ fn strategy(given: Option<&Value>, faults: &mut SweepFaults) -> Strategy {
             });
             Strategy::Halving { rungs: rungs(object.get("rungs"), faults), keep: keep.unwrap_or(DEFAULT_KEEP) }
         }
-        _ => {
+        Some(other) => {
+            faults.add("/strategy/type", text::unknown("strategy", other, &["grid", "random", "halving"]));
+            Strategy::Grid
+        }
+        None => {
             faults.add("/strategy/type", "expected \"grid\", \"random\" or \"halving\"");
             Strategy::Grid
         }

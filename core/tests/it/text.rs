@@ -1,6 +1,6 @@
 //! Promise: a text from outside is read without what editors add, and no longer than it may be.
 
-use distillery_core::text::{counted, nearest, shortened, without_mark};
+use distillery_core::text::{counted, nearest, of_serde, shortened, unknown, without_mark};
 
 #[test]
 fn one_byte_order_mark_at_the_start_is_skipped() {
@@ -46,4 +46,21 @@ fn the_name_that_was_probably_meant_is_near_for_its_length() {
 fn a_number_comes_with_the_form_of_its_noun() {
     let classes = |count: u32| counted(count, "class", "classes");
     assert_eq!([0, 1, 2].map(classes), ["0 classes", "1 class", "2 classes"]);
+}
+
+#[test]
+fn an_unknown_name_is_answered_in_one_way_whoever_finds_it() {
+    let known = ["queued", "running"];
+    let near = "unknown status \"runing\", did you mean running?; known: queued, running";
+    assert_eq!(unknown("status", "runing", &known), near);
+    for (message, said) in [
+        ("unknown variant `runing`, expected `queued` or `running`", near.to_owned()),
+        ("status: unknown variant `runing`, expected `queued` or `running`", format!("status: {near}")),
+        ("unknown variant `a`, expected one of `b1`, `c1`, `d1`", "unknown status \"a\"; known: b1, c1, d1".to_owned()),
+        ("unknown variant `a`, expected `b1`", "unknown status \"a\"; known: b1".to_owned()),
+        ("expected a whole number", "expected a whole number".to_owned()),
+        ("unknown variant `", "unknown variant `".to_owned()),
+    ] {
+        assert_eq!(of_serde(message, "status"), said, "{message}");
+    }
 }

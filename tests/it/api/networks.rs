@@ -321,7 +321,7 @@ async fn a_student_with_a_new_classifier_may_start_from_other_classes() {
     let dry = api.post("/v1/jobs?dry_run=true", &pupil).await.expect(200);
     assert_eq!(dry["teacher"]["parameters"], json!(parameters));
     job["student"] = json!({"architecture": "resnet20", "checkpoint": zoo, "head": "other"});
-    assert_fault(&api, &job, "/student/head", &["unknown variant"]).await;
+    assert_fault(&api, &job, "/student/head", &["unknown head \"other\"; known: "]).await;
 }
 
 fn assert_replaces(dry: &Value, says: &str) {

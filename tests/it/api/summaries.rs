@@ -258,13 +258,13 @@ async fn an_invalid_query_is_refused_with_the_parameter() {
     let many = "&id=job_00000000000000000000000000".repeat(101);
     for (query, words) in [
         ("?sort=age".to_owned(), ["sort", "best_top1"]),
-        ("?order=up".to_owned(), ["order", "asc"]),
+        ("?order=up".to_owned(), ["order: unknown order \"up\"; known: ", "asc"]),
         ("?limit=501".to_owned(), ["limit", "500"]),
         ("?limit=0".to_owned(), ["limit", "1"]),
         ("?offset=-1".to_owned(), ["offset", "0"]),
         ("?label=team".to_owned(), ["label", "key:value"]),
         ("?id=5".to_owned(), ["id", "not a job id"]),
-        ("?status=dead".to_owned(), ["status", "dead"]),
+        ("?status=runing".to_owned(), ["status", "did you mean running?; known: "]),
         ("?page=2".to_owned(), ["page", "unknown"]),
         ("?q=%00".to_owned(), ["q", "NUL"]),
         (format!("?q={long}"), ["q", "200"]),

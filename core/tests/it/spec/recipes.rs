@@ -13,6 +13,26 @@ fn training(training: Value) -> TrainingSpec {
 }
 
 #[test]
+fn an_unknown_choice_is_answered_with_the_known_ones_and_the_nearest() {
+    for (place, given, said) in [
+        ("/training/recipe", "foo", "unknown recipe \"foo\"; known: "),
+        (
+            "/training/precision",
+            "bfloat",
+            "unknown precision \"bfloat\", did you mean bfloat16?; known: auto, float32, bfloat16",
+        ),
+        ("/distillation/method", "sdd-kt", "unknown method \"sdd-kt\", did you mean sdd_kd?; known: "),
+        ("/training/optimizer", "sdg", "unknown optimizer \"sdg\", did you mean sgd?; known: sgd, "),
+    ] {
+        let (pointer, value) = match place {
+            "/training/optimizer" => ("/training/optimizer/type".to_owned(), json!({"type": given})),
+            _ => (place.to_owned(), json!(given)),
+        };
+        assert_one_fault(&with(place, value), &pointer, said);
+    }
+}
+
+#[test]
 fn a_job_without_a_recipe_is_stored_as_before_and_one_with_it_needs_a_newer_program() {
     let plain = parse(&minimal()).unwrap();
     assert_eq!(plain.version(), 1);
