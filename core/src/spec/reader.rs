@@ -265,7 +265,8 @@ fn check(kind: &Kind, value: &Value) -> Vec<(String, String)> {
         Kind::Names { longest, each } => list(value, *longest, |value| text(value, *each)),
         Kind::Channels(each) => match value.as_array().map(Vec::len) {
             Some(length) if length != 3 => whole(Err(format!("expected 3 numbers (red, green, blue), found {length}"))),
-            _ => list(value, 3, |value| number(value, each)),
+            _ => beyond_unit(value, each)
+                .map_or_else(|| list(value, 3, |value| number(value, each)), |detail| whole(Err(detail))),
         },
         // A text is read as one; what it says is checked there.
         Kind::ClassWeights { .. } if value.is_string() => Vec::new(),
@@ -322,6 +323,17 @@ fn number(value: &Value, range: &RangeInclusive<f64>) -> Result<(), String> {
     }
     let found = number.map_or_else(|| kind(value).to_owned(), |number| number.to_string());
     Err(format!("expected a number from {} to {}, found {found}", range.start(), range.end()))
+}
+
+/// What is wrong with the channels of a mean or standard deviation that are meant for pixels up to 255.
+fn beyond_unit(value: &Value, range: &RangeInclusive<f64>) -> Option<String> {
+    let beyond = value.as_array()?.iter().filter_map(Value::as_f64).find(|number| number > range.end())?;
+    Some(format!(
+        "expected 3 numbers from {} to {}, found {beyond}: pixels are in [0, 1], so divide values for pixels up to 255 by \
+         255",
+        range.start(),
+        range.end()
+    ))
 }
 
 /// A faulty element is reported under its index.

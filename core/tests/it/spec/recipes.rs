@@ -33,6 +33,19 @@ fn an_unknown_choice_is_answered_with_the_known_ones_and_the_nearest() {
 }
 
 #[test]
+fn a_mean_for_pixels_up_to_255_is_refused_once_with_what_to_do() {
+    for (field, values) in [("mean", json!([123, 116, 103])), ("std", json!([58, 57, 57]))] {
+        let pointer = format!("/dataset/{field}");
+        let mut document = with("/dataset/mean", json!([0.5, 0.5, 0.5]));
+        document["dataset"]["std"] = json!([0.2, 0.2, 0.2]);
+        document["dataset"][field] = values;
+        assert_one_fault(&document, &pointer, "pixels are in [0, 1], so divide values for pixels up to 255 by 255");
+        document["dataset"][field] = json!([0.5, "half", 0.5]);
+        assert_one_fault(&document, &format!("{pointer}/1"), "expected a number from ");
+    }
+}
+
+#[test]
 fn a_job_without_a_recipe_is_stored_as_before_and_one_with_it_needs_a_newer_program() {
     let plain = parse(&minimal()).unwrap();
     assert_eq!(plain.version(), 1);
