@@ -100,12 +100,12 @@ impl NetworkRole {
         };
         let mut network = match exported(&checkpoint) {
             Ok(None) => {
-                found.notes.extend(checkpoint.notes.iter().map(|note| format!("checkpoint {id}: {note}")));
+                checkpoint.notes.iter().for_each(|note| self.note(id, note, found));
                 return Ok(self.known(&checkpoint, found));
             }
             Ok(Some(network)) => {
                 let notes = checkpoint.notes.iter().filter(|note| self.should_see(note, &network.description));
-                found.notes.extend(notes.map(|note| format!("checkpoint {id}: {note}")));
+                notes.for_each(|note| self.note(id, note, found));
                 network
             }
             Err(reason) => {
@@ -132,6 +132,16 @@ impl NetworkRole {
             found.faults.push(self.fault("checkpoint", format!("checkpoint {of}{detail}{}", self.new_head())));
         }
         Ok(Some(FoundNetwork::Exported(Box::new(network))))
+    }
+
+    /// Adds a note of a checkpoint, once if teacher and student are the same file.
+    fn note(self, id: &str, note: &str, found: &mut NetworkFindings) {
+        let of = |roles: &str| format!("checkpoint {id} of {roles}: {note}");
+        let of_teacher = of("the teacher");
+        match found.notes.iter().position(|known| *known == of_teacher).filter(|_| self.name == "student") {
+            Some(known) => found.notes[known] = of("teacher and student"),
+            None => found.notes.push(of(&format!("the {}", self.name))),
+        }
     }
 
     /// The only architecture that a checkpoint fits, if the specification names none.

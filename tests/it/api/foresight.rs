@@ -74,7 +74,7 @@ async fn what_was_left_out_of_a_checkpoint_is_in_the_history_of_a_job_before_it_
     let posted = api.post("/v1/jobs", &job).await.expect(201);
     let history = api.get(&format!("/v1/jobs/{}/events", posted["id"].as_str().unwrap())).await.expect(200);
     let warning = &history["data"][1];
-    let expected = format!("checkpoint {id}: {note}");
+    let expected = format!("checkpoint {id} of the teacher: {note}");
     assert_eq!((&warning["kind"], &warning["message"]), (&json!("warning"), &json!(expected)));
 }
 
@@ -106,8 +106,12 @@ async fn an_upload_says_what_was_left_out_and_so_does_a_dry_run() {
     assert_eq!(uploaded["fits"], json!([{"architecture": "resnet20", "num_classes": 10}]));
     let id = uploaded["id"].as_str().unwrap();
     assert_eq!(api.get(&format!("/v1/checkpoints/{id}")).await.expect(200)["notes"], json!([note]));
-    let dry = dry_run(&api, &student_job(json!({"architecture": "resnet20", "checkpoint": id}))).await;
-    assert!(warnings(&dry).contains(&format!("checkpoint {id}: {note}")), "{dry}");
+    let network = json!({"architecture": "resnet20", "checkpoint": id});
+    let mut job = student_job(network.clone());
+    let of = |dry: &Value| warnings(dry).into_iter().filter(|warning| warning.contains(note)).collect::<Vec<_>>();
+    assert_eq!(of(&dry_run(&api, &job).await), [format!("checkpoint {id} of the teacher: {note}")]);
+    job["student"] = network;
+    assert_eq!(of(&dry_run(&api, &job).await), [format!("checkpoint {id} of teacher and student: {note}")]);
     assert_eq!(api.upload("", checkpoint("resnet20", 10)).await.expect(201)["notes"], json!([]));
 }
 
