@@ -4,7 +4,7 @@
 const FEW: u64 = 5;
 
 /// How many of that number of images may be undecodable: a job leaves them out, and fails if there are more. They are
-/// 1 %, or [five](FEW) if that is more and at most a tenth of the images.
+/// 1 %, or five if that is more and at most a tenth of the images.
 #[must_use]
 pub fn tolerated_damage(images: u64) -> u64 {
     (images / 100).max(FEW.min(images / 10))
