@@ -57,7 +57,7 @@ impl DatasetStatistics {
         let split = |name: &str| self.splits.iter().find(|split| split.split == name);
         warnings.extend(names.iter().filter_map(|name| split(name)?.left_out()));
         let mut trained = vec![used.train.as_str()];
-        trained.extend(used.unlabelled.as_deref());
+        trained.extend(used.unlabelled.as_deref().filter(|split| *split != used.train));
         for (does, splits, images) in
             [("trains on", trained, used.trained), ("evaluates on", vec![used.eval.as_str()], used.evaluated)]
         {

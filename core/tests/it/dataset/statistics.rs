@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use distillery_core::dataset::{DatasetStatistics, Duplicates, ExaminedSplit, ReadProgress, StatisticsLimits};
+use distillery_core::dataset::{
+    DatasetStatistics, Duplicates, ExaminedSplit, ReadProgress, SelectionRequest, StatisticsLimits, UsedSplits,
+};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::basic::Compression;
 
@@ -172,4 +174,32 @@ fn of_many_undecodable_images_the_first_are_named_and_all_are_counted() {
     assert_eq!(positions.len(), 20);
     assert_eq!(test.examples[0].file.as_deref(), Some("test/a/000.png"));
     assert!(positions.is_sorted() && positions[19] < 25, "{positions:?}");
+}
+
+#[test]
+fn a_job_is_told_of_copies_and_broken_images_in_the_splits_that_it_uses() {
+    let dir = tempfile::tempdir().unwrap();
+    with_copies(dir.path());
+    // A copy of the first image of the split, and one that cannot be decoded.
+    put(&dir.path().join("train/a/9.png"), &plain(0));
+    put(&dir.path().join("train/b/9.png"), b"no image");
+    let (dataset, found) = (open(dir.path()).unwrap(), statistics(dir.path(), 100, 100));
+    let warnings = |request| found.warnings_of_job(&UsedSplits::of(&dataset.select(request).unwrap()));
+    let left_out = "1 of 8 images of the train split cannot be decoded and will be left out: image 7 in train/b/9.png";
+    let fails = |images| {
+        format!(
+            "the job fails if more than 0 of the {images} images that it trains on cannot be decoded: repair or remove them"
+        )
+    };
+    let of_splits = warnings(SelectionRequest::default());
+    assert!(
+        of_splits[0].starts_with("the test split shares 3 images with the train split: the accuracy"),
+        "{of_splits:?}"
+    );
+    let other_class = "1 image of the test split has a copy of another class in the train split".to_owned();
+    assert_eq!(of_splits[1..], [other_class, left_out.to_owned(), fails(8)]);
+    // Without the test split, a copy may still be on both sides of a fold.
+    let held_out = warnings(SelectionRequest { eval_fraction: Some(0.25), ..SelectionRequest::default() });
+    let copy = "the train split has 1 image that is a copy of an earlier one: where one is held out";
+    assert!(held_out[0].starts_with(copy) && held_out[1] == left_out, "{held_out:?}");
 }
