@@ -11,6 +11,7 @@ use crate::device;
 use crate::error::Result;
 use crate::worker_link::report::warning;
 use distillery_core::protocol::{Event, series};
+use distillery_core::spec::ScheduleSpec;
 
 impl Run<'_> {
     /// Reads the metrics since the last reading and reports them. Waits for the device.
@@ -53,8 +54,17 @@ impl Run<'_> {
 
     pub(super) fn place(&self) -> RunPosition {
         let started = &self.setup.started;
-        let steps = started.steps_per_epoch * u64::from(started.epochs);
-        RunPosition { step: self.setup.counters.step, steps, classes: started.classes }
+        let warmup_epochs = match self.spec.training.schedule {
+            ScheduleSpec::Cosine { warmup_epochs } => warmup_epochs,
+            ScheduleSpec::Multistep { .. } | ScheduleSpec::Constant => 0,
+        };
+        RunPosition {
+            step: self.setup.counters.step,
+            steps: started.steps_per_epoch * u64::from(started.epochs),
+            steps_per_epoch: started.steps_per_epoch,
+            warmup_epochs,
+            classes: started.classes,
+        }
     }
 
     /// Warns once for all ranks.
