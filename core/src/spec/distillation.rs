@@ -81,6 +81,8 @@ fn scale_weights(reader: &ObjectReader<'_>, scales: usize) -> Vec<f64> {
     let given: Option<Vec<f64>> = reader.optional("scale_weights");
     if let Some(given) = &given
         && given.len() != scales
+        && !reader.has_fault(&["scales"])
+        && (reader.knows_method || reader.is_given("scales"))
     {
         let entries = counted(given.len() as u64, "entry", "entries");
         let detail = format!("has {entries} for {}: give one per scale", counted(scales as u64, "scale", "scales"));

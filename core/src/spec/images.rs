@@ -75,7 +75,7 @@ fn eval_framing(reader: &ObjectReader<'_>, image_size: u32) -> (Option<EvalCrop>
         Some(_) if crop == Some(EvalCrop::Whole) => {
             reader.fault("eval_resize", "is used with eval_crop \"centre\" only: leave out one of them");
         }
-        Some(resize) if resize < image_size => {
+        Some(resize) if resize < image_size && !reader.has_fault(&["image_size"]) => {
             let detail = format!("must be at least image_size, {image_size}: the centre of that size is taken");
             reader.fault("eval_resize", detail);
         }

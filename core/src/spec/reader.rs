@@ -30,6 +30,9 @@ pub(super) struct ObjectReader<'a> {
     document: Document,
     /// The method whose fields may be given.
     pub(super) method: Method,
+    /// Whether the document has that method. What it has in its place cannot be read otherwise, and which fields may be
+    /// given is not known.
+    pub(super) knows_method: bool,
 }
 
 impl<'a> ObjectReader<'a> {
@@ -38,7 +41,8 @@ impl<'a> ObjectReader<'a> {
         let (pointer, object) = (String::new(), value.as_object());
         let fields = table.fields;
         let method = Method::SddKd;
-        let reader = Self { faults, pointer, object, preset: None, fields, has_type: false, document, method };
+        let (preset, has_type, knows_method) = (None, false, true);
+        let reader = Self { faults, pointer, object, preset, fields, has_type, document, method, knows_method };
         if object.is_none() {
             reader.fault_here(expected("an object", value));
         }
@@ -67,6 +71,17 @@ impl<'a> ObjectReader<'a> {
     pub(super) fn fault(&self, field: &str, detail: impl Into<String>) {
         let pointer = format!("{}/{field}", self.pointer);
         self.add(Fault { pointer, detail: detail.into() });
+    }
+
+    /// Whether one of these fields, which were read before, has a fault. Then its default stands in its place, and what
+    /// contradicts that contradicts nothing that the document has.
+    pub(super) fn has_fault(&self, names: &[&str]) -> bool {
+        let is_in = |fault: &Fault, name: &str| {
+            let rest = fault.pointer.strip_prefix(&self.pointer).and_then(|rest| rest.strip_prefix('/'));
+            let rest = rest.and_then(|rest| rest.strip_prefix(name));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.faults.borrow().iter().any(|fault| names.iter().any(|name| is_in(fault, name)))
     }
 
     /// Records a fault for each element of a field that is not above the one before.
@@ -129,7 +144,7 @@ impl<'a> ObjectReader<'a> {
         self.require(field);
         let given = self.value(name).and_then(|value| self.read(field, value));
         if !field.is_read_for(self.method) {
-            if self.has(name) {
+            if self.knows_method && self.has(name) {
                 let (methods, method) = (field.used_by.words(), self.method.name());
                 self.fault(name, format!("is used by {methods} only, not by method {method:?}"));
             }
@@ -178,7 +193,8 @@ impl<'a> ObjectReader<'a> {
         }
     }
 
-    /// A nested object that is one of several, and its `type`: the first where that is absent or unknown.
+    /// A nested object that is one of several, and its `type`: the first where that is absent. Where it is unknown, so
+    /// are the other fields, and the object reads as an empty one of the first type.
     pub(super) fn variant(&self, name: &str) -> (&'static str, Self) {
         let Kind::Variants { variants, .. } = &self.row(name).kind else {
             panic!("{}/{name} has no variants", self.pointer)
@@ -188,11 +204,15 @@ impl<'a> ObjectReader<'a> {
         let own_type = nested.object.and_then(|object| object.get("type"));
         let has_other_type = |preset: &Map<String, Value>| own_type.is_some_and(|own| preset.get("type") != Some(own));
         nested.preset = nested.preset.filter(|&preset| !has_other_type(preset));
+        let is_given = nested.is_given("type");
         let given = nested.value("type").and_then(|value| nested.read::<String>(&TYPE, value));
         let known = given.as_deref().and_then(|given| variants.iter().find(|variant| variant.name == given));
         if let (Some(given), None) = (given, known) {
             let names: Vec<_> = variants.iter().map(|variant| variant.name).collect();
             nested.fault("type", text::unknown(name, &given, &names));
+        }
+        if is_given && known.is_none() {
+            (nested.object, nested.preset) = (None, None);
         }
         let variant = known.unwrap_or(&variants[0]);
         (variant.name, Self { fields: variant.fields, has_type: true, ..nested })

@@ -74,6 +74,9 @@ pub(super) fn training(
 fn check_shares(reader: &ObjectReader<'_>, training: &TrainingSpec) {
     let &TrainingSpec { batch_size, devices, .. } = training;
     let images = counted(batch_size, "image", "images");
+    if reader.has_fault(&["recipe", "batch_size", "devices", "gradient_accumulation"]) {
+        return;
+    }
     if devices > batch_size {
         let devices = counted(devices, "device", "devices");
         reader.fault(
@@ -111,7 +114,8 @@ fn label_threshold(reader: &ObjectReader<'_>, label_loss: Option<LabelLoss>, is_
         Some(LabelLoss::BinaryCrossEntropy) => return threshold,
         _ => "is used with label_loss \"binary_cross_entropy\" only: set it, or leave this out",
     };
-    if threshold.is_some() && !reader.is_preset("label_threshold") {
+    let is_known = !reader.has_fault(&["recipe", "label_loss", "label_smoothing"]);
+    if threshold.is_some() && is_known && !reader.is_preset("label_threshold") {
         reader.fault("label_threshold", objection);
     }
     None
@@ -132,9 +136,10 @@ fn decay_biases_and_norms(reader: &ObjectReader<'_>, optimizer: &OptimizerSpec) 
 /// The number of RandAugment's operations and their magnitude, which no other policy has.
 fn rand_augment(reader: &ObjectReader<'_>, auto_augment: Option<AutoAugment>) -> (Option<u32>, Option<u32>) {
     let is_used = auto_augment == Some(AutoAugment::RandAugment);
+    let is_known = !reader.has_fault(&["recipe", "auto_augment"]);
     let of = |name: &str, usual: u32| {
         let given: Option<u32> = reader.optional(name);
-        if given.is_some() && !is_used && !reader.is_preset(name) {
+        if given.is_some() && !is_used && is_known && !reader.is_preset(name) {
             reader.fault(name, "is used with auto_augment \"rand_augment\" only: set it, or leave this out");
         }
         is_used.then_some(given.unwrap_or(usual))
@@ -146,7 +151,8 @@ fn rand_augment(reader: &ObjectReader<'_>, auto_augment: Option<AutoAugment>) ->
 fn interpolation(reader: &ObjectReader<'_>, auto_augment: Option<AutoAugment>) -> Option<Interpolation> {
     let name = "auto_augment_interpolation";
     let given: Option<Interpolation> = reader.optional(name);
-    if given.is_some() && auto_augment.is_none() && !reader.is_preset(name) {
+    let is_known = !reader.has_fault(&["recipe", "auto_augment"]);
+    if given.is_some() && auto_augment.is_none() && is_known && !reader.is_preset(name) {
         reader.fault(name, "is used with auto_augment only: set it, or leave this out");
     }
     given.filter(|&given| given != Interpolation::Nearest && auto_augment.is_some())
@@ -155,7 +161,9 @@ fn interpolation(reader: &ObjectReader<'_>, auto_augment: Option<AutoAugment>) -
 fn teacher_cache(training: &ObjectReader<'_>, variation: Variation) -> Option<TeacherCache> {
     let given: Option<TeacherCache> = training.optional("teacher_cache");
     training.method.base()?;
-    if let Some(objection) = given.and_then(|given| given.objection(variation)) {
+    let varied_by = ["recipe", "augmentation", "auto_augment", "random_erasing", "mixup_alpha", "cutmix_alpha"];
+    let is_known = !training.has_fault(&varied_by);
+    if let Some(objection) = given.filter(|_| is_known).and_then(|given| given.objection(variation)) {
         training.fault("teacher_cache", objection);
     }
     Some(given.unwrap_or_else(|| TeacherCache::usual(variation)))
@@ -173,7 +181,7 @@ fn optimizer(training: &ObjectReader<'_>, student: &StudentRequest, defaults: &m
         }
     } else {
         let (momentum, nesterov) = (reader.get("momentum"), reader.get("nesterov"));
-        if nesterov && momentum == 0.0 {
+        if nesterov && momentum == 0.0 && !reader.has_fault(&["momentum"]) {
             reader.fault("nesterov", "needs a momentum above 0");
         }
         let given = reader.optional("learning_rate");
@@ -196,7 +204,8 @@ fn schedule(training: &ObjectReader<'_>, epochs: u32) -> ScheduleSpec {
     let schedule = match kind {
         "cosine" => {
             let warmup_epochs = reader.get("warmup_epochs");
-            if warmup_epochs >= epochs && warmup_epochs > 0 {
+            let are_known = !training.has_fault(&["recipe", "epochs"]);
+            if warmup_epochs >= epochs && warmup_epochs > 0 && are_known {
                 reader.fault("warmup_epochs", format!("must be less than training.epochs, {epochs}"));
             }
             ScheduleSpec::Cosine { warmup_epochs }

@@ -127,6 +127,8 @@ fn job(mut reader: ObjectReader<'_>, networks: &FoundNetworks) -> Request {
     let mut of_distillation = reader.object("distillation");
     let method = of_distillation.get("method");
     (reader.method, of_distillation.method) = (method, method);
+    let knows_method = !reader.has_fault(&["distillation"]);
+    (reader.knows_method, of_distillation.knows_method) = (knows_method, knows_method);
     let teacher = teacher(&reader, networks.teacher.as_ref());
     let mut defaults = Defaults::default();
     defaults.doubtful.extend(teacher.as_ref().and_then(TeacherRequest::unknown_normalisation));
@@ -137,7 +139,9 @@ fn job(mut reader: ObjectReader<'_>, networks: &FoundNetworks) -> Request {
     let distillation = distillation(of_distillation, kinship, networks, &mut defaults);
     let training = training(reader.object("training"), &student, dataset.image_size, &mut defaults);
     defaults.doubtful.extend(networks.small_batches(&training));
-    networks.faults(method, dataset.image_size, is_size_given).into_iter().for_each(|fault| reader.add(fault));
+    if knows_method {
+        networks.faults(method, dataset.image_size, is_size_given).into_iter().for_each(|fault| reader.add(fault));
+    }
     let name = name.unwrap_or_else(|| default_name(method, teacher.as_ref(), &student));
     let (priority, max_attempts) = (reader.get("priority"), reader.get("max_attempts"));
     let labels = reader.get("labels");
@@ -183,6 +187,7 @@ fn teacher(job: &ObjectReader<'_>, found: Option<&FoundNetwork>) -> Option<Teach
             "method \"none\" is plain training and takes no teacher: leave it out, or choose a distillation method",
         ),
         (Method::None, false) | (_, true) => {}
+        (_, false) if !job.knows_method => {}
         (method, false) => job.fault(
             "teacher",
             format!("is required by method {:?}; use method \"none\" to train without a teacher", method.name()),
