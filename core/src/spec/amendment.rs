@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use super::Fault;
 use super::field::{Document, Field, Kind, Object};
 use super::fields::{LONGEST_JOB_NAME, PRIORITY};
-use super::reader::{Faults, MOST_LABELS, ObjectReader, label_faults};
+use super::reader::{Faults, ObjectReader};
+use super::values::{MOST_LABELS, label_faults};
 
 /// Longest notes, in characters.
 pub const LONGEST_NOTES: usize = 10_000;

@@ -32,6 +32,7 @@ mod schema;
 mod stored;
 mod teacher_cache;
 mod training;
+mod values;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -43,7 +44,6 @@ pub use method::{BaseLoss, Method};
 pub use network::{DescribedNetwork, FoundNetwork, FoundNetworks};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
 pub use presets::Recipe;
-pub use reader::MOST_LABELS;
 pub use request::Request;
 pub use requested::{DatasetLocation, Defaults, StudentRequest, TeacherRequest};
 pub use resolved::{
@@ -56,6 +56,7 @@ pub use training::{
     Augmentation, AutoAugment, ClassWeights, Interpolation, LabelLoss, OptimizerSpec, Policy, Precision, Sampling,
     ScheduleSpec, TrainingSpec,
 };
+pub use values::MOST_LABELS;
 
 /// One fault of a specification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -21,8 +21,8 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::field::{Default, Document, Field, Kind, Object, UsedBy};
-use super::reader::{LONGEST_LABEL, MOST_LABELS};
 use super::training::BALANCED;
+use super::values::{LONGEST_LABEL, MOST_LABELS};
 use super::{JobSpec, fields};
 use crate::dataset;
 
