@@ -85,7 +85,8 @@ fn scale_weights(reader: &ObjectReader<'_>, scales: usize) -> Vec<f64> {
         && (reader.knows_method || reader.is_given("scales"))
     {
         let entries = counted(given.len() as u64, "entry", "entries");
-        let detail = format!("has {entries} for {}: give one per scale", counted(scales as u64, "scale", "scales"));
+        let (scales, origin) = (counted(scales as u64, "scale", "scales"), reader.origin("scales"));
+        let detail = format!("has {entries} for {scales}{origin}: give one per scale of distillation.scales");
         reader.fault("scale_weights", detail);
     }
     given.unwrap_or_else(|| vec![1.0; scales])

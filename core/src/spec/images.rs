@@ -76,7 +76,11 @@ fn eval_framing(reader: &ObjectReader<'_>, image_size: u32) -> (Option<EvalCrop>
             reader.fault("eval_resize", "is used with eval_crop \"centre\" only: leave out one of them");
         }
         Some(resize) if resize < image_size && !reader.has_fault(&["image_size"]) => {
-            let detail = format!("must be at least image_size, {image_size}: the centre of that size is taken");
+            let origin = if reader.is_given("image_size") { "" } else { " (the networks' own size, or the default)" };
+            let detail = format!(
+                "must be at least image_size, {image_size}{origin}: the centre of that size is taken. Raise eval_resize, or \
+                 set dataset.image_size"
+            );
             reader.fault("eval_resize", detail);
         }
         _ => {}

@@ -99,6 +99,11 @@ impl Method {
         Self::ALL.into_iter().find(|method| method.name() == name)
     }
 
+    /// The method as messages call it.
+    pub(super) fn words(self, is_default: bool) -> String {
+        format!("method \"{}\"{}", self.name(), if is_default { ", the default" } else { "" })
+    }
+
     /// The name in a specification.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -31,6 +31,15 @@ impl Recipe {
         &VALUES[self as usize]
     }
 
+    /// The name in a specification.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::TimmA3 => "timm-a3",
+            Self::TorchvisionV2 => "torchvision-v2",
+            Self::Deit => "deit",
+        }
+    }
+
     /// Where it was published.
     fn source(self) -> &'static str {
         match self {
@@ -64,8 +73,7 @@ impl Recipe {
 
     /// The note for a job with this recipe: a sentence without a full stop.
     pub(super) fn note(self, is_changed: bool) -> String {
-        let name = serde_json::to_value(self).ok();
-        let name = name.as_ref().and_then(Value::as_str).unwrap_or_default();
+        let name = self.name();
         let names: Vec<&str> = self.values().keys().map(String::as_str).collect();
         format!(
             "training.recipe {name} sets {}{}, as published ({}). The published training also had {}",

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::field::{Default, Document, Field, Kind, Object};
 use super::values::{MOST_FAULTS, check, expected, whole_numbers};
-use super::{Fault, Method};
+use super::{Fault, Method, Recipe};
 use crate::text;
 
 /// The faults found so far, shared by all readers of one document.
@@ -21,11 +21,16 @@ pub(super) struct ObjectReader<'a> {
     object: Option<&'a Map<String, Value>>,
     /// What takes the place of defaults.
     preset: Option<&'static Map<String, Value>>,
+    /// The recipe that has the preset.
+    recipe: &'static str,
     fields: &'static [Field],
-    has_type: bool,
+    /// Which of several objects it is.
+    variant: Option<String>,
     document: Document,
     /// The method whose fields may be given.
     pub(super) method: Method,
+    /// Whether it is the default, and not the document's.
+    pub(super) is_method_default: bool,
     /// Whether the document has that method. What it has in its place cannot be read otherwise, and which fields may be
     /// given is not known.
     pub(super) knows_method: bool,
@@ -37,8 +42,21 @@ impl<'a> ObjectReader<'a> {
         let (pointer, object) = (String::new(), value.as_object());
         let fields = table.fields;
         let method = Method::SddKd;
-        let (preset, has_type, knows_method) = (None, false, true);
-        let reader = Self { faults, pointer, object, preset, fields, has_type, document, method, knows_method };
+        let (preset, recipe) = (None, "");
+        let (variant, is_method_default, knows_method) = (None, false, true);
+        let reader = Self {
+            faults,
+            pointer,
+            object,
+            preset,
+            recipe,
+            fields,
+            variant,
+            document,
+            method,
+            is_method_default,
+            knows_method,
+        };
         if object.is_none() {
             reader.fault_here(expected("an object", value));
         }
@@ -90,9 +108,9 @@ impl<'a> ObjectReader<'a> {
         }
     }
 
-    /// The same object, in which these values take the place of defaults.
-    pub(super) fn with_preset(self, preset: Option<&'static Map<String, Value>>) -> Self {
-        Self { preset, ..self }
+    /// The same object, in which the recipe's values take the place of defaults.
+    pub(super) fn with_recipe(self, recipe: Recipe) -> Self {
+        Self { preset: Some(recipe.values()), recipe: recipe.name(), ..self }
     }
 
     /// Whether the document or the preset has the field, even as `null`.
@@ -109,6 +127,25 @@ impl<'a> ObjectReader<'a> {
     pub(super) fn is_preset(&self, name: &str) -> bool {
         let is_own = self.object.and_then(|object| object.get(name)).is_some_and(|value| !value.is_null());
         !is_own && self.preset.is_some_and(|preset| preset.contains_key(name))
+    }
+
+    /// Where a field's value comes from, for a message about it: nothing if the document has it.
+    pub(super) fn origin(&self, name: &str) -> String {
+        if self.is_preset(name) {
+            format!(" (set by the recipe {})", self.recipe)
+        } else if self.is_given(name) {
+            String::new()
+        } else {
+            " (the default)".to_owned()
+        }
+    }
+
+    /// What to write to do without a value: a recipe's is there until another takes its place.
+    pub(super) fn without(&self, name: &str, neutral: &str) -> String {
+        match self.is_preset(name) {
+            true => format!("set {name}, which the recipe {} sets, to {neutral}", self.recipe),
+            false => format!("leave out {name}"),
+        }
     }
 
     /// Whether this kind of document can have the field.
@@ -141,8 +178,8 @@ impl<'a> ObjectReader<'a> {
         let given = self.value(name).and_then(|value| self.read(field, value));
         if !field.is_read_for(self.method) {
             if self.knows_method && self.has(name) {
-                let (methods, method) = (field.used_by.words(), self.method.name());
-                self.fault(name, format!("is used by {methods} only, not by method {method:?}"));
+                let (methods, method) = (field.used_by.words(), self.method.words(self.is_method_default));
+                self.fault(name, format!("is used by {methods} only, not by {method}"));
             }
             return None;
         }
@@ -211,7 +248,8 @@ impl<'a> ObjectReader<'a> {
             (nested.object, nested.preset) = (None, None);
         }
         let variant = known.unwrap_or(&variants[0]);
-        (variant.name, Self { fields: variant.fields, has_type: true, ..nested })
+        let place = format!("{name} {}{}", variant.name, nested.origin("type"));
+        (variant.name, Self { fields: variant.fields, variant: Some(place), ..nested })
     }
 
     fn nested(&self, name: &str, fields: &'static [Field]) -> Self {
@@ -222,17 +260,17 @@ impl<'a> ObjectReader<'a> {
             self.fault(name, expected("an object", value));
         }
         let preset = self.preset.and_then(|preset| preset.get(name)).and_then(Value::as_object);
-        Self { pointer, object, preset, fields, has_type: false, ..*self }
+        Self { pointer, object, preset, fields, variant: None, ..*self }
     }
 
     /// Refuses every field that the table does not have.
     pub(super) fn finish(self) {
-        let known: Vec<_> =
-            self.has_type.then_some("type").into_iter().chain(self.rows().map(|field| field.name)).collect();
+        let known: Vec<_> = self.variant.iter().map(|_| "type").chain(self.rows().map(|field| field.name)).collect();
         for name in self.object.into_iter().flat_map(Map::keys) {
             if !known.contains(&name.as_str()) {
                 let escaped = name.replace('~', "~0").replace('/', "~1");
-                self.fault(&escaped, format!("unknown field; known here: {}", known.join(", ")));
+                let place = self.variant.as_ref().map(|variant| format!(" of {variant}")).unwrap_or_default();
+                self.fault(&escaped, format!("unknown field{place}; known here: {}", known.join(", ")));
             }
         }
     }

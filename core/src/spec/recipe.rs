@@ -19,7 +19,10 @@ pub(super) fn training(
     let recipe: Option<Recipe> = reader.optional("recipe");
     let is_changed = recipe.is_some_and(|recipe| recipe.values().keys().any(|name| reader.is_given(name)));
     defaults.noted.extend(recipe.map(|recipe| recipe.note(is_changed)));
-    let reader = reader.with_preset(recipe.map(Recipe::values));
+    let reader = match recipe {
+        Some(recipe) => reader.with_recipe(recipe),
+        None => reader,
+    };
     let epochs = reader.get("epochs");
     let augmentation = reader.optional("augmentation").unwrap_or_else(|| usual_augmentation(image_size));
     let is_clipped = reader.is_given("clip_grad_norm") || !reader.has("clip_grad_norm");
@@ -64,7 +67,8 @@ pub(super) fn training(
     training.teacher_cache = teacher_cache(&reader, training.variation());
     check_shares(&reader, &training);
     if training.class_weights.is_some() && training.label_loss.is_some() {
-        reader.fault("class_weights", "apply to the cross entropy only: leave out label_loss, or leave this out");
+        let remedy = reader.without("label_loss", "\"cross_entropy\"");
+        reader.fault("class_weights", format!("apply to the cross entropy only: {remedy}, or leave this out"));
     }
     reader.finish();
     training
@@ -73,7 +77,7 @@ pub(super) fn training(
 /// Checks that every device gets an image of each part of a batch.
 fn check_shares(reader: &ObjectReader<'_>, training: &TrainingSpec) {
     let &TrainingSpec { batch_size, devices, .. } = training;
-    let images = counted(batch_size, "image", "images");
+    let images = format!("{}{}", counted(batch_size, "image", "images"), reader.origin("batch_size"));
     if reader.has_fault(&["recipe", "batch_size", "devices", "gradient_accumulation"]) {
         return;
     }
@@ -108,11 +112,12 @@ fn class_weights(reader: &ObjectReader<'_>) -> Option<ClassWeights> {
 fn label_threshold(reader: &ObjectReader<'_>, label_loss: Option<LabelLoss>, is_smoothed: bool) -> Option<f64> {
     let threshold: Option<f64> = reader.optional("label_threshold");
     let objection = match label_loss {
-        Some(LabelLoss::BinaryCrossEntropy) if is_smoothed => {
-            "makes each label 0 or 1, so label_smoothing would have no effect: leave one of them out"
-        }
+        Some(LabelLoss::BinaryCrossEntropy) if is_smoothed => format!(
+            "makes each label 0 or 1, so label_smoothing would have no effect: {}, or leave this out",
+            reader.without("label_smoothing", "0")
+        ),
         Some(LabelLoss::BinaryCrossEntropy) => return threshold,
-        _ => "is used with label_loss \"binary_cross_entropy\" only: set it, or leave this out",
+        _ => "is used with label_loss \"binary_cross_entropy\" only: set it, or leave this out".to_owned(),
     };
     let is_known = !reader.has_fault(&["recipe", "label_loss", "label_smoothing"]);
     if threshold.is_some() && is_known && !reader.is_preset("label_threshold") {
@@ -128,7 +133,9 @@ fn decay_biases_and_norms(reader: &ObjectReader<'_>, optimizer: &OptimizerSpec) 
         return given.filter(|is_decayed| !is_decayed);
     }
     if given == Some(true) {
-        reader.fault("decay_biases_and_norms", "cannot be true with lamb, which never decays them: leave this out");
+        let origin = if reader.is_preset("optimizer") { reader.origin("optimizer") } else { String::new() };
+        let detail = format!("cannot be true with lamb, which never decays them{origin}: leave this out");
+        reader.fault("decay_biases_and_norms", detail);
     }
     None
 }
@@ -164,9 +171,18 @@ fn teacher_cache(training: &ObjectReader<'_>, variation: Variation) -> Option<Te
     let varied_by = ["recipe", "augmentation", "auto_augment", "random_erasing", "mixup_alpha", "cutmix_alpha"];
     let is_known = !training.has_fault(&varied_by);
     if let Some(objection) = given.filter(|_| is_known).and_then(|given| given.objection(variation)) {
-        training.fault("teacher_cache", objection);
+        training.fault("teacher_cache", format!("{objection}{}", preset_variation(training, &varied_by)));
     }
     Some(given.unwrap_or_else(|| TeacherCache::usual(variation)))
+}
+
+/// Which of the fields that images vary by are a recipe's, for a message: they stay until others take their place.
+fn preset_variation(training: &ObjectReader<'_>, fields: &[&str]) -> String {
+    let preset: Vec<&str> = fields.iter().copied().filter(|name| training.is_preset(name)).collect();
+    let Some(first) = preset.first() else { return String::new() };
+    let named: Vec<String> = preset.iter().map(|name| format!("training.{name}")).collect();
+    let (named, origin) = (named.join(", "), training.origin(first));
+    format!(". The images vary by {named}{origin}: give other values in their place (0 for none)")
 }
 
 fn optimizer(training: &ObjectReader<'_>, student: &StudentRequest, defaults: &mut Defaults) -> OptimizerSpec {
@@ -206,7 +222,12 @@ fn schedule(training: &ObjectReader<'_>, epochs: u32) -> ScheduleSpec {
             let warmup_epochs = reader.get("warmup_epochs");
             let are_known = !training.has_fault(&["recipe", "epochs"]);
             if warmup_epochs >= epochs && warmup_epochs > 0 && are_known {
-                reader.fault("warmup_epochs", format!("must be less than training.epochs, {epochs}"));
+                let (own, other) = (reader.origin("warmup_epochs"), training.origin("epochs"));
+                let detail = format!(
+                    "is {warmup_epochs}{own}, and must be less than training.epochs, {epochs}{other}: set \
+                     training.schedule.warmup_epochs lower, or training.epochs higher"
+                );
+                reader.fault("warmup_epochs", detail);
             }
             ScheduleSpec::Cosine { warmup_epochs }
         }

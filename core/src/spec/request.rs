@@ -129,6 +129,8 @@ fn job(mut reader: ObjectReader<'_>, networks: &FoundNetworks) -> Request {
     (reader.method, of_distillation.method) = (method, method);
     let knows_method = !reader.has_fault(&["distillation"]);
     (reader.knows_method, of_distillation.knows_method) = (knows_method, knows_method);
+    let is_default = !of_distillation.is_given("method");
+    (reader.is_method_default, of_distillation.is_method_default) = (is_default, is_default);
     let teacher = teacher(&reader, networks.teacher.as_ref());
     let mut defaults = Defaults::default();
     defaults.doubtful.extend(teacher.as_ref().and_then(TeacherRequest::unknown_normalisation));
@@ -190,7 +192,10 @@ fn teacher(job: &ObjectReader<'_>, found: Option<&FoundNetwork>) -> Option<Teach
         (_, false) if !job.knows_method => {}
         (method, false) => job.fault(
             "teacher",
-            format!("is required by method {:?}; use method \"none\" to train without a teacher", method.name()),
+            format!(
+                "is required by {}; use method \"none\" to train without a teacher",
+                method.words(job.is_method_default)
+            ),
         ),
     }
     let reader = reader?;

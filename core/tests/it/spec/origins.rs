@@ -1,4 +1,5 @@
-//! Faults are about what a document says, and not about defaults in the place of what cannot be read.
+//! Faults are about what a document says: not about defaults in the place of what cannot be read, and where a recipe or
+//! a default contradicts it, they name that.
 
 use serde_json::{Value, json};
 
@@ -50,4 +51,70 @@ fn what_cannot_be_read_is_not_replaced_by_a_default_for_further_checks() {
     }
     let size = json!({"name": "cifar100", "image_size": "16", "eval_resize": 20});
     assert_one_fault(&with("/dataset", size), "/dataset/image_size", "whole number");
+}
+
+#[test]
+fn a_value_that_the_document_does_not_have_is_named_with_where_it_comes_from() {
+    for (training, pointer, details) in [
+        (
+            json!({"recipe": "timm-a3", "epochs": 2}),
+            "/schedule/warmup_epochs",
+            &["is 5 (set by the recipe timm-a3)", "training.epochs, 2: set training.schedule.warmup_epochs lower"][..],
+        ),
+        (
+            json!({"recipe": "deit", "schedule": {"warmup_epochs": 301}}),
+            "/schedule/warmup_epochs",
+            &["is 301, and must be less than training.epochs, 300 (set by the recipe deit)"],
+        ),
+        (
+            json!({"schedule": {"type": "cosine", "warmup_epochs": 300}}),
+            "/schedule/warmup_epochs",
+            &["training.epochs, 240 (the default)"],
+        ),
+        (
+            json!({"gradient_accumulation": 65}),
+            "/gradient_accumulation",
+            &["a batch of 64 images (the default) on 1 device"],
+        ),
+        (
+            json!({"recipe": "timm-a3", "class_weights": "balanced"}),
+            "/class_weights",
+            &["set label_loss, which the recipe timm-a3 sets, to \"cross_entropy\""],
+        ),
+        (
+            json!({"recipe": "deit", "label_loss": "binary_cross_entropy", "label_threshold": 0.2}),
+            "/label_threshold",
+            &["set label_smoothing, which the recipe deit sets, to 0"],
+        ),
+        (
+            json!({"recipe": "timm-a3", "decay_biases_and_norms": true}),
+            "/decay_biases_and_norms",
+            &["lamb, which never decays them (set by the recipe timm-a3)"],
+        ),
+        (
+            json!({"recipe": "timm-a3", "teacher_cache": "exact"}),
+            "/teacher_cache",
+            &["set by the recipe timm-a3", "training.mixup_alpha", "0 for none"],
+        ),
+        (
+            json!({"recipe": "timm-a3", "optimizer": {"momentum": 0.9}}),
+            "/optimizer/momentum",
+            &["unknown field of optimizer lamb (set by the recipe timm-a3)"],
+        ),
+        (json!({"optimizer": {"beta1": 0.9}}), "/optimizer/beta1", &["unknown field of optimizer sgd (the default)"]),
+    ] {
+        let document = with("/training", training);
+        for detail in details {
+            assert_one_fault(&document, &format!("/training{pointer}"), detail);
+        }
+    }
+    let mut alone = minimal();
+    alone.as_object_mut().unwrap().remove("teacher");
+    assert_one_fault(&alone, "/teacher", "is required by method \"sdd_kd\", the default; use method");
+    alone["distillation"] = json!({"method": "kd"});
+    assert_one_fault(&alone, "/teacher", "is required by method \"kd\"; use method");
+    let alpha = with("/distillation/alpha", json!(2));
+    assert_one_fault(&alpha, "/distillation/alpha", "not by method \"sdd_kd\", the default");
+    assert_one_fault(&with("/distillation/scale_weights", json!([1])), "/distillation/scale_weights", "(the default)");
+    assert_one_fault(&with("/dataset/eval_resize", json!(31)), "/dataset/eval_resize", "or set dataset.image_size");
 }
