@@ -238,6 +238,8 @@ enum WrittenWeights {
 
 /// The only name of class weights.
 pub(super) const BALANCED: &str = "balanced";
+/// What class weights may be.
+pub(super) const CLASS_WEIGHTS: &str = "\"balanced\" or a list of one weight per class, in the order of the labels";
 
 impl TryFrom<WrittenWeights> for ClassWeights {
     type Error = String;
@@ -245,9 +247,7 @@ impl TryFrom<WrittenWeights> for ClassWeights {
     fn try_from(written: WrittenWeights) -> Result<Self, String> {
         match written {
             WrittenWeights::Name(name) if name == BALANCED => Ok(Self::Balanced),
-            WrittenWeights::Name(name) => {
-                Err(format!("expected \"{BALANCED}\" or a list of one weight per class, found {name:?}"))
-            }
+            WrittenWeights::Name(name) => Err(format!("expected {CLASS_WEIGHTS}, found {name:?}")),
             WrittenWeights::List(weights) => Ok(Self::Given(weights)),
         }
     }

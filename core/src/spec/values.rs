@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::field::Kind;
+use super::training::CLASS_WEIGHTS;
 use crate::dataset;
 
 /// Most faults that are reported of one document: with a fault for each of its bytes, the answer would be many times as
@@ -53,6 +54,7 @@ pub(super) fn check(kind: &Kind, value: &Value) -> Vec<(String, String)> {
         },
         // A text is read as one; what it says is checked there.
         Kind::ClassWeights { .. } if value.is_string() => Vec::new(),
+        Kind::ClassWeights { .. } if !value.is_array() => whole(Err(expected(CLASS_WEIGHTS, value))),
         Kind::ClassWeights { longest, each } => list(value, *longest, |value| number(value, each)),
         Kind::Labels => label_faults(value),
         Kind::Object(_) | Kind::Variants { .. } => whole(is(value.is_object(), "an object", value)),

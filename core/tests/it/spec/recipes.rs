@@ -266,7 +266,9 @@ fn class_weights_are_balanced_or_one_number_per_class() {
     assert!(given.of_counts(&[1, 1]).unwrap_err().contains("has 3 entries for 2 classes"));
     let pointer = "/training/class_weights";
     assert_one_fault(&with(pointer, json!("even")), pointer, "expected \"balanced\" or a list");
-    assert_one_fault(&with(pointer, json!(3)), pointer, "expected a list");
+    let expected = "expected \"balanced\" or a list of one weight per class, in the order of the labels, found";
+    assert_one_fault(&with(pointer, json!(3)), pointer, &format!("{expected} a number"));
+    assert_one_fault(&with(pointer, json!({"cafe": 1})), pointer, &format!("{expected} an object"));
     assert_one_fault(&with(pointer, json!([1, -1])), "/training/class_weights/1", "found -1");
     assert_one_fault(&with(pointer, json!([0, 0])), pointer, "all 0");
 }
