@@ -363,6 +363,18 @@ pub fn whole<'de, const LEAST: i64, const MOST: i64, D: Deserializer<'de>>(
     }
 }
 
+/// For `deserialize_with`: a number.
+///
+/// # Errors
+/// The text is anything else.
+pub fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    match text.parse() {
+        Ok(number) => Ok(Some(number)),
+        Err(_) => Err(D::Error::custom(format!("expected a number, found {text:?}"))),
+    }
+}
+
 /// A fault at a JSON pointer.
 #[must_use]
 pub fn fault(pointer: &str, detail: impl Into<String>) -> Fault {

@@ -13,7 +13,7 @@ use crate::db::latencies::{self, FinishedStudent, Latency, StudentFilter};
 use crate::http::AppState;
 use crate::http::constraints::{Constraints, MEGABYTE, Measures, Verdict};
 use crate::http::error::ApiError;
-use crate::http::extract::{Query, whole};
+use crate::http::extract::{Query, decimal, whole};
 use crate::http::latencies::missing;
 
 /// Most characters of a data set's name with its version, and of a sweep's id.
@@ -33,15 +33,19 @@ pub struct ParetoParameters {
     #[param(max_length = 200)]
     sweep: Option<String>,
     /// Constraint: most milliseconds for one image.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     latency_ms: Option<f64>,
     /// Constraint: most milliseconds for 64 images at a time.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     latency_64_ms: Option<f64>,
     /// Constraint: most megabytes of 1,000,000 bytes.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     size_mb: Option<f64>,
     /// Constraint: most parameters.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     parameters: Option<f64>,
     /// Most students, of which the newest are taken.

@@ -236,4 +236,7 @@ async fn a_bound_that_is_no_positive_number_is_refused() {
         api.get(&format!("/v1/pareto?{query}")).await.problem(400);
     }
     api.post("/v1/jobs?dry_run=true&latency_ms=0", &plain_job()).await.says(400, &["latency_ms", "positive"]);
+    let expected = ["size_mb", "expected a number, found \"abc\""];
+    api.post("/v1/jobs?dry_run=true&size_mb=abc", &plain_job()).await.says(400, &expected);
+    api.get("/v1/pareto?size_mb=abc").await.says(400, &expected);
 }

@@ -29,7 +29,7 @@ use crate::db;
 use crate::db::jobs::{Change, Created, Filter, Job, NewJob, Refusal, Status};
 use crate::http::constraints::{self, Constraints, Qualification};
 use crate::http::error::ApiError;
-use crate::http::extract::{IdempotencyKey, JobId, JsonBody, Query, whole};
+use crate::http::extract::{IdempotencyKey, JobId, JsonBody, Query, decimal, whole};
 use crate::http::resolve::{self, DryRun};
 use crate::http::{AppState, Page};
 use crate::removals;
@@ -50,15 +50,19 @@ pub struct CreateParameters {
     webhook: Vec<String>,
     /// Constraint: most milliseconds that the student may take for one image on the server's CPU. Warns of a student
     /// whose untrained network takes longer.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     latency_ms: Option<f64>,
     /// Constraint: most milliseconds for 64 images at a time.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     latency_64_ms: Option<f64>,
     /// Constraint: most megabytes of 1,000,000 bytes that the student's weights may have.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     size_mb: Option<f64>,
     /// Constraint: most parameters of the student.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     parameters: Option<f64>,
 }

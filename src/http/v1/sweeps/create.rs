@@ -19,7 +19,7 @@ use crate::http::AppState;
 use crate::http::constraints::{Constraints, Qualification};
 use crate::http::error::ApiError;
 use crate::http::estimate::{Memory, Time};
-use crate::http::extract::{IdempotencyKey, JsonBody, Query};
+use crate::http::extract::{IdempotencyKey, JsonBody, Query, decimal};
 use crate::http::sweep_plan::{PlannedCombination, SweepPlan};
 use crate::http::v1::jobs::webhooks;
 use crate::sweep::SweepRequest;
@@ -37,15 +37,19 @@ pub struct CreateSweepParameters {
     webhook: Vec<String>,
     /// Constraint: most milliseconds that a student may take for one image on the server's CPU. Warns of combinations
     /// whose untrained networks take longer.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     latency_ms: Option<f64>,
     /// Constraint: most milliseconds for 64 images at a time.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     latency_64_ms: Option<f64>,
     /// Constraint: most megabytes of 1,000,000 bytes that a student's weights may have.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     size_mb: Option<f64>,
     /// Constraint: most parameters of a student.
+    #[serde(default, deserialize_with = "decimal")]
     #[param(exclusive_minimum = 0)]
     parameters: Option<f64>,
 }
