@@ -28,9 +28,17 @@ impl OnnxRuntime {
     /// Loads the library from a path, or by a name that the dynamic linker finds.
     ///
     /// # Errors
-    /// There is none, or it is too old.
+    /// There is none, or it is too old: a sentence that says what to do.
     pub fn load(library: &Path) -> anyhow::Result<Self> {
-        let environment = ort::init_from(library)?.with_name("distillery").with_telemetry(false).build()?;
+        let built = || -> anyhow::Result<Environment> {
+            Ok(ort::init_from(library)?.with_name("distillery").with_telemetry(false).build()?)
+        };
+        let environment = built().map_err(|error| {
+            anyhow::anyhow!(
+                "ONNX Runtime is not here ({error:#}): name its library, libonnxruntime.so, with --onnxruntime or \
+                 DISTILLERY_ONNXRUNTIME"
+            )
+        })?;
         Ok(Self { environment, version: version(library) })
     }
 

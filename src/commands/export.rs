@@ -132,7 +132,7 @@ impl CheckMethod {
         };
         match OnnxRuntime::load(&args.onnxruntime) {
             Ok(runtime) => Ok(Self::With(Box::new((runtime, samples)))),
-            Err(error) => Ok(Self::Not(format!("ONNX Runtime is not here: {error:#}"))),
+            Err(error) => Ok(Self::Not(format!("{error:#}"))),
         }
     }
 }

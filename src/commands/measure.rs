@@ -69,7 +69,7 @@ pub fn run(args: &MeasureArgs) -> anyhow::Result<()> {
 
 /// The error if ONNX Runtime is missing.
 #[derive(Debug, thiserror::Error)]
-#[error("ONNX Runtime is not here, which latencies are measured with: {0:#}")]
+#[error("{0:#}. Latencies are measured with it")]
 struct NoRuntime(anyhow::Error);
 
 /// The exit status for an error of [`run`].

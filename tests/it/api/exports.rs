@@ -185,6 +185,17 @@ async fn a_server_with_onnx_runtime_checks_what_it_exports() {
 }
 
 #[tokio::test]
+async fn a_server_without_onnx_runtime_says_how_to_name_it() {
+    let api = Api::start_with(|settings| settings.onnxruntime = "/nowhere/libonnxruntime.so".into()).await;
+    let id = published(&api, &[("samples.safetensors", &samples(0.0, None))]).await;
+    let words = ["ONNX Runtime is not here", "--onnxruntime", "DISTILLERY_ONNXRUNTIME"];
+    get(&api, &id, "format=int8").await.says(422, &words);
+    let report = api.get(&format!("/v1/jobs/{id}/artifacts/export-onnx.json")).await.expect(200);
+    let reason = report["not_checked"].as_str().unwrap_or_default();
+    assert!(words.iter().all(|words| reason.contains(words)), "{report}");
+}
+
+#[tokio::test]
 async fn an_export_that_computes_something_else_is_refused() {
     let api = checking().await;
     let id = published(&api, &[("samples.safetensors", &samples(1.0, Some(0.0)))]).await;
