@@ -149,6 +149,21 @@ fn a_wrong_normalisation_is_found_among_the_usual_ones() {
 }
 
 #[test]
+fn a_wrong_normalisation_and_permuted_classes_are_said_together() {
+    let workspace = workspace();
+    let wrong = json!({"mean": [10, 10, 10], "std": [0.01, 0.01, 0.01]});
+    let events = workspace.finish(&taught(&workspace, "permuted.safetensors", wrong), "both", &[]);
+    let said = warnings(&events);
+    let words = [
+        "the teacher's images look wrongly normalised",
+        "Its classes look permuted, too: 0→2→1→0",
+        r#"set teacher.classes to ["1","2","0","3"]"#,
+    ];
+    assert!(said.iter().any(|message| words.iter().all(|words| message.contains(words))), "{said:?}");
+    assert!(!logs(&events, "blue, green, red"), "{events:?}");
+}
+
+#[test]
 fn what_is_wrong_is_said_before_a_run_ends_for_its_teacher() {
     let workspace = workspace();
     let least = json!({"min_top1": 99.9, "classes": ["1", "2", "0", "3"]});
