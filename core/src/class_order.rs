@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::dataset::forms::composed;
+use crate::text::quoted;
 
 /// Most names, or cycles of classes, that a message lists.
 const LISTED: usize = 5;
@@ -186,7 +187,7 @@ fn folded(name: &str) -> String {
 /// The first names of a list, quoted.
 fn shown<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     let mut names = names.into_iter();
-    let first: Vec<String> = names.by_ref().take(LISTED).map(|name| format!("{:?}", shortened(name))).collect();
+    let first: Vec<String> = names.by_ref().take(LISTED).map(|name| quoted(&shortened(name))).collect();
     match names.count() {
         0 => first.join(", "),
         more => format!("{} and {more} more", first.join(", ")),

@@ -83,7 +83,10 @@ impl<'de> Visitor<'de> for UniqueVisitor {
         while let Some(key) = members.next_key::<String>()? {
             if object.contains_key(&key) {
                 let key = shortened(&key, 200);
-                return Err(A::Error::custom(format!("the key {key:?} is there twice in an object: remove one")));
+                return Err(A::Error::custom(format!(
+                    "the key {} is there twice in an object: remove one",
+                    quoted(&key)
+                )));
             }
             let Unique(value) = members.next_value()?;
             object.insert(key, value);
@@ -100,6 +103,26 @@ pub fn counted(count: impl Into<u64>, one: &str, more: &str) -> String {
         1 => format!("1 {one}"),
         count => format!("{count} {more}"),
     }
+}
+
+/// A text in quotation marks, as people read it. Only quotation marks, backslashes and what does not show are escaped:
+/// control characters, and those that turn the direction of writing or break lines.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
+                quoted.extend(character.escape_unicode());
+            }
+            _ if character.is_control() => quoted.extend(character.escape_debug()),
+            _ => quoted.push(character),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// A text of at most `longest` bytes: a longer one is cut, and says how many bytes are missing. `longest` must have

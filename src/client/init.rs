@@ -16,6 +16,7 @@ use super::text::{member, plain};
 use super::{submit, upload};
 use crate::cli::{ConstraintArgs, InitArgs, UploadFacts};
 use crate::private_file::shell_word;
+use crate::text::quoted;
 
 /// Default number of epochs of a first job: enough to see whether a pair works, and a short wait.
 const EPOCHS: u32 = 30;
@@ -144,8 +145,10 @@ async fn check_dataset(server: &ApiClient, name: &str) -> Result<(), Error> {
         return Ok(());
     }
     let reason = match unusable.iter().find(has_name) {
-        Some(found) => format!("the server cannot use its data set {name:?}: {}", member(found, "/reason")),
-        None => format!("the server has no data set {name:?}"),
+        Some(found) => {
+            format!("the server cannot use its data set {name}: {}", member(found, "/reason"), name = quoted(name))
+        }
+        None => format!("the server has no data set {name}", name = quoted(name)),
     };
     let names = datasets.iter().map(|dataset| member(dataset, "/name")).collect::<Vec<_>>().join(", ");
     let others = if names.is_empty() {

@@ -14,7 +14,7 @@ use crate::dataset::{
 };
 use crate::db;
 use crate::spec::{DatasetSpec, Fault};
-use crate::text::nearest;
+use crate::text::{nearest, quoted};
 
 /// How long a data set is new: workers that are idle look at theirs every five seconds.
 const NEW: Duration = Duration::from_secs(30);
@@ -73,7 +73,8 @@ pub async fn check(
 /// The fault for a name that no data set has, with the names that exist.
 async fn missing(state: &AppState, name: &str) -> Result<Fault, ApiError> {
     if !dataset::is_name(name) {
-        let detail = format!("{name:?} is not a valid name of a data set: it {}", dataset::NAME_RULE);
+        let detail =
+            format!("{name} is not a valid name of a data set: it {}", dataset::NAME_RULE, name = quoted(name));
         return Ok(fault("/dataset/name", detail));
     }
     let uploads = db::datasets::latest(&state.pool).await?;
@@ -86,7 +87,7 @@ async fn missing(state: &AppState, name: &str) -> Result<Fault, ApiError> {
          path)"
             .to_owned()
     };
-    Ok(fault("/dataset/name", format!("there is no data set {name:?}{instead}")))
+    Ok(fault("/dataset/name", format!("there is no data set {name}{instead}", name = quoted(name))))
 }
 
 /// When a directory was changed last. A data set that is gone, or was replaced, is looked at again at once.

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::AppState;
 use super::error::ApiError;
 use crate::spec::Fault;
-use crate::text::{self, without_mark};
+use crate::text::{self, quoted, without_mark};
 
 /// Largest body read into memory, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
@@ -270,10 +270,11 @@ impl<K: IdKind> Id<K> {
         }
         let shown: String = id.chars().take(64).collect();
         Err(ApiError::not_found(format!(
-            "there is no {} {shown:?}: an id is {} followed by {}",
+            "there is no {} {shown}: an id is {} followed by {}",
             K::NAME,
             K::PREFIX,
-            K::FORM
+            K::FORM,
+            shown = quoted(&shown)
         )))
     }
 }
@@ -359,7 +360,10 @@ pub fn whole<'de, const LEAST: i64, const MOST: i64, D: Deserializer<'de>>(
     let text = String::deserialize(deserializer)?;
     match text.parse() {
         Ok(number) if (LEAST..=MOST).contains(&number) => Ok(Some(number)),
-        _ => Err(D::Error::custom(format!("expected a whole number from {LEAST} to {MOST}, found {text:?}"))),
+        _ => Err(D::Error::custom(format!(
+            "expected a whole number from {LEAST} to {MOST}, found {text}",
+            text = quoted(&text)
+        ))),
     }
 }
 
@@ -371,7 +375,7 @@ pub fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>
     let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
     match text.parse() {
         Ok(number) => Ok(Some(number)),
-        Err(_) => Err(D::Error::custom(format!("expected a number, found {text:?}"))),
+        Err(_) => Err(D::Error::custom(format!("expected a number, found {text}", text = quoted(&text)))),
     }
 }
 

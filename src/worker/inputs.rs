@@ -24,6 +24,7 @@ use crate::db::queue::{self, Claim, FencingToken, ReportBatch, SavedCheckpoint};
 use crate::db::{self, checkpoints};
 use crate::protocol::{ErrorClass, Failure, Level, files};
 use crate::spec::{DatasetDirectory, JobSpec, TeacherSource, TrainingPlan};
+use crate::text::quoted;
 
 /// How long the lock on the own directory may seem to be held after it was released: a child that another thread has
 /// forked has a copy of every descriptor until it executes its program.
@@ -87,7 +88,10 @@ fn own_directory(context: &WorkerContext, name: &str) -> Result<PathBuf, Failure
         return Ok(path);
     }
     tracing::warn!(data_set = name, path = %path.display(), "is not a directory");
-    let message = format!("data set {name:?} is gone: this worker has no such directory below its --datasets-dir");
+    let message = format!(
+        "data set {name} is gone: this worker has no such directory below its --datasets-dir",
+        name = quoted(name)
+    );
     Err(Failure { class: ErrorClass::Machine, message })
 }
 

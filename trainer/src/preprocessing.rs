@@ -11,7 +11,7 @@ use crate::subject::Subject;
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::dataset::{Dataset, MeanStd};
 use distillery_core::spec::usual_resize;
-use distillery_core::text::shortened;
+use distillery_core::text::{quoted, shortened};
 use distillery_core::trainer_flags::{EvalCrop, EvaluateArgs};
 
 /// Side, in pixels, of images for a network of which nothing says another.
@@ -115,7 +115,10 @@ impl StoredPreprocessing {
         let mut notes = Vec::new();
         let mut ignored = |key: &str, text: &str, expected: &str| {
             let text = shortened(text, 100);
-            notes.push(format!("the {key} {text:?} in its metadata is ignored: expected {expected}"));
+            notes.push(format!(
+                "the {key} {text} in its metadata is ignored: expected {expected}",
+                text = quoted(&text)
+            ));
         };
         let mut pixels = |key: &str, highest: u32| {
             let text = metadata.get(key)?;

@@ -21,7 +21,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::text::nearest;
+use crate::text::{nearest, quoted};
 
 pub use cifar_resnet::{CifarResnet, Shortcut};
 pub use fit::{ArchitectureFit, ArchitectureGuess, Certainty, Shapes, class_mismatch, fits, guess, mismatch};
@@ -183,7 +183,7 @@ pub struct UnknownArchitecture(String);
 impl fmt::Display for UnknownArchitecture {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown: String = self.0.chars().take(64).collect();
-        write!(formatter, "unknown architecture {shown:?}")?;
+        write!(formatter, "unknown architecture {shown}", shown = quoted(&shown))?;
         if let Some(near) = suggest(&self.0) {
             write!(formatter, ", did you mean {near}?")?;
         }

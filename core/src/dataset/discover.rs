@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Dataset, DatasetOptions, DatasetSummary, Error};
+use crate::text::quoted;
 
 /// Most characters of a data set's name.
 pub const LONGEST_NAME: usize = 100;
@@ -84,7 +85,7 @@ fn unfollowed(link: &Path) -> String {
 pub fn resolve(base: &Path, name: &str) -> Result<PathBuf, Error> {
     let path = base.join(name);
     if !is_name(name) {
-        let message = format!("{name:?} is not a valid name of a data set: it {NAME_RULE}");
+        let message = format!("{name} is not a valid name of a data set: it {NAME_RULE}", name = quoted(name));
         return Err(Error::Invalid { path: base.to_owned(), message });
     }
     if path.is_dir() { Ok(path) } else { Err(Error::Missing { path }) }

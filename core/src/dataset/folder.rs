@@ -20,7 +20,7 @@ use super::{
     ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE,
     UNLABELLED, is_name, memory, pixels, splits,
 };
-use crate::text::counted;
+use crate::text::{counted, quoted};
 
 /// Largest encoded image, in bytes.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -86,7 +86,10 @@ pub(super) fn detect(
                 folder.splits.insert(directory.name.clone(), split);
             } else {
                 let name = &directory.name;
-                folder.notes.push(format!("the directory {name:?} is passed over: the name of a split {NAME_RULE}"));
+                folder.notes.push(format!(
+                    "the directory {name} is passed over: the name of a split {NAME_RULE}",
+                    name = quoted(name)
+                ));
             }
         }
     }
@@ -127,7 +130,8 @@ impl Folder {
     /// is not a fault, because few jobs use it.
     fn note_unlabelled(&mut self, name: &str, directory: &Path, links: &Links) {
         let Ok(walk::Walked { images: files, .. }) = walk::walk(directory, links) else {
-            self.notes.push(format!("the directory {name:?} is passed over: its images cannot be listed"));
+            self.notes
+                .push(format!("the directory {name} is passed over: its images cannot be listed", name = quoted(name)));
             return;
         };
         if files.is_empty() || !is_name(name) {
@@ -314,8 +318,10 @@ impl FormatReader for Folder {
         {
             let Some(label) = known.find(name) else {
                 let decides = splits::deciding(&self.splits);
-                let message =
-                    format!("has the class {name:?}, which the {decides} split does not have: rename or remove it");
+                let message = format!(
+                    "has the class {name}, which the {decides} split does not have: rename or remove it",
+                    name = quoted(name)
+                );
                 return Err(Error::invalid(directory, message));
             };
             labels.extend(files.iter().map(|_| label));

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use unicode_normalization::UnicodeNormalization;
 
-use crate::text::counted;
+use crate::text::{counted, quoted};
 
 /// What every note on names in several forms says.
 const FORM: &str = "Unicode normal form";
@@ -61,8 +61,8 @@ impl<'a> ClassIndex<'a> {
         let first = other.first()?;
         let classes = counted(other.len() as u64, "class", "classes");
         Some(format!(
-            "the {split} split writes {classes} in another {FORM} than the {decides} split, such as \
-             {first:?}: they are the same"
+            "the {split} split writes {classes} in another {FORM} than the {decides} split, such as {}: they are the same",
+            quoted(first)
         ))
     }
 }
@@ -80,10 +80,11 @@ impl UnitedNames {
     pub(super) fn note(&self, place: &str) -> Option<String> {
         let first = self.0.first()?;
         Some(match self.0.len() {
-            1 => format!("{place} has the class {first:?} in several {FORM}s: it is one class"),
-            classes => {
-                format!("{place} has {classes} classes in several {FORM}s, such as {first:?}: each is one class")
-            }
+            1 => format!("{place} has the class {} in several {FORM}s: it is one class", quoted(first)),
+            classes => format!(
+                "{place} has {classes} classes in several {FORM}s, such as {}: each is one class",
+                quoted(first)
+            ),
         })
     }
 }

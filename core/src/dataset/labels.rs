@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::{Classes, Error};
-use crate::text::counted;
+use crate::text::{counted, quoted};
 
 /// Most bytes of the names of all classes, with what keeping them takes: whoever looks at a data set keeps them all.
 const MOST_BYTES: usize = 16 << 20;
@@ -32,9 +32,10 @@ impl NameBudget {
         }
         let shown: String = name.chars().take(SHOWN).collect();
         let message = format!(
-            "has more and longer different labels than classes can have, such as {shown:?} (their names may have {} MiB \
+            "has more and longer different labels than classes can have, such as {shown} (their names may have {} MiB \
              together): {advice}",
-            MOST_BYTES >> 20
+            MOST_BYTES >> 20,
+            shown = quoted(&shown)
         );
         Err(Error::invalid(path, message))
     }
@@ -98,7 +99,9 @@ pub(super) fn similar(classes: &Classes) -> Option<String> {
         more => format!(", and {}", counted(more as u64, "more pair", "more pairs")),
     };
     Some(format!(
-        "classes whose names differ in case or blanks alone are different classes: {one:?} and {other:?}{more}"
+        "classes whose names differ in case or blanks alone are different classes: {one} and {other}{more}",
+        one = quoted(one),
+        other = quoted(other)
     ))
 }
 

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::folds::{Fold, HeldOut, split_off};
 use super::subset::{Subset, cap, spread};
 use super::{Dataset, Error, Images};
-use crate::text::counted;
+use crate::text::{counted, quoted};
 
 /// Classes that are named in a message.
 const NAMED: usize = 5;
@@ -317,16 +317,17 @@ fn leaks(
     let is_trained_on = !is_held_out && eval.split == train.split && !train.labels.is_empty();
     let same_split = is_trained_on.then(|| {
         format!(
-            "the student is evaluated on {:?}, the split that is trained on: accuracies will not show how good it is on \
+            "the student is evaluated on {}, the split that is trained on: accuracies will not show how good it is on \
              other images. Name another split in dataset.eval_split, or set dataset.eval_fraction",
-            eval.split
+            quoted(&eval.split)
         )
     });
     let is_evaluated = unlabelled.filter(|(split, _)| *split == eval.split);
     let without_labels = is_evaluated.map(|(split, _)| {
         format!(
-            "the images of {split:?} are trained on without their labels and evaluated on: accuracies will not show how \
-             good the student is on other images"
+            "the images of {split} are trained on without their labels and evaluated on: accuracies will not show how \
+             good the student is on other images",
+            split = quoted(split)
         )
     });
     same_split.into_iter().chain(without_labels)

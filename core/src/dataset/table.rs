@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::{Error, source};
-use crate::text;
+use crate::text::{self, quoted};
 
 /// From here on, floating point does not have every integer.
 const INEXACT: f64 = 9_007_199_254_740_992.0;
@@ -123,7 +123,10 @@ impl Table {
             &[only] => Ok(Some(only)),
             several => {
                 let count = several.len();
-                Err(format!("has {count} columns that are called {wanted:?}: remove or rename all but one"))
+                Err(format!(
+                    "has {count} columns that are called {wanted}: remove or rename all but one",
+                    wanted = quoted(wanted)
+                ))
             }
         }
     }

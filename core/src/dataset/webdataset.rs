@@ -14,6 +14,7 @@ use super::links::{self, Links};
 use super::{
     Classes, DatasetFormat, Error, FormatReader, Frame, Images, is_name, labels, memory, parquet, pixels, splits,
 };
+use crate::text::quoted;
 
 /// Largest encoded image, in bytes.
 const LARGEST_IMAGE: u64 = 256 << 20;
@@ -157,7 +158,10 @@ impl FormatReader for WebDataset {
         let class = |text: &String| {
             known.find(text).ok_or_else(|| {
                 let decides = splits::deciding(&self.splits);
-                let message = format!("has the label {text:?}, which the {decides} split does not have: correct it");
+                let message = format!(
+                    "has the label {text}, which the {decides} split does not have: correct it",
+                    text = quoted(text)
+                );
                 Error::invalid(path, message)
             })
         };

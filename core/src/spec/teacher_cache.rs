@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::quoted;
+
 /// A view that comes up once in a run is not worth keeping, and published runs have 240 epochs.
 const MOST_VIEWS: u32 = 999;
 
@@ -87,7 +89,10 @@ impl FromStr for TeacherCache {
             "off" => Ok(Self::Off),
             "exact" => Ok(Self::Exact),
             _ => views().map(Self::Views).ok_or_else(|| {
-                format!("expected \"off\", \"exact\" or \"views:<n>\" with n from 1 to {MOST_VIEWS}, found {text:?}")
+                format!(
+                    "expected \"off\", \"exact\" or \"views:<n>\" with n from 1 to {MOST_VIEWS}, found {text}",
+                    text = quoted(text)
+                )
             }),
         }
     }

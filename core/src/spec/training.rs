@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::teacher_cache::{TeacherCache, Variation};
+use crate::text::quoted;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingSpec {
@@ -247,7 +248,7 @@ impl TryFrom<WrittenWeights> for ClassWeights {
     fn try_from(written: WrittenWeights) -> Result<Self, String> {
         match written {
             WrittenWeights::Name(name) if name == BALANCED => Ok(Self::Balanced),
-            WrittenWeights::Name(name) => Err(format!("expected {CLASS_WEIGHTS}, found {name:?}")),
+            WrittenWeights::Name(name) => Err(format!("expected {CLASS_WEIGHTS}, found {name}", name = quoted(&name))),
             WrittenWeights::List(weights) => Ok(Self::Given(weights)),
         }
     }

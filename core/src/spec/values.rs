@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::field::Kind;
 use super::training::CLASS_WEIGHTS;
 use crate::dataset;
+use crate::text::quoted;
 
 /// Most faults that are reported of one document: with a fault for each of its bytes, the answer would be many times as
 /// large.
@@ -142,9 +143,15 @@ pub(super) fn label_faults(value: &Value) -> Vec<(String, String)> {
     for (key, value) in members.iter().take(MOST_FAULTS + 1) {
         if key.is_empty() || key.len() > LONGEST_LABEL_KEY || key.contains([':', '\0']) {
             let shown: String = key.chars().take(LONGEST_LABEL_KEY).collect();
-            details.push(format!("key {shown:?} must have 1 to {LONGEST_LABEL_KEY} bytes and no colon"));
+            details.push(format!(
+                "key {shown} must have 1 to {LONGEST_LABEL_KEY} bytes and no colon",
+                shown = quoted(&shown)
+            ));
         } else if !value.as_str().is_some_and(|value| value.len() <= LONGEST_LABEL && !value.contains('\0')) {
-            details.push(format!("the value of {key:?} must be a string of at most {LONGEST_LABEL} bytes"));
+            details.push(format!(
+                "the value of {key} must be a string of at most {LONGEST_LABEL} bytes",
+                key = quoted(key)
+            ));
         }
     }
     details.into_iter().map(|detail| (String::new(), detail)).collect()

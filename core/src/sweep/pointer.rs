@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::text::quoted;
+
 /// The names of a pointer, without escapes. `None` if the text is no pointer into an object.
 #[must_use]
 pub fn tokens(pointer: &str) -> Option<Vec<String>> {
@@ -39,11 +41,16 @@ pub(super) fn set(document: &mut Value, pointer: &str, value: Value) -> Result<(
             Value::Array(elements) => {
                 let count = elements.len();
                 let index = name.parse::<usize>().ok().filter(|index| *index < count);
-                let index =
-                    index.ok_or_else(|| format!("the base has {count} elements at {path:?}, and no {name:?}"))?;
+                let index = index.ok_or_else(|| {
+                    format!(
+                        "the base has {count} elements at {path}, and no {name}",
+                        path = quoted(&path),
+                        name = quoted(&name)
+                    )
+                })?;
                 &mut elements[index]
             }
-            _ => return Err(format!("the base has neither an object nor a list at {path:?}")),
+            _ => return Err(format!("the base has neither an object nor a list at {path}", path = quoted(&path))),
         };
         path = format!("{path}/{}", escaped(&name));
     }

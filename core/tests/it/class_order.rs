@@ -36,6 +36,9 @@ fn names_of_other_classes_are_told() {
         "names \"lion\", which the data set does not have, and not \"dog\""
     );
     assert_eq!(wrong(&["cat"], &["cat", "dog"]), "has 1 names for 2 classes");
+    // As people read them, whatever form their accents have.
+    let accented = wrong(&["A\u{308}pfel", "cat"], &["Birnen", "cat"]);
+    assert_eq!(accented, "names \"A\u{308}pfel\", which the data set does not have, and not \"Birnen\"");
     assert_eq!(wrong(&["cat", "cat"], &["cat", "dog"]), "names \"cat\" twice");
     let many: Vec<String> = (0..9).map(|number| format!("n{number}")).collect();
     let others: Vec<String> = (0..9).map(|number| format!("m{number}")).collect();

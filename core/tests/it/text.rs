@@ -1,6 +1,6 @@
 //! Promise: a text from outside is read without what editors add, and no longer than it may be.
 
-use distillery_core::text::{counted, nearest, of_serde, shortened, unknown, without_mark};
+use distillery_core::text::{counted, nearest, of_serde, quoted, shortened, unknown, without_mark};
 
 #[test]
 fn one_byte_order_mark_at_the_start_is_skipped() {
@@ -62,5 +62,21 @@ fn an_unknown_name_is_answered_in_one_way_whoever_finds_it() {
         ("unknown variant `", "unknown variant `".to_owned()),
     ] {
         assert_eq!(of_serde(message, "status"), said, "{message}");
+    }
+}
+
+#[test]
+fn a_quoted_text_is_what_people_read_and_hides_nothing() {
+    // An accent that stands by itself in the file belongs to the letter before it.
+    for text in ["A\u{308}pfel", "Äpfel", "猫", "हिन्दी", "it's", "😀", ""] {
+        assert_eq!(quoted(text), format!("\"{text}\""));
+    }
+    for (text, shown) in [
+        ("a\"b\\c", r#""a\"b\\c""#),
+        ("a\nb\tc\0", r#""a\nb\tc\0""#),
+        ("\u{1b}[31m", r#""\u{1b}[31m""#),
+        ("a\u{202e}b\u{200b}", r#""a\u{202e}b\u{200b}""#),
+    ] {
+        assert_eq!(quoted(text), shown);
     }
 }

@@ -9,6 +9,7 @@ use sqlx::{PgConnection, PgPool};
 use super::{Job, Refusal, Status};
 use crate::db::events::{self, EventKind, NewEvent};
 use crate::spec::{Amendment, MOST_LABELS};
+use crate::text::quoted;
 
 /// The part of a job that can be amended.
 #[derive(Debug, PartialEq)]
@@ -97,7 +98,7 @@ impl Amendable {
     fn differences(&self, before: &Self) -> Vec<(String, Value)> {
         let mut differences = Vec::new();
         if self.name != before.name {
-            let message = format!("renamed from {:?} to {:?}", before.name, self.name);
+            let message = format!("renamed from {} to {}", quoted(&before.name), quoted(&self.name));
             differences.push((message, json!({"name": {"before": before.name, "after": self.name}})));
         }
         if self.priority != before.priority {

@@ -11,6 +11,7 @@ use crate::db::jobs::groups::{self, Group, GroupKey, GroupQuery, GroupSort};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Query, whole};
+use crate::text::quoted;
 
 /// Most `by` parameters in one request.
 const MOST_KEYS: usize = 8;
@@ -80,10 +81,9 @@ pub async fn list(
     }
     let keys = by.iter().map(|text| {
         GroupKey::named(text).ok_or_else(|| {
-            ApiError::malformed(format!(
-                "query parameters: by: expected method, teacher, student, dataset, sweep, label:KEY or a JSON pointer \
-                 such as /distillation/temperature, found {text:?}"
-            ))
+            let expected = "expected method, teacher, student, dataset, sweep, label:KEY or a JSON pointer such as \
+                            /distillation/temperature";
+            ApiError::malformed(format!("query parameters: by: {expected}, found {}", quoted(text)))
         })
     });
     let keys = keys.collect::<Result<Vec<_>, _>>()?;

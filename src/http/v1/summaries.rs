@@ -14,6 +14,7 @@ use crate::db::jobs::summaries::{self, Found, Sort, Summary};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
+use crate::text::quoted;
 
 /// Most `id` parameters in one request.
 const MOST_IDS: usize = 100;
@@ -109,7 +110,10 @@ pub async fn list(
         return Err(ApiError::malformed(format!("query parameters: id: at most {MOST_IDS} are allowed")));
     }
     if let Some(other) = id.iter().find(|id| !JobId::is_id(id)) {
-        return Err(ApiError::malformed(format!("query parameters: id: {other:?} is not a job id")));
+        return Err(ApiError::malformed(format!(
+            "query parameters: id: {other} is not a job id",
+            other = quoted(other)
+        )));
     }
     let Some(labels) = labels(label)? else {
         let none = Status::ALL.map(|status| (status, 0)).to_vec();
@@ -138,7 +142,10 @@ fn settings(pointers: Vec<String>) -> Result<Vec<SpecSetting>, ApiError> {
     let settings = pointers.into_iter().map(|pointer| {
         SpecSetting::at(&pointer).ok_or_else(|| {
             let expected = "expected a JSON pointer such as /distillation/temperature";
-            ApiError::malformed(format!("query parameters: column: {expected}, found {pointer:?}"))
+            ApiError::malformed(format!(
+                "query parameters: column: {expected}, found {pointer}",
+                pointer = quoted(&pointer)
+            ))
         })
     });
     settings.collect()

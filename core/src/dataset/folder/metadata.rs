@@ -9,7 +9,7 @@ use super::super::links::Links;
 use super::super::table::{Cell, Row, Table};
 use super::super::{DatasetOptions, Error, splits};
 use super::{Class, SplitFiles, walk};
-use crate::text::counted;
+use crate::text::{counted, quoted};
 
 pub(super) const NAMES: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
 /// Usual names of the column with the labels.
@@ -119,7 +119,7 @@ fn columns(table: &Table, path: &Path, options: &DatasetOptions) -> Result<Resul
     };
     let labels = match &options.label_column {
         Some(wanted) => Some(column(wanted)?.ok_or_else(|| {
-            let message = format!("has no column {wanted:?}; its columns are: {found}");
+            let message = format!("has no column {wanted}; its columns are: {found}", wanted = quoted(wanted));
             Error::Column { path: path.to_owned(), message }
         })?),
         None => LABELS.iter().find_map(|name| column(name).transpose()).transpose()?,
@@ -145,7 +145,8 @@ impl RenamedFiles {
     fn note(&self, table: &str) -> Option<String> {
         let (files, first) = (counted(self.files, "file", "files"), self.first.as_ref()?);
         Some(format!(
-            "{table} names {files} in another Unicode normal form than the disk, such as {first:?}: they are the same"
+            "{table} names {files} in another Unicode normal form than the disk, such as {first}: they are the same",
+            first = quoted(first)
         ))
     }
 }
@@ -165,7 +166,8 @@ fn classes(
     let mut parents = HashSet::new();
     for row in &table.rows {
         let file = row.cells[columns.files].text();
-        let invalid = |why: &str| Error::invalid(path, format!("names {file:?} in line {}, {why}", row.line));
+        let invalid =
+            |why: &str| Error::invalid(path, format!("names {file} in line {}, {why}", row.line, file = quoted(file)));
         let label = label(&row.cells[columns.labels]).map_err(|why| invalid(&why))?;
         if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_))) || file.is_empty() {
             return Err(invalid("which is not a path below its directory"));
@@ -238,8 +240,10 @@ fn contradictions(classes: &Labelled, scope: TableScope, are_numbers: bool, tabl
     // A single directory of another name holds all images, and is no class.
     let (file, label) = example.filter(|_| directories.len() > 1 || directories.iter().any(is_class))?;
     Some(format!(
-        "{different} of {inside} images lie in a directory that is not called as their label, such as {file:?} with \
-         the label {label:?}: {table} decides, and not the directories"
+        "{different} of {inside} images lie in a directory that is not called as their label, such as {file} with \
+         the label {label}: {table} decides, and not the directories",
+        file = quoted(file),
+        label = quoted(label)
     ))
 }
 
@@ -251,7 +255,7 @@ fn spellings(labels: &[&str]) -> Option<String> {
     }
     spellings.retain(|_, texts| texts.len() > 1);
     let (number, texts) = spellings.first_key_value()?;
-    let example: Vec<String> = texts.iter().take(2).map(|text| format!("{text:?}")).collect();
+    let example: Vec<String> = texts.iter().take(2).map(|text| quoted(text)).collect();
     let (different, classes): (usize, usize) = (spellings.values().map(BTreeSet::len).sum(), spellings.len());
     Some(format!(
         "{different} different labels are taken for {}, such as {} for {number}: each number is one class",
@@ -265,7 +269,10 @@ fn doubtful(classes: &Labelled) -> Vec<String> {
     let words = classes.iter().filter(|(label, _)| MAY_BE_MISSING.contains(&label.text.as_str()));
     let note = |(label, files): (&LabelText, &Vec<_>)| {
         let (images, word) = (counted(files.len() as u64, "image has", "images have"), &label.text);
-        format!("{images} the label {word:?}, which is taken for a class: if it is missing, remove such rows")
+        format!(
+            "{images} the label {word}, which is taken for a class: if it is missing, remove such rows",
+            word = quoted(word)
+        )
     };
     words.map(note).collect()
 }
@@ -287,8 +294,9 @@ fn unread_splits(
     (different > 0).then(|| {
         let column = &table.columns[column];
         format!(
-            "the column {column:?} of {name} is passed over, which says another split of {different} images: splits \
-             are directories, such as train/ and test/, and images in none of them are in the train split"
+            "the column {column} of {name} is passed over, which says another split of {different} images: splits \
+             are directories, such as train/ and test/, and images in none of them are in the train split",
+            column = quoted(column)
         )
     })
 }

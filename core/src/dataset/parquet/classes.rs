@@ -10,6 +10,7 @@ use super::super::forms::{ClassIndex, composed};
 use super::columns::LabelKind;
 use super::groups::{self, RawLabels};
 use super::{Classes, Error, ShardFile, labels};
+use crate::text::quoted;
 
 /// Least number of images for which a different label on each of them is suspicious.
 const SUSPICIOUS: usize = 10;
@@ -47,7 +48,7 @@ pub(super) fn of(split: &str, shards: &[ShardFile]) -> Result<Classes, Error> {
             return Err(Error::invalid(&first.path, "contains no images"));
         }
         if let Some(label) = in_two_forms(texts.iter().map(String::as_str)) {
-            let message = format!("has the label {label:?} {TWO_FORMS}: write it in one of them");
+            let message = format!("has the label {label} {TWO_FORMS}: write it in one of them", label = quoted(&label));
             return Err(Error::invalid(&first.path, message));
         }
         let names: Vec<String> = texts.into_iter().collect();
@@ -64,8 +65,8 @@ pub(super) fn of(split: &str, shards: &[ShardFile]) -> Result<Classes, Error> {
     };
     if first.columns.is_guess && classes.count as usize == images && images >= SUSPICIOUS {
         let message = format!(
-            "has a different {:?} for every image, which is not a class: set label_column to the column of the labels",
-            first.columns.label_name
+            "has a different {} for every image, which is not a class: set label_column to the column of the labels",
+            quoted(&first.columns.label_name)
         );
         return Err(Error::Column { path: first.path.clone(), message });
     }
@@ -76,10 +77,14 @@ pub(super) fn of(split: &str, shards: &[ShardFile]) -> Result<Classes, Error> {
 fn check_names(path: &Path, names: &[String]) -> Result<(), Error> {
     let mut known = HashSet::new();
     if let Some(twice) = names.iter().find(|name| !known.insert(name.as_str())) {
-        return Err(Error::invalid(path, format!("names the class {twice:?} twice: correct its metadata")));
+        return Err(Error::invalid(
+            path,
+            format!("names the class {twice} twice: correct its metadata", twice = quoted(twice)),
+        ));
     }
     if let Some(twice) = in_two_forms(names.iter().map(String::as_str)) {
-        let message = format!("names the class {twice:?} twice, {TWO_FORMS}: correct its metadata");
+        let message =
+            format!("names the class {twice} twice, {TWO_FORMS}: correct its metadata", twice = quoted(&twice));
         return Err(Error::invalid(path, message));
     }
     Ok(())
@@ -118,7 +123,10 @@ pub(super) fn labels(
             } else {
                 format!("which is no class of the {decides} split: rename or remove it")
             };
-            Error::invalid(&shard.path, format!("has the label {name:?} in the {split} split, {wrong}"))
+            Error::invalid(
+                &shard.path,
+                format!("has the label {name} in the {split} split, {wrong}", name = quoted(name)),
+            )
         };
         let names = renumbered(shard, classes);
         if !shard.is_text() && names.is_none() && deciding[0].is_text() {
@@ -165,7 +173,7 @@ pub(super) fn notes(split: &str, shards: &[ShardFile], classes: &Classes) -> Opt
         ));
     }
     let column = &shard.columns;
-    column.is_guess.then(|| format!("the labels of the {split} split are the column {:?}", column.label_name))
+    column.is_guess.then(|| format!("the labels of the {split} split are the column {}", quoted(&column.label_name)))
 }
 
 /// The names by which a shard's numbers are to be understood, if they are not those of the data set.

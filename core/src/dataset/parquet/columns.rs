@@ -6,6 +6,7 @@ use ::parquet::schema::types::ColumnDescriptor;
 use serde_json::{Map, Value};
 
 use super::super::DatasetOptions;
+use crate::text::quoted;
 
 /// Usual names of the label column, the most usual first.
 const USUAL_LABELS: [&str; 6] = ["label", "fine_label", "labels", "class", "target", "category"];
@@ -114,8 +115,9 @@ fn label<'a>(metadata: &'a FileMetaData, wanted: Option<&str>) -> Result<(Candid
         {
             let (name, kind) = (root(column), describe(column));
             return Err(format!(
-                "has the column {name:?}, which holds {kind}, where labels are integers or text: convert it, or set \
-                 label_column to one of: {names}"
+                "has the column {name}, which holds {kind}, where labels are integers or text: convert it, or set \
+                 label_column to one of: {names}",
+                name = quoted(name)
             ));
         }
     }
@@ -128,8 +130,8 @@ fn label<'a>(metadata: &'a FileMetaData, wanted: Option<&str>) -> Result<(Candid
         [] => Err("has no label column (integer or text)".to_owned()),
         [only] if only.kind == LabelKind::Integer && !is_bookkeeping(only.name) => Ok((known.swap_remove(0), true)),
         [only] => Err(format!(
-            "has no column that is called label or so: if {:?} holds the labels, set label_column to it",
-            only.name
+            "has no column that is called label or so: if {} holds the labels, set label_column to it",
+            quoted(only.name)
         )),
         _ => Err(ambiguous("label", &names)),
     }
@@ -147,10 +149,11 @@ fn ambiguous(what: &str, names: &str) -> String {
 fn refusal(metadata: &FileMetaData, wanted: &str, what: &str, kind: &str, known: String) -> String {
     match roots(metadata).find(|column| root(column) == wanted) {
         Some(column) => format!(
-            "has the column {wanted:?}, but it holds {}, not the {what} ({kind}); such columns are: {known}",
-            describe(column)
+            "has the column {wanted}, but it holds {}, not the {what} ({kind}); such columns are: {known}",
+            describe(column),
+            wanted = quoted(wanted)
         ),
-        None => format!("has no {what} column {wanted:?} ({kind}); such columns are: {known}"),
+        None => format!("has no {what} column {wanted} ({kind}); such columns are: {known}", wanted = quoted(wanted)),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::Name;
 use crate::http::statistics::{self, FoundStatistics};
 use crate::removals;
+use crate::text::quoted;
 
 /// A data set, as the server reads it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -191,12 +192,14 @@ pub async fn no_such(state: &AppState, name: &str) -> ApiError {
         Err(error) => return error,
     };
     match list.unusable.iter().find(|directory| directory.name == name) {
-        Some(UnusableDirectory { reason, .. }) => {
-            ApiError::not_found(format!("the directory {shown:?} is not offered as a data set: {reason}"))
-        }
-        None => {
-            ApiError::not_found(format!("there is no data set {shown:?}: GET /v1/datasets lists those that there are"))
-        }
+        Some(UnusableDirectory { reason, .. }) => ApiError::not_found(format!(
+            "the directory {shown} is not offered as a data set: {reason}",
+            shown = quoted(&shown)
+        )),
+        None => ApiError::not_found(format!(
+            "there is no data set {shown}: GET /v1/datasets lists those that there are",
+            shown = quoted(&shown)
+        )),
     }
 }
 

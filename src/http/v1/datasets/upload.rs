@@ -17,6 +17,7 @@ use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Name, Query};
 use crate::http::uploads::{Upload, UploadKind};
+use crate::text::quoted;
 
 /// Most characters of an upload's name.
 const LONGEST_NAME: usize = 64;
@@ -132,7 +133,8 @@ async fn check_name(state: &AppState, name: &str) -> Result<(), ApiError> {
         let shown: String = name.chars().take(LONGEST_NAME).collect();
         let version = if name.contains('@') { "; the server chooses the version" } else { "" };
         return Err(ApiError::malformed(format!(
-            "an uploaded data set cannot be called {shown:?}: its name {NAME_RULE}{version}"
+            "an uploaded data set cannot be called {shown}: its name {NAME_RULE}{version}",
+            shown = quoted(&shown)
         )));
     }
     if tokio::fs::try_exists(state.settings.datasets_dir.join(name)).await.unwrap_or(false) {

@@ -34,6 +34,7 @@ use crate::http::resolve::{self, DryRun};
 use crate::http::{AppState, Page};
 use crate::removals;
 use crate::spec;
+use crate::text::quoted;
 
 pub use details::JobDetails;
 
@@ -203,7 +204,10 @@ pub fn labels(given: Vec<String>) -> Result<Option<BTreeMap<String, String>>, Ap
     let mut labels = BTreeMap::new();
     for label in given {
         let (key, value) = label.split_once(':').filter(|_| !label.contains('\0')).ok_or_else(|| {
-            ApiError::malformed(format!("query parameters: label: expected key:value, found {label:?}"))
+            ApiError::malformed(format!(
+                "query parameters: label: expected key:value, found {label}",
+                label = quoted(&label)
+            ))
         })?;
         if labels.insert(key.to_owned(), value.to_owned()).is_some_and(|other| other != value) {
             return Ok(None);

@@ -8,6 +8,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::JobId;
 use crate::http::v1::jobs;
 use crate::protocol::files;
+use crate::text::quoted;
 
 /// The job's files but for its samples, which are images of the data set: no scope permits to download those.
 pub async fn published(state: &AppState, id: &JobId) -> Result<Vec<Artifact>, ApiError> {
@@ -28,7 +29,7 @@ pub async fn find(state: &AppState, id: &JobId, name: &str) -> Result<Artifact, 
         )));
     }
     let shown: String = name.chars().take(64).collect();
-    let missing = format!("job {id} has no artifact {shown:?}; it has {}", names.join(", "));
+    let missing = format!("job {id} has no artifact {shown}; it has {}", names.join(", "), shown = quoted(&shown));
     artifacts.into_iter().find(|artifact| artifact.name == name).ok_or(ApiError::not_found(missing))
 }
 

@@ -8,6 +8,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::JobId;
 use crate::http::v1::jobs;
 use crate::http::{AppState, List};
+use crate::text::quoted;
 
 /// Most webhooks of a job.
 const MOST: usize = 10;
@@ -44,7 +45,10 @@ pub fn chosen(state: &AppState, mut named: Vec<String>) -> Result<Vec<String>, A
             } else {
                 format!("there are {}", known.join(", "))
             };
-            Err(ApiError::malformed(format!("query parameters: webhook: there is no webhook {shown:?}; {others}")))
+            Err(ApiError::malformed(format!(
+                "query parameters: webhook: there is no webhook {shown}; {others}",
+                shown = quoted(&shown)
+            )))
         }
     }
 }
