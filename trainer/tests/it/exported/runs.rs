@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::networks::{residual, without_map, write};
+use super::programs::{B, int, tensor};
 use crate::support::{Supervised, Workspace, merged, started, text, trainer, warnings};
 
 /// A workspace with the exported networks `teacher.pt2`, in evaluation mode, and `student.pt2`, in training mode.
@@ -190,6 +191,22 @@ fn the_zoo_and_exported_networks_teach_each_other() {
     let mut plain = specification(&workspace, "none", &Value::Null, &student, image_size);
     plain.as_object_mut().unwrap().remove("teacher");
     workspace.finish(&plain, "plain", &[]);
+}
+
+#[test]
+fn the_history_says_that_a_teacher_returns_probabilities() {
+    let workspace = workspace();
+    let mut network = residual(false);
+    network.node("softmax.int", "end", &[("self", tensor("classifier")), ("dim", int(1))], &[B, 4]);
+    network.result("end");
+    write(network, &workspace.path("probabilities.pt2"), 0);
+    let student = json!({"architecture": "resnet8"});
+    let changes = json!({"dataset": {"image_size": 8}, "training": {"epochs": 1}});
+    let spec = specification(&workspace, "kd", &file(&workspace, "probabilities.pt2"), &student, changes);
+    let said = warnings(&workspace.finish(&spec, "out", &[]));
+    let words =
+        ["the teacher's network", "ends in softmax (end), so it returns no logits", "export the network without it"];
+    assert!(said.iter().any(|message| words.iter().all(|words| message.contains(words))), "{said:?}");
 }
 
 #[test]
