@@ -142,9 +142,10 @@ impl<'a> ObjectReader<'a> {
 
     /// What to write to do without a value: a recipe's is there until another takes its place.
     pub(super) fn without(&self, name: &str, neutral: &str) -> String {
-        match self.is_preset(name) {
-            true => format!("set {name}, which the recipe {} sets, to {neutral}", self.recipe),
-            false => format!("leave out {name}"),
+        if self.is_preset(name) {
+            format!("set {name}, which the recipe {} sets, to {neutral}", self.recipe)
+        } else {
+            format!("leave out {name}")
         }
     }
 
