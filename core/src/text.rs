@@ -105,24 +105,28 @@ pub fn counted(count: impl Into<u64>, one: &str, more: &str) -> String {
     }
 }
 
-/// A text in quotation marks, as people read it. Only quotation marks, backslashes and what does not show are escaped:
-/// control characters, and those that turn the direction of writing or break lines.
+/// A text in quotation marks, as people read it: [`escaped`], and its own quotation marks, too.
 #[must_use]
 pub fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
+    format!("\"{}\"", escaped(text).replace('"', "\\\""))
+}
+
+/// A text as people read it. Only backslashes and what does not show are escaped: control characters, and those that
+/// turn the direction of writing or break lines.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
+            '\\' => escaped.push_str("\\\\"),
             '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
-                quoted.extend(character.escape_unicode());
+                escaped.extend(character.escape_unicode());
             }
-            _ if character.is_control() => quoted.extend(character.escape_debug()),
-            _ => quoted.push(character),
+            _ if character.is_control() => escaped.extend(character.escape_debug()),
+            _ => escaped.push(character),
         }
     }
-    quoted.push('"');
-    quoted
+    escaped
 }
 
 /// A text of at most `longest` bytes: a longer one is cut, and says how many bytes are missing. `longest` must have

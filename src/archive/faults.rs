@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text::escaped;
+
 /// Most faults that are named.
 const NAMED: usize = 20;
 /// Longest part of a name that is shown, in characters.
@@ -53,6 +55,6 @@ impl fmt::Display for ArchiveFaults {
 /// The name of an entry for messages: shortened, with control characters escaped.
 pub(super) fn shown(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
-    let cut: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    let cut = escaped(&text.chars().take(SHOWN).collect::<String>());
     if text.chars().nth(SHOWN).is_some() { format!("{cut}…") } else { cut }
 }

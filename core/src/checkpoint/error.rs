@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::text::escaped;
+
 /// The messages do not name the file, because the caller knows what users call it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -67,7 +69,7 @@ pub(super) fn corrupt<T>(message: impl Into<String>) -> Result<T> {
 
 /// A name from the file, shortened and escaped for a message.
 pub(crate) fn shown(name: &str) -> String {
-    let mut shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    let mut shown = escaped(&name.chars().take(80).collect::<String>());
     if name.chars().count() > 80 {
         shown.push('…');
     }

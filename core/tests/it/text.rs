@@ -1,6 +1,6 @@
 //! Promise: a text from outside is read without what editors add, and no longer than it may be.
 
-use distillery_core::text::{counted, nearest, of_serde, quoted, shortened, unknown, without_mark};
+use distillery_core::text::{counted, escaped, nearest, of_serde, quoted, shortened, unknown, without_mark};
 
 #[test]
 fn one_byte_order_mark_at_the_start_is_skipped() {
@@ -79,4 +79,5 @@ fn a_quoted_text_is_what_people_read_and_hides_nothing() {
     ] {
         assert_eq!(quoted(text), shown);
     }
+    assert_eq!(escaped("it's \"A\u{308}\"\n"), "it's \"A\u{308}\"\\n");
 }
