@@ -51,7 +51,7 @@ fn a_number_comes_with_the_form_of_its_noun() {
 #[test]
 fn an_unknown_name_is_answered_in_one_way_whoever_finds_it() {
     let known = ["queued", "running"];
-    let near = "unknown status \"runing\", did you mean running?; known: queued, running";
+    let near = "unknown status \"runing\" (did you mean running?); known: queued, running";
     assert_eq!(unknown("status", "runing", &known), near);
     for (message, said) in [
         ("unknown variant `runing`, expected `queued` or `running`", near.to_owned()),

@@ -264,7 +264,7 @@ async fn an_invalid_query_is_refused_with_the_parameter() {
         ("?offset=-1".to_owned(), ["offset", "0"]),
         ("?label=team".to_owned(), ["label", "key:value"]),
         ("?id=5".to_owned(), ["id", "not a job id"]),
-        ("?status=runing".to_owned(), ["status", "did you mean running?; known: "]),
+        ("?status=runing".to_owned(), ["status", "did you mean running?); known: "]),
         ("?page=2".to_owned(), ["page", "unknown"]),
         ("?q=%00".to_owned(), ["q", "NUL"]),
         (format!("?q={long}"), ["q", "200"]),

@@ -19,10 +19,10 @@ fn an_unknown_choice_is_answered_with_the_known_ones_and_the_nearest() {
         (
             "/training/precision",
             "bfloat",
-            "unknown precision \"bfloat\", did you mean bfloat16?; known: auto, float32, bfloat16",
+            "unknown precision \"bfloat\" (did you mean bfloat16?); known: auto, float32, bfloat16",
         ),
-        ("/distillation/method", "sdd-kt", "unknown method \"sdd-kt\", did you mean sdd_kd?; known: "),
-        ("/training/optimizer", "sdg", "unknown optimizer \"sdg\", did you mean sgd?; known: sgd, "),
+        ("/distillation/method", "sdd-kt", "unknown method \"sdd-kt\" (did you mean sdd_kd?); known: "),
+        ("/training/optimizer", "sdg", "unknown optimizer \"sdg\" (did you mean sgd?); known: sgd, "),
     ] {
         let (pointer, value) = match place {
             "/training/optimizer" => ("/training/optimizer/type".to_owned(), json!({"type": given})),

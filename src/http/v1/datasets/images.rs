@@ -15,7 +15,6 @@ use crate::http::AppState;
 use crate::http::datasets::locate;
 use crate::http::error::ApiError;
 use crate::http::extract::{Name, Query, whole};
-use crate::text::quoted;
 
 use super::details::no_such;
 

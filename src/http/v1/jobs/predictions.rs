@@ -19,7 +19,6 @@ use crate::http::extract::{JobId, Query, whole};
 use crate::http::workspace::Workspace;
 use crate::predictions::{self, Answers, Pictures, PredictionFile, PredictionOutcome, PredictionReport, Predictions};
 use crate::protocol::files;
-use crate::text::quoted;
 
 /// Files that are read at the same time. Each is held in memory.
 pub const AT_ONCE: usize = 2;
