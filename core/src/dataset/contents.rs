@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::discover::LONGEST_NAME;
 use super::forms::ClassIndex;
 use super::{Dataset, Error};
+use crate::text::quoted;
 
 /// Number of classes above which the others are only counted.
 const LISTED: usize = 20_000;
@@ -42,7 +43,8 @@ pub fn class_of(given: &str, names: Option<&[String]>, count: u32) -> Result<u32
     let by_name = names.and_then(|names| ClassIndex::new(names).find(given));
     by_name.or_else(|| given.parse().ok().filter(|label| *label < count)).ok_or_else(|| {
         let shown: String = given.chars().take(LONGEST_NAME).collect();
-        format!("there is no class {shown:?}: it is a name of the data set's classes, or a number below {count}")
+        let shown = quoted(&shown);
+        format!("there is no class {shown}: it is a name of the data set's classes, or a number below {count}")
     })
 }
 
