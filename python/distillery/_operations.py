@@ -6,11 +6,12 @@ import os
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ._connection import send
+from ._source import Names
 from ._steps import Body, Call, Operation, Sleep, T
 from .errors import (
     Damaged,
@@ -36,6 +37,11 @@ _PAGE = 100
 def id_of(job: Mapping[str, Any] | str) -> str:
     """The id, given a document or an id."""
     return job if isinstance(job, str) else job["id"]
+
+
+def names_of(names: Names) -> list[str]:
+    """A list of names; a plain string is one name."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 def get(*path: str, **params: Any) -> Operation[Any]:
@@ -89,31 +95,31 @@ def _body(file: str | os.PathLike[str], progress: bool) -> Body:
     return body
 
 
-def check(job: Mapping[str, Any], webhooks: Iterable[str], constraints: Mapping[str, float]) -> Operation[Any]:
+def check(job: Mapping[str, Any], webhooks: Names, constraints: Mapping[str, float]) -> Operation[Any]:
     """A dry run."""
-    params = {"dry_run": "true", "webhook": list(webhooks), **constraints}
+    params = {"dry_run": "true", "webhook": names_of(webhooks), **constraints}
     return (yield from send(Call("POST", ("v1", "jobs"), params, json=job))).json()
 
 
 def submit(
     job: Mapping[str, Any],
-    webhooks: Iterable[str],
+    webhooks: Names,
     constraints: Mapping[str, float],
     key: str | None,
     seen: dict[str, int],
 ) -> Operation[Any]:
     """Posts a job, and passes on the server's warnings."""
-    call = Call("POST", ("v1", "jobs"), {"webhook": list(webhooks), **constraints}, json=job)
+    call = Call("POST", ("v1", "jobs"), {"webhook": names_of(webhooks), **constraints}, json=job)
     created = yield from _post_once(call, key)
     yield from _warn(created["id"], seen)
     return created
 
 
 def sweep(
-    document: Mapping[str, Any], webhooks: Iterable[str], constraints: Mapping[str, float], key: str | None
+    document: Mapping[str, Any], webhooks: Names, constraints: Mapping[str, float], key: str | None
 ) -> Operation[Any]:
     """Posts a sweep, and warns of what the server doubts."""
-    call = Call("POST", ("v1", "sweeps"), {"webhook": list(webhooks), **constraints}, json=document)
+    call = Call("POST", ("v1", "sweeps"), {"webhook": names_of(webhooks), **constraints}, json=document)
     created = yield from _of_sweeps(_post_once(call, key))
     for doubt in created["warnings"]:
         warnings.warn(f"{created['id']}: {doubt}", JobWarning, stacklevel=2)
@@ -163,9 +169,9 @@ def _post_once(call: Call, key: str | None) -> Operation[Any]:
         raise Unreachable(f"{error} Posting it again with idempotency_key={key!r} creates no second one") from error
 
 
-def jobs(statuses: Iterable[str], labels: Mapping[str, str], limit: int) -> Operation[list[Any]]:
+def jobs(statuses: Names, labels: Mapping[str, str], limit: int) -> Operation[list[Any]]:
     """The newest jobs."""
-    return (yield from _pages(("v1", "jobs"), limit, {"status": list(statuses), "label": _labels(labels)}))
+    return (yield from _pages(("v1", "jobs"), limit, {"status": names_of(statuses), "label": _labels(labels)}))
 
 
 def _labels(labels: Mapping[str, str]) -> list[str]:
@@ -191,10 +197,10 @@ def edit(job: Mapping[str, Any] | str, changes: Mapping[str, Any]) -> Operation[
 
 
 def groups(
-    by: Iterable[str], labels: Mapping[str, str], sweep: Mapping[str, Any] | str | None, words: str | None, limit: int
+    by: Names, labels: Mapping[str, str], sweep: Mapping[str, Any] | str | None, words: str | None, limit: int
 ) -> Operation[Any]:
     """Succeeded jobs, pooled by what they have in common."""
-    given = {"by": [by] if isinstance(by, str) else list(by), "label": _labels(labels), "q": words}
+    given = {"by": names_of(by), "label": _labels(labels), "q": words}
     return (yield from get("v1", "groups", sweep=None if sweep is None else id_of(sweep), limit=limit, **given))
 
 
@@ -298,6 +304,6 @@ def predictions(job: str, limit: int, **filters: Any) -> Operation[Predictions]:
         after = page["next"]
 
 
-def series(job: str, names: Iterable[str], max_points: int | None) -> Operation[list[Any]]:
+def series(job: str, names: Names, max_points: int | None) -> Operation[list[Any]]:
     """A job's series."""
-    return (yield from get("v1", "jobs", job, "metrics", name=list(names), max_points=max_points))["series"]
+    return (yield from get("v1", "jobs", job, "metrics", name=names_of(names), max_points=max_points))["series"]

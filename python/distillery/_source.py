@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Union
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Path = Union[str, "os.PathLike[str]"]
 Document = Mapping[str, Any]
 JobOrId = Union[Document, str]
+# One name, or several.
+Names = Union[str, Iterable[str]]
 Source = Union[Path, "torch.nn.Module"]
 Bounds = Union[Mapping[str, float], None]
 Images = Union[Sequence[int], "torch.Tensor", None]

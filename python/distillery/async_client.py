@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,7 +12,7 @@ import httpx
 from . import _connection, _download, _frames, _operations
 from ._operations import id_of
 from ._progress import JobBar, SweepBar
-from ._source import Bounds, Document, Images, JobOrId, Path, Source, as_file, name_of
+from ._source import Bounds, Document, Images, JobOrId, Names, Path, Source, as_file, name_of
 from ._steps import Body, Call, Fetch, Operation, T
 from .predictions import Predictions
 from .student import Student
@@ -54,12 +54,12 @@ class AsyncClient:
         return await self._run(_operations.upload_dataset(name, file, progress))
 
     async def check(
-        self, job: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+        self, job: Document, *, constraints: Bounds = None, webhooks: Names = (),
     ) -> types.DryRun:
         return await self._run(_operations.check(job, webhooks, constraints or {}))
 
     async def submit(
-        self, job: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+        self, job: Document, *, constraints: Bounds = None, webhooks: Names = (),
         idempotency_key: str | None = None,
     ) -> types.Job:
         operation = _operations.submit(job, webhooks, constraints or {}, idempotency_key, self._seen)
@@ -76,7 +76,7 @@ class AsyncClient:
         return await self._run(_operations.get("v1", "jobs", id_of(job)))
 
     async def jobs(
-        self, *, status: Iterable[str] = (), labels: Mapping[str, str] | None = None, limit: int = 20,
+        self, *, status: Names = (), labels: Mapping[str, str] | None = None, limit: int = 20,
     ) -> list[types.Job]:
         return await self._run(_operations.jobs(status, labels or {}, limit))
 
@@ -109,12 +109,12 @@ class AsyncClient:
         return await self._run(_operations.events(id_of(job), after))
 
     async def series(
-        self, job: JobOrId, *, names: Iterable[str] = (), max_points: int | None = None,
+        self, job: JobOrId, *, names: Names = (), max_points: int | None = None,
     ) -> list[types.Series]:
         return await self._run(_operations.series(id_of(job), names, max_points))
 
     async def metrics(
-        self, job: JobOrId, *, names: Iterable[str] = (), max_points: int | None = None, wide: bool = False,
+        self, job: JobOrId, *, names: Names = (), max_points: int | None = None, wide: bool = False,
     ) -> pandas.DataFrame:
         return _frames.of_series(await self._run(_operations.series(id_of(job), names, max_points)), wide)
 
@@ -165,7 +165,7 @@ class AsyncClient:
         return await self._run(_operations.check_sweep(sweep, constraints or {}))
 
     async def sweep(
-        self, sweep: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+        self, sweep: Document, *, constraints: Bounds = None, webhooks: Names = (),
         idempotency_key: str | None = None,
     ) -> types.SweepDetails:
         return await self._run(_operations.sweep(sweep, webhooks, constraints or {}, idempotency_key))
@@ -201,7 +201,7 @@ class AsyncClient:
         await self._run(_operations.delete("v1", "sweeps", id_of(sweep)))
 
     async def groups(
-        self, by: str | Iterable[str] = "method", *, labels: Mapping[str, str] | None = None,
+        self, by: Names = "method", *, labels: Mapping[str, str] | None = None,
         sweep: Document | str | None = None, words: str | None = None, limit: int = 500,
     ) -> pandas.DataFrame:
         return _frames.of_groups(await self._run(_operations.groups(by, labels or {}, sweep, words, limit)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,7 +12,7 @@ import httpx
 from . import _connection, _download, _frames, _operations
 from ._operations import id_of
 from ._progress import JobBar, SweepBar
-from ._source import Bounds, Document, Images, JobOrId, Path, Source, as_file, name_of
+from ._source import Bounds, Document, Images, JobOrId, Names, Path, Source, as_file, name_of
 from ._steps import Call, Fetch, Operation, T
 from .predictions import Predictions
 from .student import Student
@@ -68,7 +68,7 @@ class Client:
         return self._run(_operations.upload_dataset(name, file, progress))
 
     def check(
-        self, job: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+        self, job: Document, *, constraints: Bounds = None, webhooks: Names = (),
     ) -> types.DryRun:
         """Checks a job, fills in its defaults and estimates its cost; posts nothing.
 
@@ -79,7 +79,7 @@ class Client:
         return self._run(_operations.check(job, webhooks, constraints or {}))
 
     def submit(
-        self, job: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+        self, job: Document, *, constraints: Bounds = None, webhooks: Names = (),
         idempotency_key: str | None = None,
     ) -> types.Job:
         """Posts a job. Each warning of the server becomes a `JobWarning`.
@@ -106,9 +106,9 @@ class Client:
         return self._run(_operations.get("v1", "jobs", id_of(job)))
 
     def jobs(
-        self, *, status: Iterable[str] = (), labels: Mapping[str, str] | None = None, limit: int = 20,
+        self, *, status: Names = (), labels: Mapping[str, str] | None = None, limit: int = 20,
     ) -> list[types.Job]:
-        """The newest jobs, of these statuses and with all of these labels."""
+        """The newest jobs, of this status or these statuses, and with all of these labels."""
         return self._run(_operations.jobs(status, labels or {}, limit))
 
     def wait(self, job: JobOrId, *, progress: bool = True, timeout: float | None = None) -> types.JobDetails:
@@ -154,13 +154,13 @@ class Client:
         """A job's history after the entry `after`: statuses, log lines, warnings."""
         return self._run(_operations.events(id_of(job), after))
 
-    def series(self, job: JobOrId, *, names: Iterable[str] = (), max_points: int | None = None) -> list[types.Series]:
+    def series(self, job: JobOrId, *, names: Names = (), max_points: int | None = None) -> list[types.Series]:
         """A job's series as lists; all series if no names are given. Longer ones are thinned to `max_points`, 2000 by
         default."""
         return self._run(_operations.series(id_of(job), names, max_points))
 
     def metrics(
-        self, job: JobOrId, *, names: Iterable[str] = (), max_points: int | None = None, wide: bool = False,
+        self, job: JobOrId, *, names: Names = (), max_points: int | None = None, wide: bool = False,
     ) -> pandas.DataFrame:
         """A job's series as a data frame with the columns name, step, epoch, time and value; or, if `wide`, with a row
         for each step and a column for each name. Needs pandas. Series are thinned as by `series`."""
@@ -246,7 +246,7 @@ class Client:
         return self._run(_operations.check_sweep(sweep, constraints or {}))
 
     def sweep(
-        self, sweep: Document, *, constraints: Bounds = None, webhooks: Iterable[str] = (),
+        self, sweep: Document, *, constraints: Bounds = None, webhooks: Names = (),
         idempotency_key: str | None = None,
     ) -> types.SweepDetails:
         """Posts a sweep: a set of jobs that differ in a few settings. What the server doubts about it becomes a
@@ -304,7 +304,7 @@ class Client:
         self._run(_operations.delete("v1", "sweeps", id_of(sweep)))
 
     def groups(
-        self, by: str | Iterable[str] = "method", *, labels: Mapping[str, str] | None = None,
+        self, by: Names = "method", *, labels: Mapping[str, str] | None = None,
         sweep: Document | str | None = None, words: str | None = None, limit: int = 500,
     ) -> pandas.DataFrame:
         """Which settings were best: succeeded jobs pooled over their seeds, as a data frame, the best group first.

@@ -1,6 +1,7 @@
 """Promise: a client neither loses nor doubles anything when answers are lost, cut off or put off, and keeps its token
 to itself."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
+from urllib.parse import unquote
 
 import distillery
 from support import environment, scripted
@@ -120,6 +122,36 @@ class Connection(unittest.TestCase):
             with self.assertRaisesRegex(distillery.Refused, "/student: is required") as caught:
                 client.check({})
         self.assertEqual((caught.exception.status, len(asked)), (422, 1))
+
+    def test_a_plain_string_is_one_name(self):
+        page = {"data": [], "series": [], "has_more": False, "by": [], "total": 0, "warnings": [], "id": "job_1"}
+        expected = ["status=failed", "name=eval/top1", "by=method", "webhook=ops", "webhook=ops", "webhook=ops"]
+
+        async def ask(url):
+            async with distillery.AsyncClient(url) as client:
+                await client.jobs(status="failed")
+                await client.series("job_1", names="eval/top1")
+                await client.groups("method")
+                await client.check({}, webhooks="ops")
+                await client.submit({}, webhooks="ops")
+                await client.sweep({}, webhooks="ops")
+
+        def queries(asked):
+            return [path for _, path, _ in asked if "?" in path and "/events" not in path]
+
+        with scripted(lambda handler: document(handler, page)) as (url, asked), distillery.Client(url) as client:
+            client.jobs(status="failed")
+            client.series("job_1", names="eval/top1")
+            client.groups("method")
+            client.check({}, webhooks="ops")
+            client.submit({}, webhooks="ops")
+            client.sweep({}, webhooks="ops")
+            sent = queries(asked)
+            asked.clear()
+            asyncio.run(ask(url))
+        self.assertEqual(queries(asked), sent)
+        for name, path in zip(expected, sent, strict=True):
+            self.assertEqual(unquote(path).replace("?", "&").split("&").count(name), 1, path)
 
     def test_a_redirect_is_refused_and_gets_no_token(self):
         def answer(handler):
