@@ -98,7 +98,11 @@ def of_confusion(report: dict[str, Any], network: str) -> pandas.DataFrame:
 
 def of_csv(text: str) -> pandas.DataFrame:
     """The rows of a CSV document."""
-    return _pandas().read_csv(io.StringIO(text), float_precision="round_trip")
+    pd = _pandas()
+    version = tuple(int(part) for part in pd.__version__.split(".")[:2])
+    # Since 3.1 all numbers are read exactly, and the argument is deprecated.
+    exact = {} if version >= (3, 1) else {"float_precision": "round_trip"}
+    return pd.read_csv(io.StringIO(text), **exact)
 
 
 def _pandas():

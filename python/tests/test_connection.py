@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import unittest
+import warnings
 from pathlib import Path
 from unittest import mock
 from urllib.parse import unquote
@@ -222,11 +223,12 @@ class Connection(unittest.TestCase):
 
     def test_the_results_of_a_sweep_are_a_data_frame(self):
         def answer(handler):
-            handler.reply(200, b"temperature,mean,n\r\n1,70.5,3\r\n4,72.25,3\r\n", content_type="text/csv")
+            handler.reply(200, b"temperature,mean,n\r\n1,70.5,3\r\n4,72.11328125000001,3\r\n", content_type="text/csv")
 
-        with scripted(answer) as (url, asked), distillery.Client(url) as client:
+        with scripted(answer) as (url, asked), distillery.Client(url) as client, warnings.catch_warnings():
+            warnings.simplefilter("error")
             frame = client.sweep_results("sweep_1")
-        self.assertEqual(frame["mean"].tolist(), [70.5, 72.25])
+        self.assertEqual(frame["mean"].tolist(), [70.5, 72.11328125000001])
         self.assertEqual(asked[0][1], "/v1/sweeps/sweep_1?format=csv")
 
 
