@@ -247,7 +247,7 @@ def wait_for_sweep(sweep: str, show: Callable[[Any], None], timeout: float | Non
     def look() -> Operation[Any]:
         current = yield from get("v1", "sweeps", sweep)
         show(current)
-        if current["status"] == "cancelled":
+        if current["status"] == "cancelled" and not any(status not in _ENDED for status in current["jobs"]):
             raise SweepCancelled(current)
         return current if current["status"] == "finished" else None
 

@@ -278,7 +278,7 @@ class Client:
         and while it is paused. If jobs failed, a `JobWarning` says how many.
 
         Raises:
-            SweepCancelled: it was cancelled.
+            SweepCancelled: it was cancelled, and all of its jobs have ended.
             TimeoutError: it has not ended after `timeout` seconds. It goes on.
         """
         bar = SweepBar(progress)

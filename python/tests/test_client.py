@@ -130,6 +130,7 @@ class Jobs(unittest.TestCase):
         cancelled = client.cancel_sweep(client.sweep(document))
         with self.assertRaises(distillery.SweepCancelled):
             client.wait_for_sweep(cancelled, progress=False, timeout=PATIENCE)
+        client.delete_sweep(cancelled)
 
     def test_students_are_compared_by_what_they_cost(self):
         frame = self.client.pareto({"size_mb": 1000, "parameters": 1}, labels={"role": "teacher"})

@@ -194,14 +194,16 @@ class Connection(unittest.TestCase):
         states = [
             {"status": "running", "jobs": {"queued": 2}, "next_rung": 5},
             {"status": "finished", "jobs": {"succeeded": 1, "failed": 1}, "next_rung": None},
+            {"status": "cancelled", "jobs": {"cancelled": 1, "cancelling": 1}, "next_rung": None},
             {"status": "cancelled", "jobs": {"cancelled": 2}, "next_rung": None},
         ]
         left = [{"id": "swp_1", **state} for state in states]
         with scripted(lambda handler: document(handler, left.pop(0))) as (url, _), distillery.Client(url) as client:
             with self.assertWarnsRegex(distillery.JobWarning, "swp_1: 1 of its 2 jobs failed"):
                 self.assertEqual(client.wait_for_sweep("swp_1", progress=False)["status"], "finished")
-            with self.assertRaisesRegex(distillery.SweepCancelled, "swp_1 was cancelled"):
+            with self.assertRaisesRegex(distillery.SweepCancelled, "swp_1 was cancelled") as cancelled:
                 client.wait_for_sweep("swp_1", progress=False)
+        self.assertEqual((cancelled.exception.sweep["jobs"], left), ({"cancelled": 2}, []))
 
     def test_what_the_server_doubts_of_a_sweep_becomes_warnings(self):
         made = {"id": "swp_1", "warnings": ["combination 2 is left out"]}

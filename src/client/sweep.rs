@@ -15,6 +15,7 @@ use super::text::{clock, member, plain, time};
 use super::watch::Interruptions;
 use crate::cli::{OneSweepArgs, SweepCommand, SweepListArgs, SweepShowArgs, SweepSubmitArgs};
 use crate::private_file::shell_word;
+use crate::text::counted;
 
 /// Pause between two requests for a sweep that is followed.
 const LOOK: Duration = Duration::from_secs(2);
@@ -217,7 +218,7 @@ async fn follow(server: &ApiClient, id: &str, is_json: bool) -> Result<Exit, Err
                 answered = Instant::now();
                 let exit = match sweep["status"].as_str() {
                     Some("finished") => Some(outcome(&sweep)),
-                    Some("cancelled") => Some(Exit::JobCancelled),
+                    Some("cancelled") if unfinished(&sweep) == 0 => Some(Exit::JobCancelled),
                     _ => None,
                 };
                 let now = if is_json { without_costs(&sweep).to_string() } else { summary(&sweep) };
@@ -239,6 +240,13 @@ async fn follow(server: &ApiClient, id: &str, is_json: bool) -> Result<Exit, Err
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Number of jobs that have not ended.
+fn unfinished(sweep: &Value) -> u64 {
+    let statuses = sweep["jobs"].as_object().into_iter().flatten();
+    let is_left = |status: &str| !matches!(status, "succeeded" | "failed" | "cancelled");
+    statuses.filter(|(status, _)| is_left(status)).filter_map(|(_, jobs)| jobs.as_u64()).sum()
 }
 
 /// A sweep that has finished without a student has failed. Jobs that failed beside others do not count in its results.
@@ -280,6 +288,11 @@ async fn change(server: &ApiClient, action: &str, args: &OneSweepArgs) -> Result
         writeln!(io::stdout(), "{sweep}")?;
     } else {
         writeln!(io::stdout(), "{} is {}", args.id, member(&sweep, "/status"))?;
+        let left = unfinished(&sweep);
+        if action == "cancel" && left > 0 {
+            let jobs = counted(left, "of its jobs is still stopping", "of its jobs are still stopping");
+            eprintln!("{jobs}: `distillery sweep watch {}` waits until all have ended", args.id);
+        }
     }
     Ok(Exit::Success)
 }

@@ -104,8 +104,13 @@ impl ApiError {
                  server is updated"
             ));
         }
-        let first = if action == "deleted" { "; cancel it first" } else { "" };
-        Self::conflict(format!("job {job} is {}: it cannot be {action}{first}", status.name()))
+        let advice = match (status, action) {
+            (Status::Cancelling, "deleted" | "retried") => "; try again once it has ended",
+            (Status::Pausing, "resumed") => "; try again once it is paused",
+            (_, "deleted") => "; cancel it first",
+            _ => "",
+        };
+        Self::conflict(format!("job {job} is {}: it cannot be {action}{advice}", status.name()))
     }
 
     /// All faults in a specification.

@@ -2,11 +2,12 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use super::change::lock_all;
+use super::change::{LockedJob, lock_all};
 use super::{SweepRefusal, SweepStatus};
 use crate::artifacts::keys;
 use crate::db::file_deletions::{self, FileDeletion};
 use crate::db::jobs::{Refusal, Status, delete_in};
+use crate::text::counted;
 
 /// A job that is gone, and its files, which are left to remove.
 #[derive(Debug)]
@@ -40,14 +41,8 @@ async fn delete_all(connection: &mut PgConnection, id: &str) -> sqlx::Result<Res
     if status == SweepStatus::Unknown {
         return Ok(Err(SweepRefusal::NotWhile(status)));
     }
-    let unfinished: Vec<_> = jobs.iter().filter(|job| !job.status.is_final()).collect();
-    if let Some(first) = unfinished.first() {
-        return Ok(Err(SweepRefusal::Because(format!(
-            "{} of its jobs are not finished, such as {}, which is {}: cancel it first",
-            unfinished.len(),
-            first.id,
-            first.status.name()
-        ))));
+    if let Some(reason) = unfinished(status, &jobs) {
+        return Ok(Err(SweepRefusal::Because(reason)));
     }
     // Whoever is about to refer to one of them is waited for before anything is deleted.
     sqlx::query!("select id from jobs where sweep_id = $1 order by id for update", id)
@@ -68,4 +63,19 @@ async fn delete_all(connection: &mut PgConnection, id: &str) -> sqlx::Result<Res
     }
     sqlx::query!("delete from sweeps where id = $1", id).execute(connection).await?;
     Ok(Ok(deleted))
+}
+
+/// Which jobs keep a sweep from being deleted, and what to do about it. `None` if all have ended.
+fn unfinished(sweep: SweepStatus, jobs: &[LockedJob]) -> Option<String> {
+    let left: Vec<_> = jobs.iter().filter(|job| !job.status.is_final()).collect();
+    // One that is being cancelled needs nothing but time.
+    let first = left.iter().find(|job| job.status != Status::Cancelling).or(left.first())?;
+    let advice = match (first.status, sweep) {
+        (Status::Cancelling, _) => "wait until all have ended",
+        (_, SweepStatus::Running | SweepStatus::Paused) => "cancel the sweep first",
+        _ => "cancel what is left of them first",
+    };
+    let unfinished = counted(left.len() as u64, "of its jobs is not finished", "of its jobs are not finished");
+    let example = if left.len() == 1 { "" } else { ", for example," };
+    Some(format!("{unfinished}: {}{example} is {}; {advice}", first.id, first.status.name()))
 }

@@ -221,4 +221,8 @@ async fn who_deletes_a_job_that_is_not_finished_is_told_to_cancel_it() {
     api.delete(&format!("/v1/jobs/{id}")).await.says(409, &["is queued", "cancel it first"]);
     api.claim().await;
     api.delete(&format!("/v1/jobs/{id}")).await.says(409, &["is running", "cancel it first"]);
+    api.ask(&format!("/v1/jobs/{id}/pause")).await.expect(202);
+    api.ask(&format!("/v1/jobs/{id}/resume")).await.says(409, &["is pausing", "once it is paused"]);
+    api.ask(&format!("/v1/jobs/{id}/cancel")).await.expect(202);
+    api.delete(&format!("/v1/jobs/{id}")).await.says(409, &["is cancelling", "once it has ended"]);
 }

@@ -1,6 +1,7 @@
 //! Sweeps from a shell.
 
 use std::path::Path;
+use std::time::Duration;
 
 use distillery::db::queue;
 use distillery::protocol::{ErrorClass, Failure};
@@ -47,7 +48,8 @@ async fn a_sweep_is_estimated_listed_controlled_and_deleted() {
     let list = go(&["list"]).await.expect(0);
     assert!(list.lines().nth(1).unwrap().starts_with(id), "{list}");
     assert!(go(&["show", id]).await.expect(0).contains("running: 2 combinations"));
-    assert!(go(&["delete", id]).await.fails(3).contains("cancel it first"));
+    assert!(go(&["delete", id]).await.fails(3).contains("4 of its jobs are not finished"));
+    assert!(go(&["delete", id]).await.fails(3).contains("cancel the sweep first"));
     for (action, status) in [("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")] {
         assert_eq!(go(&[action, id]).await.expect(0).trim(), format!("{id} is {status}"));
     }
@@ -60,6 +62,31 @@ async fn a_sweep_is_estimated_listed_controlled_and_deleted() {
     std::fs::write(home.path().join("sweep.json"), faulty.to_string()).unwrap();
     let said = go(&["submit", "sweep.json"]).await.fails(3);
     assert!(said.contains("sweep.json: ") && said.contains("/axes/~1training~1epochs/1"), "{said}");
+}
+
+#[tokio::test]
+async fn a_cancelled_sweep_is_followed_until_its_last_job_has_stopped() {
+    let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
+    write(home.path(), plain_job());
+    let go = async |arguments: &[&str]| run(&api.url, home.path(), &[&["sweep"][..], arguments].concat()).await;
+    let id = go(&["submit", "sweep.json"]).await.expect(0);
+    let (id, running) = (id.trim(), api.claim().await);
+    let cancelled = go(&["cancel", id]).await;
+    assert!(cancelled.stderr.contains("1 of its jobs is still stopping"), "{cancelled:?}");
+    let refused = go(&["delete", id]).await.fails(3);
+    assert!(
+        refused.contains(&format!("1 of its jobs is not finished: {} is cancelling; wait", running.job)),
+        "{refused}"
+    );
+    let arguments = ["watch", id];
+    let watch = go(&arguments);
+    tokio::pin!(watch);
+    let early = tokio::time::timeout(Duration::from_secs(3), &mut watch).await;
+    assert!(early.is_err(), "{early:?}");
+    queue::stopped(&api.db.pool, &running.write()).await.unwrap().expect("the attempt holds the job");
+    let ended = watch.await.expect(7);
+    assert!(ended.contains("cancelled: 2 combinations (jobs: 4 cancelled)"), "{ended}");
+    go(&["delete", id]).await.expect(0);
 }
 
 #[tokio::test]

@@ -49,7 +49,8 @@ async fn a_cancelled_sweep_ends_all_its_jobs_and_is_deleted_with_them() {
     assert_eq!(cancelled["status"], "cancelled");
     let expected = [("succeeded".to_owned(), 1), ("cancelling".to_owned(), 1), ("cancelled".to_owned(), 1)];
     assert_eq!(statuses(&cancelled), expected.into());
-    api.delete(&path).await.says(409, &["1 of its jobs are not finished", running.job.as_str()]);
+    let expected = format!("1 of its jobs is not finished: {} is cancelling; wait", running.job);
+    api.delete(&path).await.says(409, &[expected.as_str()]);
     stop(&api, &running).await;
     api.delete(&path).await.expect(204);
     api.get(&path).await.problem(404);
