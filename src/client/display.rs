@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::follow::News;
-use super::text::{clock, member, percent, plain, time};
+use super::text::{clock, member, message, percent, plain, time};
 
 /// Number of steps of the bar.
 const BAR: u64 = 1000;
@@ -145,7 +145,7 @@ impl Display {
 #[must_use]
 pub fn event(event: &Value) -> String {
     let mark = if event["kind"] == "warning" { "warning: " } else { "" };
-    format!("{}  {mark}{}", time(&event["time"]), member(event, "/message"))
+    format!("{}  {mark}{}", time(&event["time"]), message(event, "/message"))
 }
 
 /// One line on how a job ended, and what to do next.
@@ -165,7 +165,7 @@ pub fn ending(job: &Value) -> String {
             )
         }
         Some("failed") => {
-            format!("{id} failed ({}): {}", member(job, "/error/class"), member(job, "/error/message"))
+            format!("{id} failed ({}): {}", member(job, "/error/class"), message(job, "/error/message"))
         }
         Some(status) => format!("{id} is {}", plain(status)),
         None => id,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::text::plain;
+use super::text::{indented, plain};
 
 /// How a command ended. `docs/shell.md` lists the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,11 +171,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&plain(&self.detail()))?;
+        formatter.write_str(&indented(&self.detail(), 2))?;
         let Self::Refused { faults, .. } = self else { return Ok(()) };
         for DocumentFault { pointer, detail } in faults {
             let place = if pointer.is_empty() { "(the document)" } else { pointer.as_str() };
-            write!(formatter, "\n  {}: {}", plain(place), plain(detail))?;
+            write!(formatter, "\n  {}: {}", plain(place), indented(detail, 4))?;
         }
         Ok(())
     }

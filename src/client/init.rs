@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::error::{Error, Exit};
 use super::server::ApiClient;
-use super::text::{member, plain};
+use super::text::{member, message};
 use super::{submit, upload};
 use crate::cli::{ConstraintArgs, InitArgs, UploadFacts};
 use crate::private_file::shell_word;
@@ -146,7 +146,7 @@ async fn check_dataset(server: &ApiClient, name: &str) -> Result<(), Error> {
     }
     let reason = match unusable.iter().find(has_name) {
         Some(found) => {
-            format!("the server cannot use its data set {name}: {}", member(found, "/reason"), name = quoted(name))
+            format!("the server cannot use its data set {name}: {}", message(found, "/reason"), name = quoted(name))
         }
         None => format!("the server has no data set {name}", name = quoted(name)),
     };
@@ -204,7 +204,7 @@ fn only_fit(checkpoint: &Value, id: &str) -> Result<String, Error> {
         [] => Err(missing(format!(
             "{id} has the weights of no network that the server knows{}: export the network (docs/networks.md) and \
              give its .pt2 as the teacher",
-            checkpoint["guess"]["difference"].as_str().map(|text| format!(" ({})", plain(text))).unwrap_or_default()
+            checkpoint["guess"]["difference"].as_str().map(|text| format!(" ({text})")).unwrap_or_default()
         ))),
         several => Err(missing(format!(
             "{id} fits {}: say which it is with `distillery upload FILE --architecture …`, and give its id",

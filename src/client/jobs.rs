@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{Error, Exit};
 use super::server::ApiClient;
-use super::text::{clock, member, percent, plain, time};
+use super::text::{clock, indented, member, message, percent, plain, time};
 use crate::cli::{EditArgs, JobIdsArgs, JobsArgs, OpenArgs};
 
 /// Most jobs that the server returns in one page.
@@ -85,8 +85,7 @@ fn details(job: &Value) -> String {
     let labels = job["labels"].as_object().into_iter().flatten();
     let labels = labels.map(|(key, value)| format!("{}:{}", plain(key), plain(value.as_str().unwrap_or_default())));
     add("labels", labels.collect::<Vec<_>>().join(" "));
-    let notes = job["notes"].as_str().unwrap_or_default().lines().map(plain).collect::<Vec<_>>();
-    add("notes", notes.join(&format!("\n{:11}", "")));
+    add("notes", indented(job["notes"].as_str().unwrap_or_default(), 11));
     add("worker", member(job, "/worker"));
     if let Some(epoch) = job.pointer("/progress/epoch") {
         let left = job.pointer("/progress/eta_seconds").and_then(Value::as_f64).map(clock).unwrap_or_default();
@@ -95,7 +94,7 @@ fn details(job: &Value) -> String {
     add("student", percent(job.pointer("/result/best_top1")).map(|top1| format!("top-1 {top1}")).unwrap_or_default());
     add("teacher", percent(job.pointer("/teacher/top1")).map(|top1| format!("top-1 {top1}")).unwrap_or_default());
     if job["error"].is_object() {
-        add("error", format!("{}: {}", member(job, "/error/class"), member(job, "/error/message")));
+        add("error", format!("{}: {}", member(job, "/error/class"), message(job, "/error/message")));
     }
     for (name, pointer) in [("created", "created_at"), ("started", "started_at"), ("finished", "finished_at")] {
         if job[pointer].is_string() {

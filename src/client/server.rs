@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::error::{DocumentFault, Error};
-use super::text::plain;
+use super::text::{indented, plain};
 use super::token;
 use crate::cli::ConnectionArgs;
 
@@ -118,7 +118,7 @@ impl ApiClient {
             };
             let Error::Unreachable { detail, retry_after, .. } = failure else { return Err(failure) };
             let pause = retry_after.unwrap_or(wait).min(LONGEST_WAIT);
-            eprintln!("{}; trying again in {:.1} s", plain(&detail), pause.as_secs_f64());
+            eprintln!("{}; trying again in {:.1} s", indented(&detail, 2), pause.as_secs_f64());
             tokio::time::sleep(pause).await;
             wait *= 2;
         }
@@ -244,7 +244,7 @@ impl ApiClient {
         let problem = serde_json::from_slice::<Value>(&body).unwrap_or_default();
         let Some(detail) = problem["detail"].as_str() else {
             let text: String = String::from_utf8_lossy(&body).chars().take(LONGEST_EXCERPT).collect();
-            let text = plain(text.trim());
+            let text = plain(&text.split_whitespace().collect::<Vec<_>>().join(" "));
             return (format!("{base} answers {status}, and not as a distillery server does: {text}"), Vec::new());
         };
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

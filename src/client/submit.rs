@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::error::{Error, Exit};
 use super::follow;
 use super::server::ApiClient;
-use super::text::{clock, member, plain};
+use super::text::{clock, indented, member, message};
 use super::watch;
 use crate::cli::{ConstraintArgs, SubmitArgs};
 use crate::private_file::shell_word;
@@ -73,11 +73,11 @@ pub async fn submit(server: &ApiClient, args: &SubmitArgs) -> Result<Exit, Error
 async fn warnings(server: &ApiClient, id: &str) -> Result<Vec<String>, Error> {
     let events = follow::history(server, id, 0).await?;
     let warned = events.iter().filter(|event| event["kind"] == "warning");
-    let mut warnings: Vec<String> = warned.map(|event| member(event, "/message")).collect();
+    let mut warnings: Vec<String> = warned.map(|event| message(event, "/message")).collect();
     let summaries = server.get(&["v1", "summaries"], &[("id", id)]).await?;
     let waiting = &summaries["data"][0]["waiting"];
     if let Some("no_worker" | "version" | "devices" | "dataset" | "declined") = waiting["reason"].as_str() {
-        let waits = format!("the job waits: {}", member(waiting, "/detail"));
+        let waits = format!("the job waits: {}", message(waiting, "/detail"));
         if !warnings.contains(&waits) {
             warnings.push(waits);
         }
@@ -157,7 +157,7 @@ pub fn estimate(dry_run: &Value) -> String {
     let time = dry_run.pointer("/time/seconds").and_then(Value::as_f64);
     add("time", time.map(|seconds| format!("about {} on {}", clock(seconds), member(dry_run, "/time/device"))));
     for warning in dry_run["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        lines.push(format!("warning: {}", plain(warning)));
+        lines.push(format!("warning: {}", indented(warning, 2)));
     }
     lines.join("\n")
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::error::{Error, Exit};
 use super::server::ApiClient;
 use super::submit::{read, refused};
-use super::text::{clock, member, plain, time};
+use super::text::{clock, indented, member, plain, time};
 use super::watch::Interruptions;
 use crate::cli::{OneSweepArgs, SweepCommand, SweepListArgs, SweepShowArgs, SweepSubmitArgs};
 use crate::private_file::shell_word;
@@ -82,7 +82,7 @@ async fn answer(server: &ApiClient, request: reqwest::RequestBuilder) -> Result<
 
 fn warnings(document: &Value) -> impl Iterator<Item = String> {
     let warnings = document["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    warnings.map(|warning| format!("warning: {}", plain(warning)))
+    warnings.map(|warning| format!("warning: {}", indented(warning, 2)))
 }
 
 /// The result of a dry run, as lines for people.

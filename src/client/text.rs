@@ -11,10 +11,23 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|c| if (c.is_control() && c != '\t') || is_hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
+/// The same for a text that may have several lines, with `indent` spaces before those after the first, so that none of
+/// them passes for a line of this program.
+#[must_use]
+pub fn indented(text: &str, indent: usize) -> String {
+    text.trim_end().lines().map(plain).collect::<Vec<_>>().join(&format!("\n{:indent$}", ""))
+}
+
 /// The text of a member without control characters; empty if there is none.
 #[must_use]
 pub fn member(value: &Value, pointer: &str) -> String {
     value.pointer(pointer).and_then(Value::as_str).map(plain).unwrap_or_default()
+}
+
+/// The text of a member that may have several lines, as [`indented`] has it.
+#[must_use]
+pub fn message(value: &Value, pointer: &str) -> String {
+    value.pointer(pointer).and_then(Value::as_str).map(|text| indented(text, 2)).unwrap_or_default()
 }
 
 /// A percentage with two decimals; `None` without a number.
@@ -48,6 +61,13 @@ mod tests {
             plain("a\u{1b}[31mb\r\nc\u{9b}d\u{202e}e\tf"),
             "a\u{fffd}[31mb\u{fffd}\u{fffd}c\u{fffd}d\u{fffd}e\tf"
         );
+    }
+
+    #[test]
+    fn lines_stay_lines_and_cannot_pass_for_others() {
+        let text = "a\r\nb\rc\n\u{1b}[31md\u{85}e\n";
+        assert_eq!(indented(text, 2), "a\n  b\u{fffd}c\n  \u{fffd}[31md\u{fffd}e");
+        assert_eq!(indented("one\n", 2), "one");
     }
 
     #[test]

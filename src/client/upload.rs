@@ -19,7 +19,7 @@ use tokio_util::io::ReaderStream;
 
 use super::error::{Error, Exit};
 use super::server::ApiClient;
-use super::text::{member, plain};
+use super::text::{indented, member, plain};
 use crate::cli::{UploadArgs, UploadFacts};
 use crate::exported;
 
@@ -62,7 +62,7 @@ pub fn describe(checkpoint: &Value) {
     };
     eprintln!("{format}, {parameters} parameters, {network}");
     for note in checkpoint["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        eprintln!("note: {}", plain(note));
+        eprintln!("note: {}", indented(note, 2));
     }
 }
 
@@ -81,7 +81,7 @@ pub async fn file(server: &ApiClient, path: &Path, facts: &UploadFacts, is_quiet
         };
         let Error::Unreachable { detail, retry_after, .. } = failure else { return Err(failure) };
         let pause = retry_after.unwrap_or(PAUSE).min(LONGEST_PAUSE);
-        eprintln!("{}; sending all of it again in {:.1} s", plain(&detail), pause.as_secs_f64());
+        eprintln!("{}; sending all of it again in {:.1} s", indented(&detail, 2), pause.as_secs_f64());
         tokio::time::sleep(pause).await;
     }
 }

@@ -132,11 +132,11 @@ async fn logs_print_the_history_and_follow_it_to_the_end() {
     let id = api.job().await;
     let token = api.claim().await;
     report(&api, &token, 1, "first").await;
-    report(&api, &token, 2, "second\u{1b}[2Jcleared").await;
+    report(&api, &token, 2, "second\u{1b}[2Jcleared\nand more").await;
     let all = run(&api.url, home.path(), &["logs", &id]).await.expect(0);
-    assert!(all.contains("first") && all.contains("second\u{fffd}[2Jcleared"), "{all}");
+    assert!(all.contains("first") && all.contains("second\u{fffd}[2Jcleared\n  and more\n"), "{all}");
     let last = run(&api.url, home.path(), &["logs", &id, "--tail", "1", "--json"]).await.json();
-    assert_eq!(last["message"], "second\u{1b}[2Jcleared");
+    assert_eq!(last["message"], "second\u{1b}[2Jcleared\nand more");
     let (mut process, mut lines, _errors) = start(&api.url, home.path(), &["logs", "-f", &id, "--tail", "1"]);
     let first = lines.find(|line| Some(line.to_owned())).await.unwrap();
     assert!(first.contains("second"), "{first}");
