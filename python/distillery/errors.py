@@ -26,6 +26,8 @@ class Refused(DistilleryError):
         #: The faults of the request, each with the JSON pointer of its field.
         self.errors = list(errors)
         faults = [f"  {fault['pointer'] or '/'}: {fault['detail']}" for fault in self.errors]
+        if len(self.errors) == 1 and all(self.errors[0][part] in detail for part in ("pointer", "detail")):
+            faults = []
         super().__init__("\n".join([detail, *faults]))
 
 

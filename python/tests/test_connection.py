@@ -124,6 +124,16 @@ class Connection(unittest.TestCase):
                 client.check({})
         self.assertEqual((caught.exception.status, len(asked)), (422, 1))
 
+    def test_a_single_fault_is_said_once(self):
+        fault = {"pointer": "/student", "detail": "is required"}
+        for detail, expected in [
+            ("/student: is required", "/student: is required"),
+            ("the job has a fault", "the job has a fault\n  /student: is required"),
+        ]:
+            with self.subTest(detail):
+                refused = distillery.Refused(422, detail, [fault])
+                self.assertEqual((str(refused), refused.errors), (expected, [fault]))
+
     def test_a_plain_string_is_one_name(self):
         page = {"data": [], "series": [], "has_more": False, "by": [], "total": 0, "warnings": [], "id": "job_1"}
         expected = ["status=failed", "name=eval/top1", "by=method", "webhook=ops", "webhook=ops", "webhook=ops"]

@@ -157,6 +157,12 @@ impl Error {
         json!({ "error": error })
     }
 
+    /// Whether the detail has this fault already, as that of a single one does.
+    fn says(&self, pointer: &str, fault: &str) -> bool {
+        let detail = self.detail();
+        detail.contains(fault) && detail.contains(pointer)
+    }
+
     fn detail(&self) -> String {
         match self {
             Self::Local(error) => format!("{error:#}"),
@@ -174,6 +180,9 @@ impl fmt::Display for Error {
         formatter.write_str(&indented(&self.detail(), 2))?;
         let Self::Refused { faults, .. } = self else { return Ok(()) };
         for DocumentFault { pointer, detail } in faults {
+            if faults.len() == 1 && self.says(pointer, detail) {
+                break;
+            }
             let place = if pointer.is_empty() { "(the document)" } else { pointer.as_str() };
             write!(formatter, "\n  {}: {}", plain(place), indented(detail, 4))?;
         }

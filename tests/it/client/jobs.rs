@@ -61,6 +61,12 @@ async fn faults_of_a_refused_job_are_printed_with_their_places() {
     let error: Value = serde_json::from_str(&said).unwrap();
     let faults = error["error"]["errors"].as_array().unwrap();
     assert!(faults.iter().any(|fault| fault["pointer"] == "/distillation/scales/1"), "{said}");
+    // The detail of a single fault is the fault itself.
+    let mut job = plain_job();
+    job["trainin"] = json!({});
+    write(home.path(), &job);
+    let said = run(&api.url, home.path(), &["submit", "job.json"]).await.fails(3);
+    assert_eq!((said.matches("/trainin").count(), said.lines().count()), (1, 1), "{said}");
     std::fs::write(home.path().join("job.json"), "{").unwrap();
     run(&api.url, home.path(), &["submit", "job.json"]).await.fails(3);
     run(&api.url, home.path(), &["submit", "missing.json"]).await.fails(1);
