@@ -138,6 +138,19 @@ async fn failed_and_cancelled_jobs_hold_nothing_up_and_do_not_count() {
 }
 
 #[tokio::test]
+async fn a_sweep_whose_jobs_all_failed_compares_nothing_next() {
+    let api = Api::start().await;
+    let made = post(&api, &sweep(&[0.1, 0.2], json!({"strategy": halving(&[1, 2], 0.5)}))).await;
+    assert_eq!(made["next_rung"], 1);
+    while let Some(claim) = claim(&api).await {
+        let failure = Failure { class: ErrorClass::Numeric, message: "not finite".into() };
+        queue::fail(&api.db.pool, &claim.token.write(), &failure).await.unwrap();
+    }
+    let read = get(&api, &made).await;
+    assert_eq!((&read["status"], &read["next_rung"]), (&json!("finished"), &Value::Null), "{read:#}");
+}
+
+#[tokio::test]
 async fn a_job_at_a_rung_is_resumed_by_its_sweep_alone_and_a_dropped_one_can_be_retried_to_its_end() {
     let api = Api::start().await;
     let made = post(&api, &sweep(&[0.1, 0.2], json!({"strategy": halving(&[1, 2], 0.5)}))).await;

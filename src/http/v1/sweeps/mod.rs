@@ -42,7 +42,8 @@ pub struct Sweep {
     pub max_parallel: Option<i32>,
     /// Number of combinations.
     pub combinations: i64,
-    /// Epochs after which combinations are compared next; null without halving, and after the last comparison.
+    /// Epochs after which combinations are compared next; null without halving, after the last comparison, and once the
+    /// sweep has ended.
     pub next_rung: Option<i32>,
     /// Number of jobs with each status that any of them has.
     #[schema(value_type = std::collections::BTreeMap<String, i64>)]
@@ -66,7 +67,8 @@ pub struct SweepDetails {
 
 impl From<StoredSweep> for Sweep {
     fn from(stored: StoredSweep) -> Self {
-        let next_rung = stored.rungs.split_last().and_then(|(_, compared)| {
+        let has_ended = matches!(stored.status, SweepStatus::Finished | SweepStatus::Cancelled);
+        let next_rung = stored.rungs.split_last().filter(|_| !has_ended).and_then(|(_, compared)| {
             let place = usize::try_from(stored.rung).ok()?;
             compared.get(place).copied()
         });
