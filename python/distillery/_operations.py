@@ -254,6 +254,8 @@ def wait_for_sweep(sweep: str, show: Callable[[Any], None], timeout: float | Non
     ended = yield from _follow(look, timeout, f"sweep {sweep}")
     if failed := ended["jobs"].get("failed"):
         message = f"{sweep}: {failed} of its {sum(ended['jobs'].values())} jobs failed and do not count in its results"
+        if first := ended.get("first_failure"):
+            message += f". The first, {first['id']}: {first['error']['message']}"
         warnings.warn(message, JobWarning, stacklevel=2)
     return ended
 

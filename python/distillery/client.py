@@ -275,7 +275,7 @@ class Client:
         self, sweep: Document | str, *, progress: bool = True, timeout: float | None = None,
     ) -> types.SweepDetails:
         """Follows a sweep until all of its jobs have ended, with a progress bar; also across a restart of the server
-        and while it is paused. If jobs failed, a `JobWarning` says how many.
+        and while it is paused. If jobs failed, a `JobWarning` says how many, and why the first did.
 
         Raises:
             SweepCancelled: it was cancelled, and all of its jobs have ended.

@@ -201,15 +201,16 @@ class Connection(unittest.TestCase):
                 client.sweep({"base": {}})
 
     def test_a_sweep_is_followed_to_its_end_and_says_which_jobs_do_not_count(self):
+        failure = {"id": "job_1", "error": {"class": "user", "message": "the data is gone"}}
         states = [
             {"status": "running", "jobs": {"queued": 2}, "next_rung": 5},
-            {"status": "finished", "jobs": {"succeeded": 1, "failed": 1}, "next_rung": None},
+            {"status": "finished", "jobs": {"succeeded": 1, "failed": 1}, "next_rung": None, "first_failure": failure},
             {"status": "cancelled", "jobs": {"cancelled": 1, "cancelling": 1}, "next_rung": None},
             {"status": "cancelled", "jobs": {"cancelled": 2}, "next_rung": None},
         ]
         left = [{"id": "swp_1", **state} for state in states]
         with scripted(lambda handler: document(handler, left.pop(0))) as (url, _), distillery.Client(url) as client:
-            with self.assertWarnsRegex(distillery.JobWarning, "swp_1: 1 of its 2 jobs failed"):
+            with self.assertWarnsRegex(distillery.JobWarning, "swp_1: 1 of its 2 jobs failed.*job_1: the data is gone"):
                 self.assertEqual(client.wait_for_sweep("swp_1", progress=False)["status"], "finished")
             with self.assertRaisesRegex(distillery.SweepCancelled, "swp_1 was cancelled") as cancelled:
                 client.wait_for_sweep("swp_1", progress=False)

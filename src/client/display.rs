@@ -148,6 +148,23 @@ pub fn event(event: &Value) -> String {
     format!("{}  {mark}{}", time(&event["time"]), message(event, "/message"))
 }
 
+/// Why a job failed: the kind of failure in words, and what happened.
+#[must_use]
+pub fn failure(error: &Value) -> String {
+    let class = member(error, "/class");
+    let kind = match class.as_str() {
+        "user" => "the job, a checkpoint or the data is at fault",
+        "oom" => "out of memory",
+        "numeric" => "the loss is not finite",
+        "worker_lost" => "the worker was lost",
+        "storage" => "a file cannot be read or written",
+        "machine" => "the worker's machine cannot run it",
+        "internal" => "a bug",
+        other => other,
+    };
+    format!("{kind}: {}", message(error, "/message"))
+}
+
 /// One line on how a job ended, and what to do next.
 #[must_use]
 pub fn ending(job: &Value) -> String {
@@ -165,7 +182,7 @@ pub fn ending(job: &Value) -> String {
             )
         }
         Some("failed") => {
-            format!("{id} failed ({}): {}", member(job, "/error/class"), message(job, "/error/message"))
+            format!("{id} failed: {}", failure(&job["error"]))
         }
         Some(status) => format!("{id} is {}", plain(status)),
         None => id,

@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
+use super::display::failure;
 use super::error::{Error, Exit};
 use super::server::ApiClient;
-use super::text::{clock, indented, member, message, percent, plain, time};
+use super::text::{clock, indented, member, percent, plain, time};
 use crate::cli::{EditArgs, JobIdsArgs, JobsArgs, OpenArgs};
 
 /// Most jobs that the server returns in one page.
@@ -94,7 +95,7 @@ fn details(job: &Value) -> String {
     add("student", percent(job.pointer("/result/best_top1")).map(|top1| format!("top-1 {top1}")).unwrap_or_default());
     add("teacher", percent(job.pointer("/teacher/top1")).map(|top1| format!("top-1 {top1}")).unwrap_or_default());
     if job["error"].is_object() {
-        add("error", format!("{}: {}", member(job, "/error/class"), message(job, "/error/message")));
+        add("error", failure(&job["error"]));
     }
     for (name, pointer) in [("created", "created_at"), ("started", "started_at"), ("finished", "finished_at")] {
         if job[pointer].is_string() {

@@ -8,6 +8,7 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
+use super::display::failure;
 use super::error::{Error, Exit};
 use super::server::ApiClient;
 use super::submit::{read, refused};
@@ -170,12 +171,20 @@ fn progress(sweep: &Value) -> String {
     format!("{combinations} combinations ({jobs})")
 }
 
+/// The job that failed first, and why.
+fn first_failure(sweep: &Value) -> Option<String> {
+    let failed = sweep.get("first_failure").filter(|failed| failed.is_object())?;
+    let jobs = counted(sweep["jobs"]["failed"].as_u64().unwrap_or(1), "job", "jobs");
+    Some(format!("{jobs} failed, first {}: {}", member(failed, "/id"), failure(&failed["error"])))
+}
+
 /// A sweep as lines for people.
 fn table(sweep: &Value) -> String {
     let rung = sweep["next_rung"].as_i64().map(|epochs| format!(", compares them next after {epochs} epochs"));
     let [id, status, name] = ["/id", "/status", "/name"].map(|pointer| member(sweep, pointer));
     let mut lines = vec![format!("{id}  {name}  {status}: {}{}", progress(sweep), rung.unwrap_or_default())];
     lines.extend(warnings(sweep));
+    lines.extend(first_failure(sweep));
     lines.push(format!("{:>4} {:>16} {:>3} {:>8} {:>9}  settings", "rank", "top-1", "n", "best", "cost"));
     for result in sweep["results"].as_array().into_iter().flatten() {
         let text =

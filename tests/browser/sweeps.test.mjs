@@ -44,6 +44,20 @@ test('the list leads to a sweep, whose combinations, rungs and curves are shown 
   page.assertQuiet();
 });
 
+test('a sweep whose jobs fail says why on its page', { timeout: PATIENCE }, async () => {
+  const base = smallJob('diverging', 50);
+  const training = { ...base.training, optimizer: { learning_rate: 1000, momentum: 0.99, weight_decay: 1000 }, clip_grad_norm: null };
+  const axes = { '/training/optimizer/momentum': [0.98, 0.99] };
+  const { id } = await server.post('/v1/sweeps', { name: 'diverging', base: { ...base, training }, axes });
+  await page.goto(`${server.url}/#/sweeps/${id}`);
+  await badge('finished').waitFor({ timeout: PATIENCE });
+  const failures = page.locator('section', { has: page.getByRole('heading', { name: 'Failures' }) });
+  await failures.getByText('2 jobs failed, first').waitFor();
+  await failures.getByRole('link').click();
+  await page.locator('.error-class', { hasText: 'numeric' }).waitFor();
+  page.assertQuiet();
+});
+
 test('a sweep is paused, resumed, cancelled and deleted on its page', { timeout: PATIENCE }, async () => {
   page.expected.push(refused(409));
   const long = await server.post('/v1/sweeps', { name: 'long', base: smallJob('long', 500), axes: AXES });

@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 pub use change::{SweepChange, change};
 pub use create::{CreatedSweep, NewSweep, create, find_by_key};
 pub use delete::{DeletedJob, delete};
-pub use results::{CombinationResult, MemberJob, RungResult, results};
+pub use results::{CombinationResult, FailedJob, MemberJob, RungResult, first_failure, results};
 pub(super) use settle::{settle, settle_all, settle_free};
 
 /// The status of a sweep.

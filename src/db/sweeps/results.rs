@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::db::downsample::Downsampled;
 use crate::db::jobs::Status;
+use crate::protocol::Failure;
 
 /// Combinations whose curves are read.
 const CURVES: usize = 12;
@@ -78,6 +79,27 @@ pub struct MemberJob {
     pub best_top1: Option<f64>,
     /// Part of its training that is done, from 0 to 1.
     pub fraction: Option<f64>,
+}
+
+/// A job that failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FailedJob {
+    /// The job.
+    pub id: String,
+    /// Why its last attempt failed.
+    #[schema(value_type = Failure)]
+    pub error: Value,
+}
+
+/// The job of a sweep that failed first.
+pub async fn first_failure(pool: &PgPool, sweep: &str) -> sqlx::Result<Option<FailedJob>> {
+    let query = sqlx::query_as!(
+        FailedJob,
+        r#"select id, error as "error!" from jobs
+           where sweep_id = $1 and status = 'failed' and error is not null order by finished_at, id limit 1"#,
+        sweep,
+    );
+    query.fetch_optional(pool).await
 }
 
 /// The combinations of a sweep, the best first. `rungs` are its epochs.

@@ -51,6 +51,8 @@ class SweepPage {
     this.where = h('span', {});
     this.warnings = h('ul', { class: 'sweep-notes' });
     this.warningCard = section('Warnings', {}, this.warnings);
+    this.failure = h('p', { class: 'sweep-failure' });
+    this.failureCard = section('Failures', {}, this.failure);
     this.table = scrollBox('Combinations, table', { class: 'table-scroll' });
     this.curves = new OverlayChart('eval/top1', { view: this.#view, signal });
     this.rungs = new OverlayChart('top-1 by rung', { view: this.#view, signal });
@@ -91,6 +93,7 @@ class SweepPage {
         h('div', { class: 'heading' }, h('div', { class: 'title-row' }, this.name, this.badge.element), this.buttons),
         h('section', { class: 'card progress-card', 'aria-label': 'Progress' },
           this.bar.element, h('p', { class: 'progress-line' }, this.share, this.where))),
+      this.failureCard,
       this.warningCard,
       section('Combinations', { actions: h('div', { class: 'actions' }, this.compare, csv) }, this.table),
       h('div', { class: 'compare-tools' }, curveFields(this.#view), zoomFields(this.#view)),
@@ -114,6 +117,7 @@ class SweepPage {
     setText(this.where, ` ${jobsText(sweep.jobs)} · ${strategyText(sweep.strategy)}${next} · ${costText(results)} of device time`);
     this.warningCard.hidden = sweep.warnings.length === 0;
     fill(this.warnings, sweep.warnings.map((warning) => h('li', {}, warning)));
+    this.#showFailure(sweep);
     fill(this.table, combinationsTable(pointers, results));
     this.curves.show(curveLines(pointers, results), 'epoch');
     const rungs = rungLines(pointers, results);
@@ -124,6 +128,14 @@ class SweepPage {
     const best = results.flatMap(({ jobs }) => jobs.map((job) => job.id)).slice(0, MAX_COMPARED);
     this.compare.href = `#/compare?${best.map((job) => `job=${encodeURIComponent(job)}`).join('&')}&seeds=1`;
     this.#showStatus(sweep);
+  }
+
+  /** @param {SweepDetails} sweep */
+  #showFailure({ jobs, first_failure: first }) {
+    this.failureCard.hidden = !first;
+    if (!first) return;
+    const failed = jobs.failed === 1 ? '1 job failed' : `${jobs.failed} jobs failed`;
+    fill(this.failure, `${failed}, first `, h('a', { href: `#/jobs/${encodeURIComponent(first.id)}` }, h('code', {}, first.id)), `: ${first.error.message}`);
   }
 
   /** @param {SweepDetails} sweep */

@@ -41,12 +41,12 @@ async fn a_watched_job_that_fails_fails_the_command_with_a_code_of_its_own() {
     lines.until("one epoch is done").await;
     lines.until("top-1 accuracy is 12.50 %").await;
     fail(&api, &token).await;
-    let last = lines.until("failed (numeric)").await;
+    let last = lines.until("failed: the loss is not finite").await;
     assert!(last.contains("step 7: loss is NaN"), "{last}");
     assert_eq!(process.ended().await.code(), Some(6));
     // This works for a job that has ended already, too.
     let said = run(&api.url, home.path(), &["watch", &id]).await.expect(6);
-    assert!(said.contains("one epoch is done") && said.contains("failed (numeric)"), "{said}");
+    assert!(said.contains("one epoch is done") && said.contains("failed: the loss is not finite"), "{said}");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_stream_that_is_cut_off_goes_on_without_a_gap_and_without_repetition()
     while let Some(number) = lines
         .find(|line| {
             let number = line.split_once("  line ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u32>().ok());
-            number.or_else(|| line.contains("failed (numeric)").then_some(u32::MAX))
+            number.or_else(|| line.contains("failed: the loss is not finite").then_some(u32::MAX))
         })
         .await
     {

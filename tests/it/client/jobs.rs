@@ -38,7 +38,7 @@ async fn a_job_is_posted_watched_and_its_student_taken() {
     job["training"]["epochs"] = json!(50);
     write(home.path(), &job);
     let said = run(&server.url, home.path(), &["submit", "job.json", "--watch"]).await.expect(6);
-    assert!(said.contains("failed (numeric)"), "{said}");
+    assert!(said.contains("failed: the loss is not finite"), "{said}");
 }
 
 #[tokio::test]

@@ -96,8 +96,9 @@ async fn a_sweep_that_leaves_no_student_has_failed_and_one_with_some_says_what_d
     let go = async |arguments: &[&str]| run(&api.url, home.path(), &[&["sweep"][..], arguments].concat()).await;
     for (fails, code) in [(4, 6), (1, 0)] {
         let id = go(&["submit", "sweep.json"]).await.expect(0);
+        let first = api.claim().await;
         for job in 0..4 {
-            let token = api.claim().await;
+            let token = if job == 0 { first.clone() } else { api.claim().await };
             if job < fails {
                 let failure = Failure { class: ErrorClass::User, message: "the data is gone".into() };
                 queue::fail(&api.db.pool, &token.write(), &failure).await.unwrap();
@@ -108,6 +109,10 @@ async fn a_sweep_that_leaves_no_student_has_failed_and_one_with_some_says_what_d
         let watched = go(&["watch", id.trim()]).await;
         assert_eq!(watched.code, code, "{watched:?}");
         assert_eq!(watched.stderr.contains("1 of its jobs failed"), fails == 1, "{watched:?}");
+        let shown = go(&["show", id.trim()]).await.expect(0);
+        let why =
+            format!("failed, first {}: the job, a checkpoint or the data is at fault: the data is gone", first.job);
+        assert!(shown.contains(&why) && shown.contains(&format!("{fails} job")), "{shown}");
         let failed = ["jobs", "--status", "failed", "--sweep", id.trim(), "--json"];
         let failed = run(&api.url, home.path(), &failed).await.json();
         assert_eq!(failed["data"].as_array().unwrap().len(), fails, "{failed:#}");

@@ -142,12 +142,16 @@ async fn a_sweep_whose_jobs_all_failed_compares_nothing_next() {
     let api = Api::start().await;
     let made = post(&api, &sweep(&[0.1, 0.2], json!({"strategy": halving(&[1, 2], 0.5)}))).await;
     assert_eq!(made["next_rung"], 1);
+    let mut first = None;
     while let Some(claim) = claim(&api).await {
         let failure = Failure { class: ErrorClass::Numeric, message: "not finite".into() };
         queue::fail(&api.db.pool, &claim.token.write(), &failure).await.unwrap();
+        first.get_or_insert(claim.token.job);
     }
     let read = get(&api, &made).await;
     assert_eq!((&read["status"], &read["next_rung"]), (&json!("finished"), &Value::Null), "{read:#}");
+    let expected = json!({"id": first.unwrap(), "error": {"class": "numeric", "message": "not finite"}});
+    assert_eq!((&made["first_failure"], &read["first_failure"]), (&Value::Null, &expected), "{read:#}");
 }
 
 #[tokio::test]

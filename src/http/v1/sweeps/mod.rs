@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::db::sweeps::{self, CombinationResult, StoredSweep, SweepChange, SweepRefusal, SweepStatus};
+use crate::db::sweeps::{self, CombinationResult, FailedJob, StoredSweep, SweepChange, SweepRefusal, SweepStatus};
 use crate::http::error::ApiError;
 use crate::http::extract::{Query, SweepId, whole};
 use crate::http::{AppState, Page};
@@ -61,6 +61,8 @@ pub struct Sweep {
 pub struct SweepDetails {
     #[serde(flatten)]
     pub sweep: Sweep,
+    /// The job that failed first; null while none has failed.
+    pub first_failure: Option<FailedJob>,
     /// Its combinations, the best first.
     pub results: Vec<CombinationResult>,
 }
@@ -162,7 +164,8 @@ pub async fn get(
 async fn details(state: &AppState, id: &str) -> Result<SweepDetails, ApiError> {
     let stored = sweeps::get(&state.pool, id).await?.ok_or_else(|| no_such(id))?;
     let results = sweeps::results(&state.pool, id, &stored.rungs).await?;
-    Ok(SweepDetails { sweep: stored.into(), results })
+    let first_failure = sweeps::first_failure(&state.pool, id).await?;
+    Ok(SweepDetails { sweep: stored.into(), first_failure, results })
 }
 
 fn no_such(id: &str) -> ApiError {
