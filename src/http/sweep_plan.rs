@@ -1,6 +1,6 @@
 //! Checks the jobs of a sweep as any other job, and estimates what they cost together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -159,6 +159,14 @@ impl SweepPlan {
             let made = counted(self.jobs() as u64, "job is", "jobs are");
             warnings
                 .push(format!("{made} made, fewer than the {jobs} allowed: every combination has all of its seeds"));
+        }
+        let seeds: BTreeSet<u64> = self.combinations.iter().map(|one| one.resolved.spec.training.seed).collect();
+        if seeds.len() > 1 {
+            warnings.push(format!(
+                "every seed is a combination of its own, without mean and deviation over seeds: take training.seed out \
+                 of the axes, and write \"seeds\": {} to train every combination with as many",
+                seeds.len()
+            ));
         }
         if self.jobs() > 1 && self.combinations.iter().all(|planned| evaluates_teacher(&planned.resolved.spec)) {
             warnings.push(

@@ -110,6 +110,19 @@ async fn a_fault_of_any_job_keeps_the_whole_sweep_from_being_made() {
 }
 
 #[tokio::test]
+async fn seeds_among_the_axes_are_warned_of_because_they_are_not_pooled() {
+    let api = Api::start().await;
+    let warned = async |axes: Value, seeds: u32| {
+        let document = json!({"base": plain_job(), "axes": axes, "seeds": seeds});
+        let checked = api.post("/v1/sweeps?dry_run=true", &document).await.expect(200);
+        checked["warnings"].to_string().contains(r#"write \"seeds\": 3"#)
+    };
+    assert!(warned(json!({"/training/seed": [0, 1, 2]}), 1).await);
+    assert!(warned(json!({"/training": [{"seed": 0}, {"seed": 1}, {"seed": 2}]}), 1).await);
+    assert!(!warned(json!({"/training/optimizer/learning_rate": [0.1, 0.2]}), 3).await);
+}
+
+#[tokio::test]
 async fn rungs_fit_the_training_of_the_jobs() {
     let api = Api::start().await;
     let mut document = sweep(&[0.1, 0.2], json!({"strategy": halving(&[3, 8], 0.5)}));
