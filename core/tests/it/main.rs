@@ -11,6 +11,7 @@ mod predictions;
 mod spec;
 mod spec_losses;
 mod spec_networks;
+mod spec_pointers;
 mod spec_table;
 mod support;
 mod sweep;

@@ -73,6 +73,15 @@ pub async fn known(pool: &PgPool) -> sqlx::Result<Vec<KnownSetting>> {
     Ok(known.collect())
 }
 
+/// Whether any job has a setting.
+pub async fn is_in_any_job(pool: &PgPool, setting: &SpecSetting) -> sqlx::Result<bool> {
+    let query = sqlx::query_scalar!(
+        r#"select exists(select 1 from jobs where spec #> string_to_array($1, E'\x1f') is not null) as "found!""#,
+        setting.path,
+    );
+    query.fetch_one(pool).await
+}
+
 /// The values of settings by job; null where a job has none.
 pub(super) async fn values(
     pool: &PgPool,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::jobs::labels;
+use super::settings;
 use super::summaries::{SortDirection, words};
 use crate::db::jobs::groups::{self, Group, GroupKey, GroupQuery, GroupSort};
 use crate::http::AppState;
@@ -87,6 +88,11 @@ pub async fn list(
         })
     });
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    for key in &keys {
+        if let GroupKey::Setting(setting) = key {
+            settings::check(&state, "by", setting).await?;
+        }
+    }
     let words = words(q)?;
     let Some(labels) = labels(label)? else { return Ok(Json(Groups { by, data: Vec::new(), total: 0 })) };
     let query = GroupQuery {

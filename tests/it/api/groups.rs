@@ -87,6 +87,20 @@ async fn groups_by_label_network_and_sweep_are_those_of_the_jobs_that_match() {
 }
 
 #[tokio::test]
+async fn a_setting_that_no_job_can_have_is_refused_unless_one_of_another_version_has_it() {
+    let api = Api::start().await;
+    let job = trained(&api, plain_job(), 0, 60.0).await;
+    let by = |pointer: &str| format!("/v1/groups?by={pointer}");
+    let refused = api.get(&by("/distillation/temprature")).await;
+    refused.says(400, &["by: no job has the setting", "did you mean /distillation/temperature?"]);
+    api.get(&by("/training/warp")).await.says(400, &["GET /v1/settings"]);
+    api.get(&by("/distillation/temperature")).await.expect(200);
+    let newer = "update jobs set spec = jsonb_set(spec, '{training,warp}', '9') where id = $1";
+    sqlx::query(newer).bind(&job).execute(&api.db.pool).await.unwrap();
+    assert_eq!(values(&groups(&api, "?by=/training/warp").await), [&json!([9])]);
+}
+
+#[tokio::test]
 async fn copies_of_a_job_count_once_in_their_group() {
     let api = Api::start().await;
     let first = trained(&api, plain_job(), 0, 60.0).await;
