@@ -45,10 +45,14 @@ def of_groups(groups: dict[str, Any]) -> pandas.DataFrame:
     for group in groups["data"]:
         kept = {name: value for name, value in group.items() if name != "values"}
         rows.append({**dict(zip(groups["by"], group["values"])), **kept})
-    columns = ["top1", "deviation", "n", "copies", "best", "gain", "baseline_deviation", "jobs"]
+    columns = ["top1", "deviation", "n", "copies", "best", "datasets", "gain", "baseline_deviation", "jobs"]
     left = groups["total"] - len(rows)
     if left > 0:
         warnings.warn(f"{left} more groups are left out: raise the limit, or group by less", JobWarning, stacklevel=3)
+    mixed = sum(group.get("datasets", 1) > 1 for group in groups["data"])
+    if mixed:
+        text = f"{mixed} of {len(rows)} groups pool jobs of different data sets, whose accuracies cannot be compared"
+        warnings.warn(f"{text}: group by dataset, too", JobWarning, stacklevel=3)
     return _pandas().DataFrame(rows, columns=[*groups["by"], *columns])
 
 

@@ -234,6 +234,13 @@ class Connection(unittest.TestCase):
         self.assertEqual((row["method"], row["/distillation/temperature"], row["top1"]), ("kd", 4.0, 70.0))
         self.assertIn("sweep=swp_1", asked[0][1])
 
+    def test_groups_of_several_data_sets_are_warned_of(self):
+        group = {"values": ["kd"], "top1": 55.2, "deviation": 63.3, "n": 2, "datasets": 2}
+        found = {"by": ["method"], "data": [group], "total": 1}
+        with scripted(lambda handler: document(handler, found)) as (url, _), distillery.Client(url) as client:
+            with self.assertWarnsRegex(distillery.JobWarning, "1 of 1 groups pool jobs of different data sets"):
+                self.assertEqual(client.groups()["datasets"].tolist(), [2])
+
     def test_the_results_of_a_sweep_are_a_data_frame(self):
         def answer(handler):
             handler.reply(200, b"temperature,mean,n\r\n1,70.5,3\r\n4,72.11328125000001,3\r\n", content_type="text/csv")

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { groupsAddress, groupsCsv, groupsRequest, parallelAxis, parseGroups } from '../../static/js/groups/data.js';
+import { groupsAddress, groupsCsv, groupsRequest, mixedNote, parallelAxis, parseGroups } from '../../static/js/groups/data.js';
 
 const parse = (text) => parseGroups(new URLSearchParams(text));
 
@@ -33,4 +33,12 @@ test('an axis of anything else has equal steps', () => {
 test('groups as CSV have a column for each thing that they are grouped by', () => {
   const group = { values: ['kd', null, [1, 2]], top1: 70, deviation: 1, n: 2, copies: 0, best: 71, gain: 0.5, baseline_deviation: null, jobs: [] };
   assert.deepEqual(groupsCsv(['method', 'sweep', '/distillation/scales'], [group])[1], ['kd', null, '[1,2]', 70, 1, 2, 0, 71, 0.5, null]);
+});
+
+test('groups of several data sets are warned of', () => {
+  const [one, two] = [{ datasets: 1 }, { datasets: 2 }];
+  assert.equal(mixedNote([one, one]), '');
+  assert.match(mixedNote([two]), /^This group pools jobs of different data sets.*group by dataset/);
+  assert.match(mixedNote([two, two]), /^All groups pool/);
+  assert.match(mixedNote([one, two, one]), /^1 of 3 groups pool/);
 });

@@ -127,6 +127,9 @@ pub struct Group {
     pub copies: i64,
     /// The best of these accuracies, in percent.
     pub best: f64,
+    /// Number of data sets of its jobs. Accuracies on different data sets say nothing about each other: group by
+    /// `dataset`, too.
+    pub datasets: i64,
     /// Mean of the accuracies less their baselines, over the jobs that have one, in percentage points.
     pub gain: Option<f64>,
     /// Largest standard deviation of these baselines; null if each is a single job.
@@ -144,10 +147,18 @@ pub async fn find(pool: &PgPool, query: &GroupQuery) -> sqlx::Result<(Vec<Group>
         pairs.map(|(method, other)| (method.name().to_owned(), other.name().to_owned())).unzip();
     let rows = sqlx::query!(
         r#"
-        with found as (select * from grouped_jobs($1, $2, $3, $4, $5, $6, $7))
+        with found as (select * from grouped_jobs($1, $2, $3, $4, $5, $6, $7)),
+        -- The second time with the data set, which ends the key, unless all jobs of a group have the same in any case.
+        apart as (
+            select given.key - (-1) as key, count(*) as datasets
+            from grouped_jobs($1::text[] || array['dataset'], $2::text[] || array[''], $3, $4, $5, $6, $7) as given
+            where not ($1::text[] @> array['dataset'])
+                and (select min(dataset) <> max(dataset) from jobs where status = 'succeeded')
+            group by given.key - (-1))
         select key as "values!: Json<Vec<Value>>", top1 as "top1!", deviation, n as "n!", copies as "copies!",
-            best as "best!", gain, baseline_deviation, jobs as "jobs!", count(*) over () as "total!"
-        from found
+            best as "best!", coalesce(datasets, 1) as "datasets!", gain, baseline_deviation, jobs as "jobs!",
+            count(*) over () as "total!"
+        from found left join apart using (key)
         order by case $8::text when 'top1' then top1 when 'gain' then gain when 'best' then best
             when 'deviation' then deviation when 'n' then n end * case when $9 then -1 else 1 end nulls last, key
         offset $10 limit $11
@@ -174,6 +185,7 @@ pub async fn find(pool: &PgPool, query: &GroupQuery) -> sqlx::Result<(Vec<Group>
         n: row.n,
         copies: row.copies,
         best: row.best,
+        datasets: row.datasets,
         gain: row.gain,
         baseline_deviation: row.baseline_deviation,
         jobs: row.jobs,

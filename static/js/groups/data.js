@@ -89,6 +89,17 @@ function ticksOf(numbers, place) {
 }
 
 /**
+ * A warning of groups whose accuracies are of different data sets; '' without any.
+ * @param {Group[]} groups
+ */
+export function mixedNote(groups) {
+  const mixed = groups.filter(({ datasets }) => datasets > 1).length;
+  if (mixed === 0) return '';
+  const which = groups.length === 1 ? 'This group pools' : mixed === groups.length ? 'All groups pool' : `${mixed} of ${groups.length} groups pool`;
+  return `${which} jobs of different data sets, whose accuracies cannot be compared: group by dataset, too.`;
+}
+
+/**
  * The rows of a file with the groups.
  * @param {string[]} by
  * @param {Group[]} groups

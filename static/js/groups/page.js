@@ -11,7 +11,7 @@ import { isNumber, percent, points, whole } from '../ui/format.js';
 import { listAddress } from '../ui/places.js';
 import { scrollBox, section } from '../ui/section.js';
 import { gainSign, isWithin, shortNames } from '../ui/settings.js';
-import { MAX_KEYS, groupsAddress, groupsCsv, groupsRequest, parseGroups } from './data.js';
+import { MAX_KEYS, groupsAddress, groupsCsv, groupsRequest, mixedNote, parseGroups } from './data.js';
 import { settingOptions } from './options.js';
 import { ParallelCoordinates } from './parallel.js';
 
@@ -116,7 +116,8 @@ class GroupsPage {
     this.#groups = data;
     const left = total - data.length;
     const none = 'No matching job has succeeded yet.';
-    setText(this.note, data.length === 0 ? none : left > 0 ? `The first ${whole(data.length)} of ${whole(total)} groups: narrow the search, or group by fewer properties.` : '');
+    const cut = left > 0 ? `The first ${whole(data.length)} of ${whole(total)} groups: narrow the search, or group by fewer properties.` : '';
+    setText(this.note, data.length === 0 ? none : [cut, mixedNote(data)].filter(Boolean).join(' '));
     this.body.hidden = data.length === 0;
     fill(this.table, this.#tableOf(data));
     this.parallel.show(this.query.by, data);
@@ -145,14 +146,14 @@ class GroupsPage {
  * @param {string[]} by
  * @param {Group} group
  */
-function row(by, { values, top1, deviation, n, copies, best, gain, baseline_deviation: ofBaseline, jobs }) {
+function row(by, { values, top1, deviation, n, copies, best, datasets, gain, baseline_deviation: ofBaseline, jobs }) {
   const number = (/** @type {string} */ text, more = {}) => h('td', { class: 'number', ...more }, text);
   const title = isWithin(gain, ofBaseline) ? `Within the baseline’s deviation of ${ofBaseline?.toFixed(2)}` : null;
   const sign = isNumber(gain) ? gainSign(gain, ofBaseline) : '';
   return h('tr', {},
     values.map((value, index) => h('td', { class: 'setting' }, by[index] === 'sweep' && typeof value === 'string' ? h('a', { href: `#/sweeps/${encodeURIComponent(value)}` }, value) : text(value))),
     number(percent(top1)), number(isNumber(deviation) ? deviation.toFixed(2) : '–'),
-    number(String(n), { title: copies ? `${copies} copies not counted` : null }), number(percent(best)),
+    number(datasets > 1 ? `${n} on ${datasets} data sets` : String(n), { title: copies ? `${copies} copies not counted` : null }), number(percent(best)),
     h('td', { class: 'number' }, h('span', { class: 'gain', 'data-sign': sign, title }, isNumber(gain) ? points(gain) : '–')),
     h('td', {}, h('a', { href: `#/compare?${jobs.map((job) => `job=${encodeURIComponent(job)}`).join('&')}&seeds=1` }, 'Compare')));
 }

@@ -101,6 +101,23 @@ async fn a_setting_that_no_job_can_have_is_refused_unless_one_of_another_version
 }
 
 #[tokio::test]
+async fn a_group_says_of_how_many_data_sets_its_jobs_are() {
+    let api = Api::start().await;
+    let same = trained(&api, plain_job(), 0, 60.0).await;
+    assert_eq!(groups(&api, "").await["data"][0]["datasets"], 1);
+    let mut other = plain_job();
+    other["dataset"]["name"] = json!("hundred");
+    let other = trained(&api, other, 1, 10.0).await;
+    let mixed = &groups(&api, "").await["data"][0];
+    assert_eq!((&mixed["n"], &mixed["datasets"], &mixed["jobs"]), (&json!(2), &json!(2), &json!([same, other])));
+    for query in ["?by=method&by=dataset", "?by=method&by=/training/seed"] {
+        let apart = groups(&api, query).await;
+        let data = apart["data"].as_array().unwrap();
+        assert!(data.len() == 2 && data.iter().all(|group| group["datasets"] == 1), "{apart:#}");
+    }
+}
+
+#[tokio::test]
 async fn copies_of_a_job_count_once_in_their_group() {
     let api = Api::start().await;
     let first = trained(&api, plain_job(), 0, 60.0).await;
