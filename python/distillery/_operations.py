@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import time
 import uuid
@@ -30,6 +31,8 @@ _ENDED = ("succeeded", "failed", "cancelled")
 _POLL = 1.0
 # How long to retry a lost connection, in seconds.
 _RECONNECT = 300.0
+# Most names of series in a warning.
+_LISTED = 40
 # Most entries on a page of a list.
 _PAGE = 100
 
@@ -307,5 +310,18 @@ def predictions(job: str, limit: int, **filters: Any) -> Operation[Predictions]:
 
 
 def series(job: str, names: Names, max_points: int | None) -> Operation[list[Any]]:
-    """A job's series."""
-    return (yield from get("v1", "jobs", job, "metrics", name=names_of(names), max_points=max_points))["series"]
+    """A job's series. Warns of names that it has no series of."""
+    wanted = names_of(names)
+    path = ("v1", "jobs", job, "metrics")
+    found = (yield from get(*path, name=wanted, max_points=max_points))["series"]
+    missing = sorted(set(wanted) - {one["name"] for one in found})
+    if missing:
+        # The fewest points that can be asked for: only the names matter.
+        known = [one["name"] for one in (yield from get(*path, max_points=4))["series"]]
+        has = f"it has {', '.join(known[:_LISTED])}" if known else "it has none yet"
+        more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+        for name in missing:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f", did you mean {near[0]}?" if near else ""
+            warnings.warn(f"{job} has no series {name}{meant}; {has}{more}", JobWarning, stacklevel=2)
+    return found

@@ -135,7 +135,8 @@ class Connection(unittest.TestCase):
                 self.assertEqual((str(refused), refused.errors), (expected, [fault]))
 
     def test_a_plain_string_is_one_name(self):
-        page = {"data": [], "series": [], "has_more": False, "by": [], "total": 0, "warnings": [], "id": "job_1"}
+        page = {"data": [], "has_more": False, "series": [{"name": "eval/top1"}], "id": "job_1", "warnings": []}
+        page |= {"by": [], "total": 0}
         expected = ["status=failed", "name=eval/top1", "by=method", "webhook=ops", "webhook=ops", "webhook=ops"]
 
         async def ask(url):
@@ -163,6 +164,23 @@ class Connection(unittest.TestCase):
         self.assertEqual(queries(asked), sent)
         for name, path in zip(expected, sent, strict=True):
             self.assertEqual(unquote(path).replace("?", "&").split("&").count(name), 1, path)
+
+    def test_names_without_a_series_are_warned_of(self):
+        def answer(handler):
+            known = [] if handler.path.startswith("/v1/jobs/job_2/") else ["eval/top1", "train/loss"]
+            wanted = [unquote(part.removeprefix("name=")) for part in handler.path.split("?")[1].split("&")]
+            is_all = not any("name=" in part for part in handler.path.split("?")[1].split("&"))
+            document(handler, {"series": [{"name": name, "points": []} for name in known if is_all or name in wanted]})
+
+        with scripted(answer) as (url, asked), distillery.Client(url) as client:
+            expected = "no series eval/topp1, did you mean eval/top1.*train/loss"
+            with self.assertWarnsRegex(distillery.JobWarning, expected):
+                self.assertEqual(client.series("job_1", names=["eval/topp1"]), [])
+            with self.assertWarnsRegex(distillery.JobWarning, "job_2 has no series eval/top1; it has none yet"):
+                client.series("job_2", names="eval/top1")
+            before = len(asked)
+            self.assertEqual(len(client.series("job_1", names=["eval/top1", "train/loss"])), 2)
+            self.assertEqual(len(asked), before + 1)
 
     def test_a_redirect_is_refused_and_gets_no_token(self):
         def answer(handler):
