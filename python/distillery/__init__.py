@@ -18,6 +18,7 @@ from .errors import (
     Refused,
     SweepCancelled,
     Unreachable,
+    UploadWarning,
 )
 from .export import export
 from .predictions import Predictions, jpeg_of
@@ -37,6 +38,7 @@ __all__ = [
     "Student",
     "SweepCancelled",
     "Unreachable",
+    "UploadWarning",
     "export",
     "jpeg_of",
 ]

@@ -23,6 +23,7 @@ from .errors import (
     Refused,
     SweepCancelled,
     Unreachable,
+    UploadWarning,
 )
 from .predictions import Predictions
 
@@ -33,6 +34,8 @@ _POLL = 1.0
 _RECONNECT = 300.0
 # Most names of series in a warning.
 _LISTED = 40
+# In the note that the paths of the machine that exported a network were removed, which nobody has to act on.
+_TRACES = "stack traces"
 # Most entries on a page of a list.
 _PAGE = 100
 
@@ -74,18 +77,28 @@ def upload(file: str | os.PathLike[str], params: Mapping[str, Any], progress: bo
     given = {"name": body.path.name, **{name: value for name, value in params.items() if value is not None}}
     checkpoint = (yield from send(Call("PUT", ("v1", "checkpoints"), given, body=body))).json()
     # One state dict of several is stored as another file, and an exported network without its stack traces.
-    is_without_traces = any("stack traces" in note for note in checkpoint["notes"])
+    is_without_traces = any(_TRACES in note for note in checkpoint["notes"])
     if checkpoint["size_bytes"] == body.size and checkpoint["sha256"] != body.sha256 and not is_without_traces:
         raise Damaged(
             f"the server stored other bytes than {file} has: something between here and it changed them. Delete "
             f"{checkpoint['id']}, and upload the file again"
         )
+    _warn_of_upload(checkpoint["id"], checkpoint)
     return checkpoint
+
+
+def _warn_of_upload(name: str, found: Mapping[str, Any]) -> None:
+    """Passes on what may not be as meant."""
+    notes = [note for kind in ("warnings", "notes") for note in found.get(kind) or [] if _TRACES not in note]
+    for note in notes:
+        warnings.warn(f"{name}: {note}", UploadWarning, stacklevel=2)
 
 
 def upload_dataset(name: str, file: str | os.PathLike[str], progress: bool) -> Operation[Any]:
     """Sends a data set. The same files are the same version."""
-    return (yield from send(Call("PUT", ("v1", "datasets", name), body=_body(file, progress)))).json()
+    version = (yield from send(Call("PUT", ("v1", "datasets", name), body=_body(file, progress)))).json()
+    _warn_of_upload(name, version)
+    return version
 
 
 def _body(file: str | os.PathLike[str], progress: bool) -> Body:

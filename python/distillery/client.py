@@ -49,12 +49,14 @@ class Client:
         self, source: Source, *, images: Images = None, name: str | None = None, architecture: str | None = None,
         num_classes: int | None = None, state_dict: str | None = None, progress: bool = True,
     ) -> types.Checkpoint:
-        """Uploads a teacher's or a student's weights, or a network of your own.
+        """Uploads a teacher's or a student's weights, or a network of your own. What the server notes about the file,
+        such as what it left out, becomes an `UploadWarning`.
 
         Args:
             source: a file (safetensors, `torch.save`, or `.pt2` of `torch.export`), or a live `nn.Module`, which is
                 exported as in `distillery.export`.
-            images: for a module, the shape of one image, such as `(3, 224, 224)`, or a batch `[B, C, H, W]`.
+            images: for a module, the shape of one image, such as `(3, 224, 224)`, or a batch `[B, C, H, W]` as a
+                tensor.
             name: for people; by default that of the file or of the module's class.
             architecture, num_classes: what the file must fit.
             state_dict: the key of the network to store, if the file has several.
@@ -64,7 +66,7 @@ class Client:
             return self._run(_operations.upload(file, {**given, "state_dict": state_dict}, progress))
 
     def upload_dataset(self, name: str, file: Path, *, progress: bool = True) -> dict[str, Any]:
-        """Uploads a data set, as a zip or tar. Jobs then name it."""
+        """Uploads a data set, as a zip or tar. Jobs then name it. What the server notes becomes an `UploadWarning`."""
         return self._run(_operations.upload_dataset(name, file, progress))
 
     def check(

@@ -65,3 +65,7 @@ class Damaged(DistilleryError):
 
 class JobWarning(UserWarning):
     """A warning of the server about a job."""
+
+
+class UploadWarning(UserWarning):
+    """A note of the server about an uploaded file: what it took it for, left out or renamed."""

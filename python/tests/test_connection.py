@@ -98,7 +98,12 @@ class Connection(unittest.TestCase):
             with self.assertRaises(distillery.Damaged):
                 client.upload(file)
             notes.append("its stack traces, with paths of the machine that exported it, were removed")
-            self.assertEqual(client.upload(file)["id"], "ckpt_1")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", distillery.UploadWarning)
+                self.assertEqual(client.upload(file)["id"], "ckpt_1")
+            notes.append("every key begins with module., which is left out")
+            with self.assertWarnsRegex(distillery.UploadWarning, "ckpt_1: every key begins with module"):
+                client.upload(file)
 
     def test_a_file_with_other_bytes_is_replaced_only_if_asked(self):
         target = Path(self.home.name, "manifest.json")
