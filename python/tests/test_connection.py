@@ -187,6 +187,18 @@ class Connection(unittest.TestCase):
             self.assertEqual(len(client.series("job_1", names=["eval/top1", "train/loss"])), 2)
             self.assertEqual(len(asked), before + 1)
 
+    def test_what_is_wrong_with_a_shape_of_images_is_said_as_it_was_given(self):
+        for images, expected in [
+            ((2, 3, 32, 32), r"images is \(2, 3, 32, 32\), which has 4 sizes.*here \(3, 32, 32\).*as a tensor"),
+            ((32, 32), r"images is \(32, 32\): expected the shape of one image \[C, H, W\]"),
+            ((3, 0, 32), r"images is \(3, 0, 32\): expected"),
+            ("3x32x32", "images is of type str: expected"),
+            (32, "images is of type int: expected"),
+        ]:
+            with self.subTest(images), distillery.Client("http://127.0.0.1:1") as client:
+                with self.assertRaisesRegex(ValueError, expected):
+                    client.upload(object(), images=images)
+
     def test_a_redirect_is_refused_and_gets_no_token(self):
         def answer(handler):
             handler.reply(307, location="http://elsewhere.example/")
