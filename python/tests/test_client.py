@@ -41,6 +41,16 @@ class Clients(unittest.TestCase):
 
         self.assertEqual(methods(distillery.Client), methods(distillery.AsyncClient))
 
+    def test_the_documentation_has_the_signature_of_every_method(self):
+        text = (ROOT / "docs/python.md").read_text()
+        for name, method in inspect.getmembers(distillery.Client, inspect.isfunction):
+            if not name.startswith("_"):
+                found = inspect.signature(method)
+                _, *given = found.parameters.values()
+                bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in given]
+                bare = found.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+                self.assertIn(f"`{name}{bare}`", text)
+
     def test_every_named_type_is_in_the_api(self):
         for module in ("client.py", "errors.py"):
             text = (Path(distillery.__file__).parent / module).read_text()
