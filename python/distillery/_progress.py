@@ -43,7 +43,8 @@ class SweepBar:
         if bar.total != sum(jobs.values()):
             bar.reset(total=sum(jobs.values()))
         bar.n = sum(jobs.get(status, 0) for status in ("succeeded", "failed", "cancelled"))
-        rung = f", compared after {sweep['next_rung']} epochs" if sweep.get("next_rung") else ""
+        epochs = sweep.get("next_rung")
+        rung = f", compared after {epochs} {'epoch' if epochs == 1 else 'epochs'}" if epochs else ""
         bar.set_description_str(sweep["status"] + rung, refresh=False)
         bar.set_postfix_str(f"{jobs.get('running', 0)} running", refresh=False)
         bar.refresh()

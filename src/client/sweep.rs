@@ -91,7 +91,12 @@ fn estimate(dry_run: &Value) -> String {
     let combinations = dry_run["combinations"].as_array().map_or(0, Vec::len);
     let mut lines = vec![
         format!("{} can be posted", member(dry_run, "/name")),
-        format!("jobs       {}: {combinations} combinations with {} seeds", dry_run["jobs"], dry_run["seeds"]),
+        format!(
+            "jobs       {}: {} with {}",
+            dry_run["jobs"],
+            counted(combinations as u64, "combination", "combinations"),
+            counted(dry_run["seeds"].as_u64().unwrap_or(1), "seed", "seeds")
+        ),
     ];
     if let Some(part) = dry_run["trained_part"].as_f64().filter(|part| *part < 1.0) {
         lines.push(format!("epochs     {:.0} % of those of all jobs are trained", 100.0 * part));
@@ -166,9 +171,9 @@ async fn show(server: &ApiClient, args: &SweepShowArgs) -> Result<Exit, Error> {
 fn progress(sweep: &Value) -> String {
     let statuses = sweep["jobs"].as_object().into_iter().flatten();
     let statuses: Vec<_> = statuses.map(|(status, jobs)| format!("{jobs} {}", plain(status))).collect();
-    let combinations = &sweep["combinations"];
+    let combinations = counted(sweep["combinations"].as_u64().unwrap_or(0), "combination", "combinations");
     let jobs = if statuses.is_empty() { "no jobs".to_owned() } else { format!("jobs: {}", statuses.join(", ")) };
-    format!("{combinations} combinations ({jobs})")
+    format!("{combinations} ({jobs})")
 }
 
 /// The job that failed first, and why.
@@ -180,7 +185,8 @@ fn first_failure(sweep: &Value) -> Option<String> {
 
 /// A sweep as lines for people.
 fn table(sweep: &Value) -> String {
-    let rung = sweep["next_rung"].as_i64().map(|epochs| format!(", compares them next after {epochs} epochs"));
+    let after = |epochs: &Value| Some(format!("after {}", counted(epochs.as_u64()?, "epoch", "epochs")));
+    let rung = after(&sweep["next_rung"]).map(|after| format!(", compares them next {after}"));
     let [id, status, name] = ["/id", "/status", "/name"].map(|pointer| member(sweep, pointer));
     let mut lines = vec![format!("{id}  {name}  {status}: {}{}", progress(sweep), rung.unwrap_or_default())];
     lines.extend(warnings(sweep));
@@ -193,7 +199,7 @@ fn table(sweep: &Value) -> String {
         let top1 = format!("{}{deviation}", text(&result["top1"], 2));
         let settings = result["settings"].as_object().into_iter().flatten();
         let settings: Vec<_> = settings.map(|(pointer, value)| plain(&format!("{pointer} {value}"))).collect();
-        let dropped = result["dropped_after"].as_i64().map(|epochs| format!("  (dropped after {epochs} epochs)"));
+        let dropped = after(&result["dropped_after"]).map(|after| format!("  (dropped {after})"));
         lines.push(format!(
             "{:>4} {top1:>16} {:>3} {:>8} {:>9}  {}{}",
             text(&result["rank"], 0),

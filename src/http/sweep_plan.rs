@@ -275,8 +275,9 @@ fn rung_faults(strategy: &Strategy, spec: &JobSpec) -> Vec<Fault> {
     let (epochs, every) = (spec.training.epochs, spec.training.eval_every_epochs.max(1));
     if rungs.last() != Some(&epochs) {
         let detail = format!(
-            "the last rung is the end of training, and the job has {epochs} epochs: leave out training.epochs, or make \
-             the last rung {epochs}"
+            "the last rung is the end of training, and the job has {}: leave out training.epochs, or make the last \
+             rung {epochs}",
+            counted(epochs, "epoch", "epochs")
         );
         return vec![fault("/strategy/rungs", detail)];
     }

@@ -8,7 +8,7 @@ use super::{
     Strategy, SweepSpec,
 };
 use crate::spec::Fault;
-use crate::text;
+use crate::text::{self, counted};
 
 const FIELDS: [&str; 6] = ["name", "base", "axes", "seeds", "strategy", "max_parallel"];
 
@@ -105,11 +105,12 @@ impl SweepSpec {
         };
         let jobs = count.saturating_mul(u64::from(self.seeds));
         if grid.is_none() || count > u64::from(MOST_COMBINATIONS) || jobs > u64::from(MOST_JOBS) {
-            let (all, seeds) = (grid.map_or_else(|| "far too many".to_owned(), |grid| grid.to_string()), self.seeds);
+            let all = grid.map_or_else(|| "far too many".to_owned(), |grid| grid.to_string());
+            let seeds = counted(self.seeds, "seed", "seeds");
             faults.add(
                 "/axes",
                 format!(
-                    "the axes have {all} combinations, with {seeds} seeds each. A sweep has at most {MOST_COMBINATIONS} \
+                    "the axes have {all} combinations, with {seeds} each. A sweep has at most {MOST_COMBINATIONS} \
                      combinations and {MOST_JOBS} jobs: shorten an axis, lower seeds, or choose the strategy random"
                 ),
             );

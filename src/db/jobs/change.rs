@@ -9,6 +9,7 @@ use crate::db::events::{self, NewEvent};
 use crate::db::queue::fail_dependents;
 use crate::db::sweeps;
 use crate::spec::{JobSpec, TeacherSpec};
+use crate::text::counted;
 
 /// Makes a change that a user asked for. Requests for one job are made in the order in which they lock its row.
 pub async fn change(pool: &PgPool, id: &str, change: Change) -> sqlx::Result<Result<Job, Refusal>> {
@@ -63,9 +64,10 @@ async fn waits_at_rung(connection: &mut PgConnection, id: &str) -> sqlx::Result<
     let found = query.fetch_optional(connection).await?;
     Ok(found.map(|row| {
         format!(
-            "after {} epochs it waits to be compared with the other jobs of sweep {}, which resumes or drops it. Once it \
+            "after {} it waits to be compared with the other jobs of sweep {}, which resumes or drops it. Once it \
              is dropped, a retry trains it to its end",
-            row.epochs, row.sweep
+            counted(row.epochs.unsigned_abs(), "epoch", "epochs"),
+            row.sweep
         )
     }))
 }

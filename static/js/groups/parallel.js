@@ -85,7 +85,7 @@ export class ParallelCoordinates {
       if (place !== null) path += `${isOpen ? 'L' : 'M'}${this.#x(axis, axes.length).toFixed(1)} ${this.#y(place).toFixed(1)}`;
       isOpen = place !== null;
     });
-    const text = `${names.map((name, key) => `${name} ${valueText(group.values[key])}`).join(', ')}: ${percent(group.top1)}, ${group.n} jobs`;
+    const text = `${names.map((name, key) => `${name} ${valueText(group.values[key])}`).join(', ')}: ${percent(group.top1)}, ${group.n === 1 ? '1 job' : `${group.n} jobs`}`;
     const share = axes[axes.length - 1].places[index] ?? 0.5;
     const line = svg('path', { d: path, class: 'parallel-line', stroke: token('--series-1'), 'stroke-opacity': (0.15 + 0.85 * share ** 2).toFixed(2) }, svg('title', {}, text));
     line.addEventListener('pointerenter', () => setText(this.where, text));

@@ -3,7 +3,7 @@
 import { h } from '../ui/dom.js';
 import { duration, isNumber, percent } from '../ui/format.js';
 import { shortNames, valueText } from '../ui/settings.js';
-import { spread } from './data.js';
+import { epochsText, spread } from './data.js';
 
 /** @typedef {Schemas['CombinationResult']} Result */
 
@@ -21,7 +21,7 @@ export function combinationsTable(pointers, results) {
     number('Top-1', 'Mean ± standard deviation over the seeds of the best top-1 so far'),
     number('n', 'Jobs in the mean, without copies'),
     number('Best', 'Best top-1 of any seed'),
-    rungs.map((epochs) => number(`Epoch ${epochs}`, `Mean ± standard deviation up to the comparison after ${epochs} epochs`)),
+    rungs.map((epochs) => number(`Epoch ${epochs}`, `Mean ± standard deviation up to the comparison after ${epochsText(epochs)}`)),
     number('Cost', 'Time for which devices were held'),
     h('th', { scope: 'col' }, 'Jobs'));
   return h('table', {}, h('thead', {}, head), h('tbody', {}, results.map((result) => row(pointers, rungs, result))));

@@ -37,13 +37,16 @@ export function jobsText(jobs) {
   return parts.join(', ') || 'no jobs';
 }
 
+/** @param {number} epochs */
+export const epochsText = (epochs) => (epochs === 1 ? '1 epoch' : `${epochs} epochs`);
+
 /**
  * What a sweep tries: "halving after 5, 15, 60 epochs, 33 % kept".
  * @param {Schemas['Strategy']} strategy
  */
 export function strategyText(strategy) {
   if (strategy.type === 'halving') return `halving after ${strategy.rungs.join(', ')} epochs, ${Math.round(100 * (strategy.keep ?? 1 / 3))} % kept`;
-  return strategy.type === 'random' ? `random, at most ${strategy.jobs} jobs` : 'grid';
+  return strategy.type === 'random' ? `random, at most ${strategy.jobs === 1 ? '1 job' : `${strategy.jobs} jobs`}` : 'grid';
 }
 
 /**

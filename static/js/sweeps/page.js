@@ -14,7 +14,7 @@ import { ask, copyButton, fill, h, progressBar, setText, statusBadge } from '../
 import { isNumber, share } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
 import { combinationsTable } from './combinations.js';
-import { costText, curveLines, doneShare, jobsText, rungLines, strategyText } from './data.js';
+import { costText, curveLines, doneShare, epochsText, jobsText, rungLines, strategyText } from './data.js';
 import { SWEEP_ACTIONS } from './status.js';
 
 /** @import { SweepAction } from './status.js' */
@@ -113,7 +113,7 @@ class SweepPage {
     const done = doneShare(results);
     this.bar.update(done);
     setText(this.share, share(done));
-    const next = sweep.next_rung ? ` · compared next after ${sweep.next_rung} epochs` : '';
+    const next = sweep.next_rung ? ` · compared next after ${epochsText(sweep.next_rung)}` : '';
     setText(this.where, ` ${jobsText(sweep.jobs)} · ${strategyText(sweep.strategy)}${next} · ${costText(results)} of device time`);
     this.warningCard.hidden = sweep.warnings.length === 0;
     fill(this.warnings, sweep.warnings.map((warning) => h('li', {}, warning)));

@@ -48,6 +48,15 @@ async fn a_sweep_is_estimated_listed_controlled_and_deleted() {
     let list = go(&["list"]).await.expect(0);
     assert!(list.lines().nth(1).unwrap().starts_with(id), "{list}");
     assert!(go(&["show", id]).await.expect(0).contains("running: 2 combinations"));
+    let rates = json!({"/training/optimizer/learning_rate": [0.1]});
+    let one =
+        json!({"base": plain_job(), "axes": rates, "strategy": {"type": "halving", "rungs": [1, 2], "keep": 0.5}});
+    std::fs::write(home.path().join("one.json"), one.to_string()).unwrap();
+    let estimate = go(&["submit", "one.json", "--dry-run"]).await.expect(0);
+    assert!(estimate.contains("1: 1 combination with 1 seed\n"), "{estimate}");
+    let alone = go(&["submit", "one.json"]).await.expect(0);
+    let shown = go(&["show", alone.trim()]).await.expect(0);
+    assert!(shown.contains("running: 1 combination (jobs: 1 queued), compares them next after 1 epoch\n"), "{shown}");
     assert!(go(&["delete", id]).await.fails(3).contains("4 of its jobs are not finished"));
     assert!(go(&["delete", id]).await.fails(3).contains("cancel the sweep first"));
     for (action, status) in [("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")] {
