@@ -123,17 +123,19 @@ pub async fn check(
 /// The document in a file, or from standard input.
 ///
 /// # Errors
-/// It cannot be read, or is too large.
+/// It cannot be read, is empty, or is too large.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let mut document = Vec::new();
-    let shown = path.display();
-    if path == Path::new("-") {
+    let is_stdin = path == Path::new("-");
+    let shown = if is_stdin { "standard input".into() } else { path.display().to_string() };
+    if is_stdin {
         io::stdin().lock().take(LARGEST + 1).read_to_end(&mut document).context("cannot read standard input")?;
     } else {
         let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
         file.take(LARGEST + 1).read_to_end(&mut document).with_context(|| format!("cannot read {shown}"))?;
     }
     anyhow::ensure!(document.len() as u64 <= LARGEST, "{shown} has more than {LARGEST} bytes: that is no job");
+    anyhow::ensure!(!document.trim_ascii().is_empty(), "{shown} is empty: a document in JSON is expected");
     Ok(document)
 }
 

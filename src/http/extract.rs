@@ -142,6 +142,9 @@ impl FromRequest<AppState> for JsonBody {
         }
         let (bytes, permit) = state.bodies.receive(request).await?;
         let bytes = bytes.slice_ref(without_mark(&bytes));
+        if bytes.trim_ascii().is_empty() {
+            return Err(ApiError::malformed("the body is empty: expected a JSON document"));
+        }
         match text::json(&bytes) {
             Ok(value) => Ok(Self { value, bytes, _permit: permit }),
             Err(error) if error.is_data() => Err(ApiError::malformed(format!("the body cannot be used: {error}"))),

@@ -22,7 +22,9 @@ async fn post_text(api: &Api, content_type: &str, body: impl Into<reqwest::Body>
 async fn a_body_that_is_not_json_is_refused_with_the_reason() {
     let api = Api::start().await;
     post_text(&api, "application/json", "{\"name\": }").await.says(400, &["not JSON", "line 1 column 10"]);
-    post_text(&api, "application/json", "").await.says(400, &["not JSON"]);
+    for empty in ["", " \n"] {
+        post_text(&api, "application/json", empty).await.says(400, &["the body is empty"]);
+    }
     post_text(&api, "application/json", &b"{\"name\": \"\xff\"}"[..]).await.says(400, &["not JSON"]);
     let deep = "[".repeat(100_000);
     post_text(&api, "application/json", deep).await.says(400, &["recursion limit"]);

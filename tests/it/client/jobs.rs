@@ -100,6 +100,20 @@ async fn a_document_comes_from_standard_input_and_its_warnings_are_said() {
 }
 
 #[tokio::test]
+async fn an_empty_document_is_called_empty() {
+    let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
+    std::fs::write(home.path().join("empty.json"), "\n").unwrap();
+    for arguments in [&["submit", "-"][..], &["sweep", "submit", "-"]] {
+        let mut submit = command(&api.url, home.path(), arguments);
+        submit.stdin(Stdio::null());
+        let said = finish(submit).await.fails(1);
+        assert!(said.contains("standard input is empty"), "{said}");
+    }
+    let said = run(&api.url, home.path(), &["submit", "empty.json", "--dry-run"]).await.fails(1);
+    assert!(said.contains("empty.json is empty"), "{said}");
+}
+
+#[tokio::test]
 async fn jobs_are_listed_page_by_page_and_by_label() {
     let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
     let mut ids = Vec::new();
@@ -128,6 +142,9 @@ async fn several_jobs_are_controlled_at_once_and_a_refusal_keeps_none_of_the_oth
     let ran = run(&api.url, home.path(), &["pause", &first, missing, &second]).await;
     assert_eq!((ran.code, ran.stdout), (3, format!("{first} is paused\n{second} is paused\n")));
     assert!(ran.stderr.contains(missing), "{}", ran.stderr);
+    // What is no id is found before anything is sent.
+    run(&api.url, home.path(), &["cancel", &first, "nope", &second]).await.fails(2);
+    assert_eq!(api.db.job(&first).await["status"], "paused");
     let answer = run(&api.url, home.path(), &["resume", &first, "--json"]).await.json();
     assert_eq!(answer["status"], "queued");
     run(&api.url, home.path(), &["cancel", &first]).await.expect(0);
