@@ -16,7 +16,7 @@ use super::text::{member, message};
 use super::{submit, upload};
 use crate::cli::{ConstraintArgs, InitArgs, UploadFacts};
 use crate::private_file::shell_word;
-use crate::text::quoted;
+use crate::text::{counted, quoted};
 
 /// Default number of epochs of a first job: enough to see whether a pair works, and a short wait.
 const EPOCHS: u32 = 30;
@@ -57,6 +57,12 @@ struct ChosenTeacher {
     document: Value,
     /// `None` for an exported network.
     architecture: Option<String>,
+    /// Number of its parameters, if the server knows it.
+    parameters: Option<u64>,
+    /// Number of its classes, if the server knows it.
+    classes: Option<u64>,
+    /// Side of its images in pixels, of an exported network.
+    side: Option<u64>,
 }
 
 /// Writes a job for a data set and a teacher.
@@ -71,8 +77,9 @@ pub async fn init(server: &ApiClient, args: &InitArgs) -> Result<Exit, Error> {
             args.output.display()
         )));
     }
-    check_dataset(server, &args.dataset).await?;
+    let dataset = dataset(server, &args.dataset).await?;
     let teacher = teacher(server, &args.teacher, args.connection.json).await?;
+    check_classes(&teacher, &dataset)?;
     let student = student(server, args.student.as_deref(), &teacher).await?;
     let named = |document: &Value| member(document, "/architecture");
     let name = match (teacher.architecture.as_deref(), named(&student)) {
@@ -136,13 +143,14 @@ fn write(path: &Path, document: &str, replaces: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn check_dataset(server: &ApiClient, name: &str) -> Result<(), Error> {
+/// The server's data set of this name.
+async fn dataset(server: &ApiClient, name: &str) -> Result<Value, Error> {
     let list = server.get(&["v1", "datasets"], &[]).await?;
     let has_name = |entry: &&Value| entry["name"] == name;
     let entries = |key: &str| list[key].as_array().cloned().unwrap_or_default();
     let (datasets, unusable) = (entries("data"), entries("unusable"));
-    if datasets.iter().any(|dataset| has_name(&dataset)) {
-        return Ok(());
+    if let Some(found) = datasets.iter().find(has_name) {
+        return Ok(found.clone());
     }
     let reason = match unusable.iter().find(has_name) {
         Some(found) => {
@@ -159,6 +167,21 @@ async fn check_dataset(server: &ApiClient, name: &str) -> Result<(), Error> {
     Err(missing(format!("{reason}; {others}")))
 }
 
+/// Refuses a teacher with another number of classes, before a student is looked for.
+fn check_classes(teacher: &ChosenTeacher, dataset: &Value) -> Result<(), Error> {
+    let (Some(own), Some(of_images)) = (teacher.classes, dataset["classes"].as_u64()) else { return Ok(()) };
+    if own == of_images {
+        return Ok(());
+    }
+    let [own, of_images] = [own, of_images].map(|classes| counted(classes, "class", "classes"));
+    let detail = format!(
+        "the teacher has {own}, and the data set {} has {of_images}: name a data set with the teacher's classes, or \
+         train a teacher on this one first (\"distillation\": {{\"method\": \"none\"}})",
+        member(dataset, "/name")
+    );
+    Err(Error::Refused { status: 422, detail, faults: Vec::new() })
+}
+
 /// The error for something that the server does not have.
 fn missing(detail: String) -> Error {
     Error::Refused { status: 404, detail, faults: Vec::new() }
@@ -168,7 +191,14 @@ async fn teacher(server: &ApiClient, named: &str, is_quiet: bool) -> Result<Chos
     if named.starts_with("job_") {
         let job = server.job(named).await?;
         let architecture = job.pointer("/spec/student/architecture").and_then(Value::as_str).map(str::to_owned);
-        return Ok(ChosenTeacher { document: json!({"job": named}), architecture });
+        let parameters = job.pointer("/student_facts/parameters").and_then(Value::as_u64);
+        return Ok(ChosenTeacher {
+            document: json!({"job": named}),
+            architecture,
+            parameters,
+            classes: None,
+            side: None,
+        });
     }
     let checkpoint = if named.starts_with("ckpt_") && !Path::new(named).exists() {
         server.get(&["v1", "checkpoints", named], &[]).await?
@@ -182,15 +212,27 @@ async fn teacher(server: &ApiClient, named: &str, is_quiet: bool) -> Result<Chos
         checkpoint
     };
     let id = member(&checkpoint, "/id");
-    if checkpoint["network"].is_object() {
-        return Ok(ChosenTeacher { document: json!({"checkpoint": id}), architecture: None });
+    let network = &checkpoint["network"];
+    if network.is_object() {
+        return Ok(ChosenTeacher {
+            document: json!({"checkpoint": id}),
+            architecture: None,
+            parameters: network["parameters"].as_u64(),
+            classes: network["classes"].as_u64(),
+            side: network.pointer("/input/2").and_then(Value::as_u64),
+        });
     }
     let architecture = match checkpoint["architecture"].as_str() {
         Some(architecture) => architecture.to_owned(),
         None => only_fit(&checkpoint, &id)?,
     };
+    let mut fits = checkpoint["fits"].as_array().into_iter().flatten();
+    let fit = fits.find(|fit| fit["architecture"] == architecture);
     Ok(ChosenTeacher {
         document: json!({"architecture": architecture, "checkpoint": id}),
+        parameters: checkpoint["parameters"].as_u64(),
+        classes: fit.map_or(&checkpoint["num_classes"], |fit| &fit["num_classes"]).as_u64(),
+        side: None,
         architecture: Some(architecture),
     })
 }
@@ -221,34 +263,50 @@ async fn student(server: &ApiClient, named: Option<&str>, teacher: &ChosenTeache
     }
     let list = server.get(&["v1", "architectures"], &[]).await?;
     let networks = list["data"].as_array().cloned().unwrap_or_default();
-    let names = || networks.iter().map(|network| member(network, "/name")).collect::<Vec<_>>().join(", ");
-    let Some(of_teacher) = &teacher.architecture else {
-        return Err(missing(format!(
-            "the teacher is an exported network, of no known family: name the student with --student, an \
-             exported network's id or one of {}",
-            names()
-        )));
+    if let Some(chosen) = smaller(&networks, teacher) {
+        let (chosen, parameters) = (member(chosen, "/name"), &chosen["parameters"]);
+        eprintln!("the student is {chosen} with {parameters} parameters, because --student names none");
+        return Ok(json!({ "architecture": chosen }));
+    }
+    let names = networks.iter().map(|network| member(network, "/name")).collect::<Vec<_>>().join(", ");
+    let why = match parameters(&networks, teacher) {
+        Some(parameters) => {
+            format!("no network of the server is smaller than the teacher, which has {parameters} parameters")
+        }
+        None => "the server does not know the teacher's size yet".to_owned(),
     };
-    let chosen = smaller(&networks, of_teacher);
-    let chosen = chosen.ok_or_else(|| {
-        missing(format!(
-            "no network of the family of {of_teacher} is half as large: name a student with --student, one of {}",
-            names()
-        ))
-    })?;
-    eprintln!("the student is {chosen}, because --student names none");
-    Ok(json!({ "architecture": chosen }))
+    Err(missing(format!(
+        "{why}: name the student with --student, the id of an exported network (docs/networks.md) or one of {names}"
+    )))
 }
 
-/// The largest network of the same family with at most half as many parameters, and of the same width if there is one.
-fn smaller(networks: &[Value], than: &str) -> Option<String> {
-    let of_teacher = networks.iter().find(|network| network["name"] == than)?;
-    let parameters = |network: &Value| network["parameters"].as_u64().unwrap_or(u64::MAX);
-    let limit = parameters(of_teacher) / 2;
-    let fits = |network: &&Value| network["family"] == of_teacher["family"] && parameters(network) <= limit;
-    let is_as_wide = |network: &Value| network["feature_map_channels"] == of_teacher["feature_map_channels"];
-    let best = networks.iter().filter(fits).max_by_key(|network| (is_as_wide(network), parameters(network)))?;
-    best["name"].as_str().map(str::to_owned)
+fn find_teacher<'a>(networks: &'a [Value], teacher: &ChosenTeacher) -> Option<&'a Value> {
+    let name = teacher.architecture.as_deref()?;
+    networks.iter().find(|network| network["name"] == name)
+}
+
+/// The teacher's number of parameters.
+fn parameters(networks: &[Value], teacher: &ChosenTeacher) -> Option<u64> {
+    let known = find_teacher(networks, teacher).and_then(|network| network["parameters"].as_u64());
+    known.or(teacher.parameters)
+}
+
+/// The largest network with at most half of the teacher's parameters, or else with fewer: of the same family if it has
+/// one, then of the same width, then for images of the same size.
+fn smaller<'a>(networks: &'a [Value], teacher: &ChosenTeacher) -> Option<&'a Value> {
+    let of_teacher = find_teacher(networks, teacher);
+    let whole = parameters(networks, teacher)?;
+    let side = of_teacher.and_then(|network| network["input_side"].as_u64()).or(teacher.side);
+    let size = |network: &Value| network["parameters"].as_u64().unwrap_or(u64::MAX);
+    let is_alike = |network: &Value, member: &str| of_teacher.is_some_and(|other| other[member] == network[member]);
+    let fits = networks.iter().filter(|network| size(network) < whole);
+    fits.max_by_key(|network| {
+        let is_half = size(network) <= whole / 2;
+        let is_family = is_alike(network, "family");
+        let is_as_wide = is_family && is_alike(network, "feature_map_channels");
+        let has_same_side = network["input_side"].as_u64() == side;
+        (is_half, is_family, is_as_wide, has_same_side, size(network))
+    })
 }
 
 #[cfg(test)]
@@ -268,9 +326,18 @@ mod tests {
             network("narrow_small", "resnet", 10, 64),
             network("other", "vgg", 45, 256),
         ];
-        assert_eq!(smaller(&networks, "wide_large").as_deref(), Some("wide_small"));
-        assert_eq!(smaller(&networks, "wide_small").as_deref(), Some("narrow_small"));
-        assert_eq!(smaller(&networks, "narrow_small"), None);
-        assert_eq!(smaller(&networks, "unknown"), None);
+        let of = |architecture: Option<&str>, parameters: Option<u64>| {
+            let architecture = architecture.map(str::to_owned);
+            let teacher = ChosenTeacher { document: Value::Null, architecture, parameters, classes: None, side: None };
+            smaller(&networks, &teacher).map(|network| member(network, "/name"))
+        };
+        assert_eq!(of(Some("wide_large"), None).as_deref(), Some("wide_small"));
+        assert_eq!(of(Some("wide_small"), None).as_deref(), Some("narrow_small"));
+        assert_eq!(of(Some("narrow_small"), None), None);
+        assert_eq!(of(Some("other"), None).as_deref(), Some("wide_small"), "no smaller one of its family");
+        assert_eq!(of(None, Some(90)).as_deref(), Some("other"), "an exported network has no family");
+        assert_eq!(of(None, Some(19)).as_deref(), Some("narrow_small"), "more than half as large, and smaller");
+        assert_eq!(of(None, Some(10)), None);
+        assert_eq!(of(None, None), None);
     }
 }

@@ -191,12 +191,28 @@ async fn a_first_job_is_written_from_a_data_set_and_a_teacher_and_can_be_posted(
 }
 
 #[tokio::test]
+async fn a_first_job_with_an_exported_teacher_gets_a_smaller_student() {
+    let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
+    std::fs::copy("tests/fixtures/exported/test_efficientnet.pt2", home.path().join("own.pt2")).unwrap();
+    let ran = run(&api.url, home.path(), &["init", "--dataset", "ten", "--teacher", "own.pt2"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("the student is resnet8 with"), "{ran:?}");
+    let job: Value = serde_json::from_slice(&std::fs::read(home.path().join("job.json")).unwrap()).unwrap();
+    assert_eq!(job["student"], json!({"architecture": "resnet8"}));
+    let other = ["init", "--dataset", "hundred", "--teacher", "own.pt2", "-o", "other.json"];
+    let said = run(&api.url, home.path(), &other).await.fails(3);
+    assert!(said.contains("the teacher has 10 classes, and the data set hundred has 100 classes"), "{said}");
+}
+
+#[tokio::test]
 async fn a_first_job_that_cannot_work_is_not_written() {
     let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
     std::fs::write(home.path().join("teacher.safetensors"), checkpoint("resnet20", 10)).unwrap();
+    std::fs::write(home.path().join("smallest.safetensors"), checkpoint("resnet8", 10)).unwrap();
     for (dataset, teacher, says) in [
         ("digits", "teacher.safetensors", "it has hundred, ten"),
-        ("hundred", "teacher.safetensors", "/teacher"),
+        ("hundred", "teacher.safetensors", "the teacher has 10 classes, and the data set hundred has 100 classes"),
+        ("ten", "smallest.safetensors", "no network of the server is smaller than the teacher, which has"),
         ("ten", "ckpt_00000000000000000000000000000000", "there is no checkpoint"),
     ] {
         let said = run(&api.url, home.path(), &["init", "--dataset", dataset, "--teacher", teacher]).await.fails(3);
