@@ -160,7 +160,8 @@ pub fn nearest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Op
 #[must_use]
 pub fn unknown(what: &str, given: &str, known: &[&str]) -> String {
     let shown: String = given.chars().take(64).collect();
-    let near = nearest(given, known.iter().copied()).map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
+    let near =
+        nearest(given, known.iter().copied()).map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
     format!("unknown {what} {}{near}; known: {}", quoted(&shown), known.join(", "))
 }
 
