@@ -326,6 +326,10 @@ interface Schemas {
     torch?: string | null;
     warnings: string[];
   };
+  FailedJob: {
+    error: Schemas['Failure'];
+    id: string;
+  };
   Failure: {
     class: Schemas['ErrorClass'];
     message: string;
@@ -348,6 +352,7 @@ interface Schemas {
     baseline_deviation?: number | null;
     best: number;
     copies: number;
+    datasets: number;
     deviation?: number | null;
     gain?: number | null;
     jobs: string[];
@@ -1005,6 +1010,7 @@ interface Schemas {
     warnings: string[];
   };
   SweepDetails: Schemas['Sweep'] & {
+    first_failure?: Schemas['FailedJob'] | null;
     results: Schemas['CombinationResult'][];
   };
   SweepDryRun: {

@@ -395,6 +395,11 @@ class ExportedNetwork(TypedDict):
     warnings: list[str]
 
 
+class FailedJob(TypedDict):
+    error: Failure
+    id: str
+
+
 Failure = TypedDict(
     "Failure",
     {
@@ -425,6 +430,7 @@ class Group(TypedDict):
     baseline_deviation: NotRequired[float | None]
     best: float
     copies: int
+    datasets: int
     deviation: NotRequired[float | None]
     gain: NotRequired[float | None]
     jobs: list[str]
@@ -1027,6 +1033,7 @@ class Sweep(TypedDict):
 
 
 class SweepDetails(Sweep):
+    first_failure: NotRequired[FailedJob | None]
     results: list[CombinationResult]
 
 
