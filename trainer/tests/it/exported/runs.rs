@@ -203,7 +203,8 @@ fn the_history_says_that_a_teacher_returns_probabilities() {
     let student = json!({"architecture": "resnet8"});
     let changes = json!({"dataset": {"image_size": 8}, "training": {"epochs": 1}});
     let spec = specification(&workspace, "kd", &file(&workspace, "probabilities.pt2"), &student, changes);
-    let said = warnings(&workspace.finish(&spec, "out", &[]));
+    let events = workspace.finish(&spec, "out", &[]);
+    let said = warnings(&events);
     let words =
         ["the teacher's network", "ends in softmax (end), so it returns no logits", "export the network without it"];
     assert!(said.iter().any(|message| words.iter().all(|words| message.contains(words))), "{said:?}");
