@@ -85,11 +85,8 @@ pub(super) fn detect(
             if is_name(&directory.name) {
                 folder.splits.insert(directory.name.clone(), split);
             } else {
-                let name = &directory.name;
-                folder.notes.push(format!(
-                    "the directory {name} is passed over: the name of a split {NAME_RULE}",
-                    name = quoted(name)
-                ));
+                let name = quoted(&directory.name);
+                folder.notes.push(format!("the directory {name} is passed over: the name of a split {NAME_RULE}"));
             }
         }
     }
