@@ -138,6 +138,7 @@ test('an upload says what was left out, and so do the list and the choice of it 
   const { data: [checkpoint] } = await server.get('/v1/checkpoints');
   assert.deepEqual(checkpoint.notes, [note]);
   const listed = page.getByRole('list', { name: 'Checkpoints' }).locator('> li', { hasText: checkpoint.id });
+  await listed.locator('.notes li').first().waitFor();
   assert.deepEqual(await listed.locator('.notes li').allTextContents(), [note]);
   // It became the teacher that was missing.
   await field('/teacher/checkpoint').locator('.picked').getByText('wrapped.safetensors').waitFor();
