@@ -66,12 +66,16 @@ pub(super) fn training(
     training.decay_biases_and_norms = decay_biases_and_norms(&reader, &training.optimizer);
     training.teacher_cache = teacher_cache(&reader, training.variation());
     check_shares(&reader, &training);
+    check_class_weights(&reader, &training);
+    reader.finish();
+    training
+}
+
+fn check_class_weights(reader: &ObjectReader<'_>, training: &TrainingSpec) {
     if training.class_weights.is_some() && training.label_loss.is_some() {
         let remedy = reader.without("label_loss", "\"cross_entropy\"");
         reader.fault("class_weights", format!("apply to the cross entropy only: {remedy}, or leave this out"));
     }
-    reader.finish();
-    training
 }
 
 /// Checks that every device gets an image of each part of a batch.

@@ -108,6 +108,10 @@ fn a_value_that_the_document_does_not_have_is_named_with_where_it_comes_from() {
             assert_one_fault(&document, &format!("/training{pointer}"), detail);
         }
     }
+}
+
+#[test]
+fn a_default_that_a_fault_is_about_is_called_one() {
     let mut alone = minimal();
     alone.as_object_mut().unwrap().remove("teacher");
     assert_one_fault(&alone, "/teacher", "is required by method \"sdd_kd\", the default; use method");
