@@ -47,6 +47,39 @@ async fn a_sweep_that_cannot_be_read_keeps_no_job_from_being_rescued() {
 }
 
 #[tokio::test]
+async fn a_job_whose_checkpoint_has_another_form_has_reached_no_rung_and_is_changed_as_any_other() {
+    let api = Api::start().await;
+    for (checkpoint, has_reached) in [
+        (r#"checkpoint = '{"epoch": 1, "step": 10, "shards": ["a", "b"]}'"#, true),
+        (r#"checkpoint = '{"epoch": 1e30}'"#, true),
+        (r#"checkpoint = '{"epoch": 0.5}'"#, false),
+        (r#"checkpoint = '{"epoch": "the first"}'"#, false),
+        (r#"checkpoint = '{"epoch": {"of": 2}}'"#, false),
+        (r#"checkpoint = '{"epoch": null}'"#, false),
+        (r#"checkpoint = '["epoch", 1]'"#, false),
+        (r#"checkpoint = '"elsewhere"'"#, false),
+    ] {
+        let made = post(&api, &sweep(&[0.1, 0.2], json!({"strategy": halving(&[1, 2], 0.5)}))).await;
+        let waiting = claim(&api).await.unwrap().token;
+        train(&api, &waiting, 1, 30.0).await;
+        stop(&api, &waiting).await;
+        api.db.set(&waiting.job, checkpoint).await;
+        let resumed = api.ask(&format!("/v1/jobs/{}/resume", waiting.job)).await;
+        if has_reached {
+            resumed.says(409, &["waits to be compared"]);
+        } else {
+            assert_eq!(resumed.expect(202)["status"], "queued", "{checkpoint}");
+        }
+        let path = format!("/v1/sweeps/{}", id(&made));
+        for (action, status) in [("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")] {
+            let changed = api.ask(&format!("{path}/{action}")).await.expect(202);
+            assert_eq!(changed["status"], status, "{checkpoint}");
+        }
+        assert_eq!(get(&api, &made).await["jobs"], json!({"cancelled": 2}), "{checkpoint}");
+    }
+}
+
+#[tokio::test]
 async fn scales_of_a_job_that_cannot_be_read_keep_no_other_job_of_its_sweep_from_being_claimed() {
     let api = Api::start().await;
     let teacher = api.upload("?architecture=resnet20", checkpoint("resnet20", 10)).await.expect(201);
@@ -72,7 +105,8 @@ async fn a_sweep_that_cannot_be_read_keeps_no_other_from_ending() {
     let waiting = claim(&api).await.unwrap().token;
     train(&api, &waiting, 1, 30.0).await;
     stop(&api, &waiting).await;
-    api.db.set(&waiting.job, r#"checkpoint = '{"epoch": "the first"}'"#).await;
+    let change = sqlx::query("update sweeps set rungs = array[1, null] where id = $1").bind(id(&foreign));
+    change.execute(&api.db.pool).await.unwrap();
     // As by a program that knows no sweeps.
     let end = async |sweep: &Value| {
         let update =
