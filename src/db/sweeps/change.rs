@@ -105,8 +105,11 @@ async fn change_in(
             change_job(connection, job, change.of_job()).await?;
         }
     }
-    settle_sweep(connection, id).await?;
-    if change == SweepChange::Cancel && fail_dependents(connection).await? > 0 {
+    let mut failed = settle_sweep(connection, id).await?;
+    if change == SweepChange::Cancel {
+        failed += fail_dependents(connection).await?;
+    }
+    if failed > 0 {
         settle_free(connection).await?;
     }
     Ok(Ok(()))

@@ -20,7 +20,15 @@ const ROUNDING: f64 = 0.001;
 pub(in crate::db) async fn settle(connection: &mut PgConnection, job: &str) -> sqlx::Result<()> {
     let query = sqlx::query_scalar!("select sweep_id from jobs where id = $1", job);
     let Some(sweep) = query.fetch_optional(&mut *connection).await?.flatten() else { return Ok(()) };
-    settle_sweep(connection, &sweep).await
+    settle_with_others(connection, &sweep).await
+}
+
+/// Goes on with a sweep, and with those of which the last jobs waited for students that it has dropped.
+async fn settle_with_others(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<()> {
+    if settle_sweep(connection, sweep).await? > 0 {
+        settle_free(connection).await?;
+    }
+    Ok(())
 }
 
 /// Goes on with every sweep none of whose jobs is under way: a decision was left because a row was locked, or a program
@@ -42,7 +50,7 @@ pub(in crate::db) async fn settle_all(pool: &PgPool) -> sqlx::Result<()> {
     for sweep in sweeps {
         let settled = async {
             let mut transaction = pool.begin().await?;
-            settle_sweep(&mut transaction, &sweep).await?;
+            settle_with_others(&mut transaction, &sweep).await?;
             transaction.commit().await
         };
         if let Err(error) = settled.await {
@@ -56,6 +64,13 @@ pub(in crate::db) async fn settle_all(pool: &PgPool) -> sqlx::Result<()> {
 /// with a lower id. The others are left to [`settle_all`], which workers call again and again, and so are those that this
 /// program cannot read.
 pub(in crate::db) async fn settle_free(connection: &mut PgConnection) -> sqlx::Result<()> {
+    // Another round follows only where jobs have failed, of which there are fewer each time.
+    while settle_free_once(connection).await? > 0 {}
+    Ok(())
+}
+
+/// Returns the number of jobs that failed because a sweep dropped their teacher: others may have waited for these.
+async fn settle_free_once(connection: &mut PgConnection) -> sqlx::Result<u64> {
     let sweeps = sqlx::query_scalar!(
         r#"
         select id from sweeps where status = 'running' and not exists (
@@ -69,17 +84,21 @@ pub(in crate::db) async fn settle_free(connection: &mut PgConnection) -> sqlx::R
     )
     .fetch_all(&mut *connection)
     .await?;
+    let mut failed = 0;
     for sweep in sweeps {
         let mut savepoint = connection.begin().await?;
         match settle_sweep(&mut savepoint, &sweep).await {
-            Ok(()) => savepoint.commit().await?,
+            Ok(jobs) => {
+                savepoint.commit().await?;
+                failed += jobs;
+            }
             Err(error) => {
                 tracing::warn!(sweep, %error, "cannot go on with a sweep now");
                 savepoint.rollback().await?;
             }
         }
     }
-    Ok(())
+    Ok(failed)
 }
 
 /// A running sweep, whose row is locked until the transaction ends.
@@ -122,8 +141,9 @@ struct WaitingMember {
 }
 
 /// Decides as long as there is something to decide: a rung whose best combinations have all ended is followed by the
-/// next.
-pub(super) async fn settle_sweep(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<()> {
+/// next. Returns the number of jobs that failed because it dropped their teacher: other sweeps may wait for no more.
+pub(super) async fn settle_sweep(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<u64> {
+    let mut failed = 0;
     while let Some(locked) = lock(connection, sweep).await? {
         // What a user retries of a dropped combination is no longer compared.
         let jobs = sqlx::query!(
@@ -138,25 +158,19 @@ pub(super) async fn settle_sweep(connection: &mut PgConnection, sweep: &str) -> 
         .await?;
         let is_waiting = |status: Status, has_reached: bool| status == Status::Paused && has_reached;
         if jobs.iter().any(|job| !job.status.is_final() && !is_waiting(job.status, job.has_reached)) {
-            return Ok(());
+            break;
         }
         let waiting = jobs.into_iter().filter(|job| is_waiting(job.status, job.has_reached));
         let waiting: Vec<WaitingMember> =
             waiting.map(|job| WaitingMember { id: job.id, combination: job.combination }).collect();
-        let decided = match locked.next() {
-            Some((rung, epochs)) if !waiting.is_empty() => {
-                decide(connection, sweep, &locked, (rung, epochs), &waiting).await?
-            }
-            _ => {
-                finish(connection, sweep).await?;
-                false
-            }
+        let Some(compared) = locked.next().filter(|_| !waiting.is_empty()) else {
+            finish(connection, sweep).await?;
+            break;
         };
-        if !decided {
-            return Ok(());
-        }
+        let Some(dependents) = decide(connection, sweep, &locked, compared, &waiting).await? else { break };
+        failed += dependents;
     }
-    Ok(())
+    Ok(failed)
 }
 
 async fn finish(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<()> {
@@ -166,22 +180,23 @@ async fn finish(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<()> 
     Ok(())
 }
 
-/// Compares the combinations that are left. False, and nothing has changed, if a waiting job's row is locked: whoever
-/// holds it settles the sweep afterwards, or the rescuer does.
+/// Compares the combinations that are left. Returns the number of jobs that failed because their teacher was dropped.
+/// `None`, and nothing has changed, if a waiting job's row is locked: whoever holds it settles the sweep afterwards, or
+/// the rescuer does.
 async fn decide(
     connection: &mut PgConnection,
     sweep: &str,
     locked: &LockedSweep,
     (rung, epochs): (usize, i32),
     waiting: &[WaitingMember],
-) -> sqlx::Result<bool> {
+) -> sqlx::Result<Option<u64>> {
     let ids: Vec<String> = waiting.iter().map(|job| job.id.clone()).collect();
     let held = sqlx::query_scalar!(
         "select id from jobs where id = any($1) and status = 'paused' for no key update skip locked",
         &ids,
     );
     if held.fetch_all(&mut *connection).await?.len() < ids.len() {
-        return Ok(false);
+        return Ok(None);
     }
     let mut scores = scores(connection, sweep, epochs).await?;
     let kept = rank(&mut scores, locked.keep);
@@ -201,10 +216,7 @@ async fn decide(
             drop_jobs(connection, &ids, &format!("dropped {after}: {of}, and the best {kept} go on"), data).await?;
         }
     }
-    if kept < count {
-        fail_dependents(connection).await?;
-    }
-    Ok(true)
+    Ok(Some(if kept < count { fail_dependents(connection).await? } else { 0 }))
 }
 
 /// The combinations that have not been dropped, with the best accuracies of their jobs up to a rung.

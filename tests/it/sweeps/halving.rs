@@ -5,8 +5,8 @@ use distillery::db::queue;
 use distillery::protocol::{ErrorClass, Failure};
 use serde_json::{Value, json};
 
-use super::{claim, get, halving, post, settings_of, statuses, stop, sweep, train, train_all};
-use crate::support::api::Api;
+use super::{claim, get, halving, id, post, settings_of, statuses, stop, sweep, train, train_all};
+use crate::support::api::{Api, student_job};
 
 /// Learning rates of the combinations that have not been dropped.
 fn left(read: &Value) -> Vec<f64> {
@@ -197,4 +197,60 @@ async fn a_decision_that_found_a_row_locked_is_made_by_the_rescuer() {
     holder.rollback().await.unwrap();
     queue::rescue_expired(&api.db.pool).await.unwrap();
     assert_eq!(left(&get(&api, &made).await), [0.2]);
+}
+
+#[tokio::test]
+async fn sweeps_whose_teachers_are_dropped_end_at_once_and_so_do_those_that_wait_for_these() {
+    let api = Api::start().await;
+    let teachers = post(&api, &sweep(&[0.1, 0.2, 0.3], json!({"strategy": halving(&[1, 2], 0.3)}))).await;
+    let mut tokens = Vec::new();
+    for top1 in [10.0, 20.0, 30.0] {
+        let token = claim(&api).await.unwrap().token;
+        train(&api, &token, 1, top1).await;
+        tokens.push(token);
+    }
+    let of = |job: &str| json!({"base": student_job(json!({"architecture": "resnet8", "job": job}))});
+    let students = post(&api, &sweep(&[0.1, 0.2], of(&tokens[0].job))).await;
+    let student = students["results"][0]["jobs"][0]["id"].as_str().unwrap();
+    let grandchildren = post(&api, &sweep(&[0.1], of(student))).await;
+    // One of its teachers is the best: it waits on.
+    let mut mixed = sweep(&[0.1], of(&tokens[0].job));
+    mixed["axes"] = json!({"/teacher/job": [tokens[1].job, tokens[2].job]});
+    let mixed = post(&api, &mixed).await;
+    for token in &tokens {
+        assert_eq!(get(&api, &students).await["status"], "running");
+        stop(&api, token).await;
+    }
+    assert_eq!(left(&get(&api, &teachers).await), [0.3]);
+    for (made, jobs) in [(&students, 2), (&grandchildren, 1)] {
+        let read = get(&api, made).await;
+        assert_eq!((&read["status"], &read["jobs"]), (&json!("finished"), &json!({"failed": jobs})), "{}", id(made));
+    }
+    let read = get(&api, &mixed).await;
+    assert_eq!((&read["status"], &read["jobs"]), (&json!("running"), &json!({"failed": 1, "queued": 1})));
+}
+
+#[tokio::test]
+async fn a_comparison_that_a_dropped_teacher_makes_due_is_made_at_once() {
+    let api = Api::start().await;
+    let trained = api.job().await;
+    api.publish(&api.claim().await, &[("student.safetensors", b"student")]).await;
+    let teachers = post(&api, &sweep(&[0.1, 0.2], json!({"strategy": halving(&[1, 2], 0.5)}))).await;
+    let (worse, better) = (claim(&api).await.unwrap().token, claim(&api).await.unwrap().token);
+    train(&api, &worse, 1, 10.0).await;
+    train(&api, &better, 1, 20.0).await;
+    let mut document = sweep(&[], json!({"strategy": halving(&[1, 2], 0.3)}));
+    document["base"] = student_job(json!({"architecture": "resnet8", "job": trained}));
+    document["axes"] = json!({"/teacher/job": [trained, worse.job]});
+    let due = post(&api, &document).await;
+    let student = claim(&api).await.unwrap().token;
+    train(&api, &student, 1, 40.0).await;
+    stop(&api, &student).await;
+    assert!(claim(&api).await.is_none(), "the other waits for its teacher");
+    assert_eq!(get(&api, &due).await["next_rung"], 1);
+    stop(&api, &worse).await;
+    stop(&api, &better).await;
+    assert_eq!(left(&get(&api, &teachers).await), [0.2]);
+    let read = get(&api, &due).await;
+    assert_eq!((&read["next_rung"], &read["jobs"]), (&Value::Null, &json!({"failed": 1, "queued": 1})));
 }
