@@ -20,7 +20,8 @@
 //!
 //! A condition that several queries share is an SQL function: `can_run` and `workers_for` say which workers can take a
 //! job, `has_data` whether one has its data set or can fetch it, `checkpoint_key` where a checkpoint's file is,
-//! `is_full` whether a sweep may run no more jobs now, and `has_reached_rung` whether a job waits to be compared.
+//! `is_full` whether a sweep may run no more jobs now, `has_reached_rung` whether a job waits to be compared, and
+//! `pooled_accuracies` how accurate the combinations of a sweep are.
 //!
 //! Transactions that lock several rows do so in one order, so that no two wait for each other for ever: a row before
 //! those that it refers to, because the second change of a row in a transaction makes PostgreSQL lock these as well. So

@@ -1,10 +1,10 @@
-//! The table `webhook_messages`: messages to webhooks, which a trigger of the table `jobs` inserts.
+//! The table `webhook_messages`: messages to webhooks, which triggers of the tables `jobs` and `sweeps` insert.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
 use super::events::{self, EventKind, NewEvent};
@@ -20,7 +20,8 @@ const FORGOTTEN_DAYS: i32 = 7;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueMessage {
     pub id: String,
-    pub job: String,
+    /// The job or the sweep that it is about.
+    pub subject: String,
     pub webhook: String,
     pub kind: String,
     pub body: String,
@@ -36,11 +37,11 @@ pub struct WebhookMessage {
     pub id: String,
     /// Name of the webhook.
     pub webhook: String,
-    /// The event, such as `job.succeeded`.
+    /// The event, such as `job.succeeded` or `sweep.finished`.
     #[serde(rename = "type")]
     #[schema(example = "job.succeeded")]
     pub kind: String,
-    /// When the job ended.
+    /// When the job or the sweep ended.
     pub created_at: DateTime<Utc>,
     /// How many times it was sent.
     pub attempts: i32,
@@ -67,7 +68,7 @@ pub async fn take_due(
         where id in (
             select id from webhook_messages where next_attempt_at <= now() and webhook = any($1)
             order by next_attempt_at limit $3 for update skip locked)
-        returning id, job_id as job, webhook, type as kind, body, attempts
+        returning id, job_id as subject, webhook, type as kind, body, attempts
         "#,
         webhooks,
         interval(lease),
@@ -100,7 +101,7 @@ pub async fn delivered(pool: &PgPool, id: &str) -> sqlx::Result<()> {
 }
 
 /// Records that an attempt failed, and when the next one is due. Without a `wait` the message is abandoned, and the
-/// job's history says so.
+/// history of the job, or a warning of the sweep, says so.
 pub async fn failed(pool: &PgPool, sent: &DueMessage, error: &str, wait: Option<Duration>) -> sqlx::Result<()> {
     let mut transaction = pool.begin().await?;
     let noted = sqlx::query!(
@@ -114,25 +115,43 @@ pub async fn failed(pool: &PgPool, sent: &DueMessage, error: &str, wait: Option<
     .execute(&mut *transaction)
     .await?;
     if noted.rows_affected() == 1 && wait.is_none() {
-        let warning = format!(
-            "webhook {} was not told that this job has ended, after {} attempts: {error}",
-            sent.webhook, sent.attempts
-        );
-        let event = NewEvent { kind: EventKind::Warning, message: warning, data: None };
-        events::append(&mut transaction, &sent.job, &[event]).await?;
+        warn(&mut transaction, sent, error).await?;
     }
     transaction.commit().await
 }
 
-/// The messages about a job, oldest first.
-pub async fn of_job(pool: &PgPool, job: &str) -> sqlx::Result<Vec<WebhookMessage>> {
+/// Says where users look that a webhook will not be told.
+async fn warn(connection: &mut PgConnection, sent: &DueMessage, error: &str) -> sqlx::Result<()> {
+    let is_of_sweep = sent.kind.starts_with("sweep.");
+    let warning = format!(
+        "webhook {} was not told that this {} has ended, after {} attempts: {error}",
+        sent.webhook,
+        if is_of_sweep { "sweep" } else { "job" },
+        sent.attempts
+    );
+    if !is_of_sweep {
+        let event = NewEvent { kind: EventKind::Warning, message: warning, data: None };
+        return events::append(connection, &sent.subject, &[event]).await;
+    }
+    sqlx::query!(
+        "update sweeps set warnings = array_append(warnings, $2::text) where id = $1",
+        sent.subject,
+        message(&warning),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The messages about a job or a sweep, oldest first.
+pub async fn about(pool: &PgPool, subject: &str) -> sqlx::Result<Vec<WebhookMessage>> {
     sqlx::query_as!(
         WebhookMessage,
         r#"
         select id, webhook, type as kind, created_at, attempts, next_attempt_at, delivered_at, last_error
         from webhook_messages where job_id = $1 order by created_at, webhook
         "#,
-        job,
+        subject,
     )
     .fetch_all(pool)
     .await

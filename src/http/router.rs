@@ -81,6 +81,7 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::sweeps::resume))
         .routes(routes!(v1::sweeps::cancel))
         .routes(routes!(v1::sweeps::submitted))
+        .routes(routes!(v1::sweeps::webhooks::list))
         .routes(routes!(v1::checkpoints::list))
         .routes(routes!(v1::checkpoints::get, v1::checkpoints::delete))
         .routes(routes!(v1::architectures::list))

@@ -1,8 +1,8 @@
-//! Tells webhooks how jobs ended, as Standard Webhooks specify (<https://www.standardwebhooks.com>): signed, at least
-//! once, with the same id in every attempt.
+//! Tells webhooks how jobs and sweeps ended, as Standard Webhooks specify (<https://www.standardwebhooks.com>): signed,
+//! at least once, with the same id in every attempt.
 //!
-//! A trigger inserts a message in the transaction that ends a job (`migrations/`). Every server takes due messages and
-//! sends them. If one dies meanwhile, the others send its messages again after a minute.
+//! A trigger inserts a message in the transaction that ends a job or a sweep (`migrations/`). Every server takes due
+//! messages and sends them. If one dies meanwhile, the others send its messages again after a minute.
 
 mod endpoints;
 
@@ -115,10 +115,10 @@ impl Dispatcher {
     }
 
     async fn send(&self, message: DueMessage) {
-        let DueMessage { id, webhook, job, attempts, .. } = &message;
+        let DueMessage { id, webhook, subject, kind, attempts, .. } = &message;
         let noted = match self.post(&message).await {
             Ok(()) => {
-                tracing::info!(id, webhook, job, "told a webhook that a job has ended");
+                tracing::info!(id, webhook, subject, kind, "told a webhook of an end");
                 webhooks::delivered(&self.pool, id).await
             }
             Err(DeliveryFailure { reason, is_final }) => {
@@ -127,10 +127,11 @@ impl Dispatcher {
                 tracing::warn!(
                     id,
                     webhook,
-                    job,
+                    subject,
+                    kind,
                     attempts,
                     ?wait,
-                    "cannot tell a webhook that a job has ended: {reason}"
+                    "cannot tell a webhook of an end: {reason}"
                 );
                 webhooks::failed(&self.pool, &message, &reason, wait).await
             }

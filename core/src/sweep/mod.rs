@@ -28,6 +28,8 @@ pub const MOST_VALUES: usize = 100;
 pub const MOST_SEEDS: u32 = 32;
 /// Most rungs.
 pub const MOST_RUNGS: usize = 16;
+/// Most webhooks.
+pub const MOST_WEBHOOKS: usize = 10;
 /// Longest name of a sweep, in characters: the names of its jobs say more.
 pub const LONGEST_NAME: usize = 120;
 /// Part of the combinations that continues after a rung, unless the sweep gives another.
@@ -45,6 +47,8 @@ pub struct SweepSpec {
     pub strategy: Strategy,
     /// Most jobs that run at the same time.
     pub max_parallel: Option<u32>,
+    /// Names of the webhooks that are told when it has ended.
+    pub webhooks: Vec<String>,
 }
 
 /// A setting that is varied.
@@ -117,4 +121,7 @@ pub struct SweepRequest {
     /// Most jobs that run at the same time. Default: no limit.
     #[schema(minimum = 1, maximum = 1000)]
     pub max_parallel: Option<u32>,
+    /// Webhooks of `GET /v1/webhooks` that are told when the sweep has ended. Default: none.
+    #[schema(max_items = 10, example = json!(["team-chat"]))]
+    pub webhooks: Option<Vec<String>>,
 }

@@ -5,12 +5,12 @@ use serde_json::{Map, Value};
 use super::pointer::{escaped, is_within, tokens};
 use super::{
     Axis, DEFAULT_KEEP, LONGEST_NAME, MOST_AXES, MOST_COMBINATIONS, MOST_JOBS, MOST_RUNGS, MOST_SEEDS, MOST_VALUES,
-    Strategy, SweepSpec,
+    MOST_WEBHOOKS, Strategy, SweepSpec,
 };
 use crate::spec::Fault;
 use crate::text::{self, counted};
 
-const FIELDS: [&str; 6] = ["name", "base", "axes", "seeds", "strategy", "max_parallel"];
+const FIELDS: [&str; 7] = ["name", "base", "axes", "seeds", "strategy", "max_parallel", "webhooks"];
 
 /// The faults found so far.
 #[derive(Default)]
@@ -58,9 +58,10 @@ impl SweepSpec {
         let max_parallel = faults.number("/max_parallel", object.get("max_parallel"), 1, MOST_JOBS.into());
         let strategy = strategy(object.get("strategy"), &mut faults);
         let axes = axes(object.get("axes"), &mut faults);
+        let webhooks = webhooks(object.get("webhooks"), &mut faults);
         let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         let (seeds, max_parallel) = (narrow(seeds), max_parallel.map(narrow));
-        let sweep = Self { name, base, axes, seeds, strategy, max_parallel };
+        let sweep = Self { name, base, axes, seeds, strategy, max_parallel, webhooks };
         sweep.check_axes(&mut faults);
         if faults.0.is_empty() {
             sweep.check_size(&mut faults);
@@ -168,6 +169,23 @@ fn axes(given: Option<&Value>, faults: &mut SweepFaults) -> Vec<Axis> {
         axes.push(Axis { pointer: pointer.clone(), values: values.clone() });
     }
     axes
+}
+
+/// Names, of which only the server knows whether they are those of webhooks.
+fn webhooks(given: Option<&Value>, faults: &mut SweepFaults) -> Vec<String> {
+    let Some(given) = given.filter(|given| !given.is_null()) else { return Vec::new() };
+    let Some(names) = given.as_array().filter(|names| names.len() <= MOST_WEBHOOKS) else {
+        faults.add("/webhooks", format!("expected a list of at most {MOST_WEBHOOKS} names of webhooks"));
+        return Vec::new();
+    };
+    for (index, name) in names.iter().enumerate() {
+        if !name.is_string() {
+            faults.add(format!("/webhooks/{index}"), "expected the name of a webhook");
+        } else if names[..index].contains(name) {
+            faults.add(format!("/webhooks/{index}"), "is there twice: a webhook is told once");
+        }
+    }
+    names.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn strategy(given: Option<&Value>, faults: &mut SweepFaults) -> Strategy {

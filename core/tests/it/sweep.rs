@@ -43,6 +43,25 @@ fn a_grid_has_every_combination_once_with_every_seed() {
 }
 
 #[test]
+fn webhooks_are_a_short_list_of_different_names() {
+    let names = json!(["ops", "registry"]);
+    assert_eq!(SweepSpec::read(&sweep(json!({"webhooks": names}))).unwrap().webhooks, ["ops", "registry"]);
+    for none in [json!({}), json!({"webhooks": null}), json!({"webhooks": []})] {
+        assert!(SweepSpec::read(&sweep(none)).unwrap().webhooks.is_empty());
+    }
+    let many: Vec<String> = (0..11).map(|number| number.to_string()).collect();
+    for (webhooks, pointer) in [
+        (json!("ops"), "/webhooks"),
+        (json!({"ops": true}), "/webhooks"),
+        (json!(many), "/webhooks"),
+        (json!(["ops", 7]), "/webhooks/1"),
+        (json!(["ops", "registry", "ops"]), "/webhooks/2"),
+    ] {
+        assert_eq!(pointers(&sweep(json!({"webhooks": webhooks}))), [pointer]);
+    }
+}
+
+#[test]
 fn seeds_ascend_from_that_of_the_base() {
     let mut document = sweep(json!({"seeds": 3}));
     document["base"]["training"] = json!({"seed": 7});

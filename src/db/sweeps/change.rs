@@ -90,6 +90,14 @@ async fn change_in(
     {
         return Ok(Err(SweepRefusal::Because(format!("job {} is still pausing: try again once it is paused", job.id))));
     }
+    for job in &jobs {
+        // Only the comparison ends the wait at a rung, and nothing pauses it further.
+        let is_at_rung = job.status == Status::Paused && job.has_reached;
+        if !(is_at_rung && change != SweepChange::Cancel) {
+            change_job(connection, job, change.of_job()).await?;
+        }
+    }
+    // After its jobs, because a message to its webhooks counts them.
     sqlx::query!(
         "update sweeps set status = $2, finished_at = case when $3 then coalesce(finished_at, now()) end where id = $1",
         id,
@@ -98,13 +106,6 @@ async fn change_in(
     )
     .execute(&mut *connection)
     .await?;
-    for job in &jobs {
-        // Only the comparison ends the wait at a rung, and nothing pauses it further.
-        let is_at_rung = job.status == Status::Paused && job.has_reached;
-        if !(is_at_rung && change != SweepChange::Cancel) {
-            change_job(connection, job, change.of_job()).await?;
-        }
-    }
     let mut failed = settle_sweep(connection, id).await?;
     if change == SweepChange::Cancel {
         failed += fail_dependents(connection).await?;

@@ -21,6 +21,8 @@ pub struct NewSweep<'a> {
     pub max_parallel: Option<u32>,
     /// What was left out, or may not be intended.
     pub warnings: &'a [String],
+    /// Names of the webhooks that are told when the sweep has ended.
+    pub webhooks: &'a [String],
     /// The idempotency key, and the SHA-256 of the bytes that were sent with it, in hexadecimal.
     pub idempotency: Option<(&'a str, &'a str)>,
     /// Number and settings of each combination.
@@ -75,8 +77,8 @@ async fn insert_all(connection: &mut PgConnection, new: &NewSweep<'_>) -> sqlx::
     };
     let inserted = sqlx::query!(
         "insert into sweeps (id, name, submitted, axes, seeds, strategy, max_parallel, rungs, keep, warnings,
-            idempotency_key, request_sha256)
-         values ($1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8, $9, $10, $11, $12)
+            idempotency_key, request_sha256, webhooks)
+         values ($1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          on conflict (idempotency_key) do nothing",
         id,
         new.name,
@@ -90,6 +92,7 @@ async fn insert_all(connection: &mut PgConnection, new: &NewSweep<'_>) -> sqlx::
         new.warnings,
         new.idempotency.map(|(key, _)| key),
         new.idempotency.map(|(_, sha256)| sha256),
+        new.webhooks,
     )
     .execute(&mut *connection)
     .await?;

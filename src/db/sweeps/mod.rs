@@ -111,6 +111,8 @@ pub struct StoredSweep {
     /// Rungs whose comparison has been made.
     pub rung: i32,
     pub warnings: Vec<String>,
+    /// Names of the webhooks that are told of its end.
+    pub webhooks: Vec<String>,
     pub combinations: i64,
     /// Number of jobs by the name of their status.
     pub statuses: Value,
@@ -132,7 +134,7 @@ pub async fn list(
         StoredSweep,
         r#"
         select id, name, status as "status: SweepStatus", axes, seeds, strategy, max_parallel, rungs, rung,
-            warnings,
+            warnings, webhooks,
             (select count(*) from sweep_combinations where sweep_id = sweeps.id) as "combinations!",
             (select coalesce(jsonb_object_agg(status, jobs), '{}') from (
                 select jobs.status, count(*) as jobs from jobs where jobs.sweep_id = sweeps.id group by jobs.status

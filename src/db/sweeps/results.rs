@@ -106,22 +106,14 @@ pub async fn first_failure(pool: &PgPool, sweep: &str) -> sqlx::Result<Option<Fa
 pub async fn results(pool: &PgPool, sweep: &str, rungs: &[i32]) -> sqlx::Result<Vec<CombinationResult>> {
     let rows = sqlx::query!(
         r#"
-        with runs as (
-            select combination, min(best_top1) as top1, count(*) - 1 as copies
-            from jobs where sweep_id = $1 and best_top1 is not null and status <> 'failed'
-            group by combination, spec #> '{training,seed}', coalesce(result #>> '{student,sha256}', id)),
-        pooled as (
-            select combination, avg(top1) as top1, stddev_samp(top1) as deviation, count(*) as n,
-                sum(copies)::bigint as copies, max(top1) as best
-            from runs group by combination),
-        costs as (
+        with costs as (
             select jobs.combination, sum(jobs.devices
                 * extract(epoch from coalesce(attempts.ended_at, now()) - attempts.started_at))::float8 as seconds
             from jobs join attempts on attempts.job_id = jobs.id where jobs.sweep_id = $1 group by jobs.combination)
         select number, settings, dropped_rung, pooled.top1 as "top1?", pooled.deviation as "deviation?",
             coalesce(pooled.n, 0) as "n!", coalesce(pooled.copies, 0) as "copies!", pooled.best as "best?",
             coalesce(costs.seconds, 0) as "cost_seconds!"
-        from sweep_combinations left join pooled on pooled.combination = number
+        from sweep_combinations left join pooled_accuracies($1) as pooled on pooled.combination = number
             left join costs on costs.combination = number
         where sweep_id = $1
         order by dropped_rung desc nulls first, pooled.top1 desc nulls last, number

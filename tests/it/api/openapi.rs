@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 58] = [
+const ROUTES: [&str; 59] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
@@ -45,6 +45,7 @@ const ROUTES: [&str; 58] = [
     "POST /v1/sweeps/{id}/resume",
     "POST /v1/sweeps/{id}/cancel",
     "GET /v1/sweeps/{id}/submitted",
+    "GET /v1/sweeps/{id}/webhooks",
     "PUT /v1/checkpoints",
     "POST /v1/checkpoints",
     "GET /v1/checkpoints",

@@ -7,11 +7,8 @@ use crate::db::webhooks::{self, WebhookMessage};
 use crate::http::error::ApiError;
 use crate::http::extract::JobId;
 use crate::http::v1::jobs;
+use crate::http::v1::webhooks::{MOST, fault_of};
 use crate::http::{AppState, List};
-use crate::text::quoted;
-
-/// Most webhooks of a job.
-const MOST: usize = 10;
 
 /// List a job's messages to webhooks
 ///
@@ -22,7 +19,7 @@ const MOST: usize = 10;
     responses((status = 200, body = List<WebhookMessage>)))]
 pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<WebhookMessage>>, ApiError> {
     jobs::find(&state, &id).await?;
-    Ok(Json(List { data: webhooks::of_job(&state.pool, &id.0).await? }))
+    Ok(Json(List { data: webhooks::about(&state.pool, &id.0).await? }))
 }
 
 /// The webhooks that a request names, each once.
@@ -35,20 +32,8 @@ pub fn chosen(state: &AppState, mut named: Vec<String>) -> Result<Vec<String>, A
     if named.len() > MOST {
         return Err(ApiError::malformed(format!("query parameters: webhook: expected at most {MOST} names")));
     }
-    let known = &state.settings.webhooks;
-    match named.iter().find(|name| !known.contains(name)) {
+    match named.iter().find_map(|name| fault_of(state, name)) {
         None => Ok(named),
-        Some(unknown) => {
-            let shown: String = unknown.chars().take(64).collect();
-            let others = if known.is_empty() {
-                "none is set: the server's operator can set some with --webhooks".to_owned()
-            } else {
-                format!("there are {}", known.join(", "))
-            };
-            Err(ApiError::malformed(format!(
-                "query parameters: webhook: there is no webhook {shown}; {others}",
-                shown = quoted(&shown)
-            )))
-        }
+        Some(reason) => Err(ApiError::malformed(format!("query parameters: webhook: {reason}"))),
     }
 }

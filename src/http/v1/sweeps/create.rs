@@ -19,9 +19,10 @@ use crate::http::AppState;
 use crate::http::constraints::{Constraints, Qualification};
 use crate::http::error::ApiError;
 use crate::http::estimate::{Memory, Time};
-use crate::http::extract::{IdempotencyKey, JsonBody, Query, decimal};
+use crate::http::extract::{IdempotencyKey, JsonBody, Query, decimal, fault};
 use crate::http::sweep_plan::{PlannedCombination, SweepPlan};
 use crate::http::v1::jobs::webhooks;
+use crate::http::v1::webhooks::fault_of;
 use crate::sweep::SweepRequest;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -32,7 +33,8 @@ pub struct CreateSweepParameters {
     #[serde(default)]
     #[param(default = false)]
     dry_run: bool,
-    /// Tell this webhook of `GET /v1/webhooks` when a job of the sweep has ended. Can be repeated, up to 10 times.
+    /// Tell this webhook of `GET /v1/webhooks` of the end of every job of the sweep. Can be repeated, up to 10 times.
+    /// Those that are told of the sweep's end are `webhooks` of the document.
     #[serde(default)]
     webhook: Vec<String>,
     /// Constraint: most milliseconds that a student may take for one image on the server's CPU. Warns of combinations
@@ -129,8 +131,7 @@ pub async fn create(
     let webhooks = &webhooks::chosen(&state, webhook)?;
     let constraints = Constraints { latency_ms, latency_64_ms, size_mb, parameters }.checked()?;
     if is_dry_run {
-        let mut plan = SweepPlan::new(&state, &body.value).await?;
-        plan.qualify(&state, constraints).await?;
+        let plan = plan(&state, &body.value, constraints).await?;
         return Ok(Json(NotNewSweep::DryRun(Box::new(dry_run(&state, &plan).await?))).into_response());
     }
     let sha256 = hex::encode(Sha256::digest(&body.bytes));
@@ -143,8 +144,7 @@ pub async fn create(
     let created = match known {
         Some(created) => created,
         None => {
-            let mut plan = SweepPlan::new(&state, &body.value).await?;
-            plan.qualify(&state, constraints).await?;
+            let plan = plan(&state, &body.value, constraints).await?;
             let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
             store(&state, &plan, submitted, idempotency, webhooks).await?
         }
@@ -165,6 +165,19 @@ pub async fn create(
             "a checkpoint, data set or job that the sweep refers to was deleted in the meantime",
         )),
     }
+}
+
+/// A sweep whose jobs can all run, and whose webhooks are known.
+async fn plan(state: &AppState, document: &Value, constraints: Constraints) -> Result<SweepPlan, ApiError> {
+    let mut plan = SweepPlan::new(state, document).await?;
+    let named = plan.sweep.webhooks.iter().enumerate();
+    let unknown = named.filter_map(|(place, name)| Some(fault(&format!("/webhooks/{place}"), fault_of(state, name)?)));
+    let unknown: Vec<_> = unknown.collect();
+    if !unknown.is_empty() {
+        return Err(ApiError::faults(unknown));
+    }
+    plan.qualify(state, constraints).await?;
+    Ok(plan)
 }
 
 async fn store(
@@ -207,6 +220,7 @@ async fn store(
         strategy: &sweep.strategy,
         max_parallel: sweep.max_parallel,
         warnings: &plan.warnings,
+        webhooks: &sweep.webhooks,
         idempotency,
         combinations: combinations.collect(),
         jobs: jobs.collect(),

@@ -2,6 +2,7 @@
 
 pub mod create;
 mod csv;
+pub mod webhooks;
 
 use axum::Json;
 use axum::extract::State;
@@ -48,8 +49,11 @@ pub struct Sweep {
     /// Number of jobs with each status that any of them has.
     #[schema(value_type = std::collections::BTreeMap<String, i64>)]
     pub jobs: Value,
-    /// What was left out, or may not be intended.
+    /// What was left out, or may not be intended, and webhooks that could not be told of its end.
     pub warnings: Vec<String>,
+    /// Names of the webhooks that are told of its end.
+    #[serde(default)]
+    pub webhooks: Vec<String>,
     /// When it was posted.
     pub created_at: DateTime<Utc>,
     /// When it ended.
@@ -86,6 +90,7 @@ impl From<StoredSweep> for Sweep {
             next_rung,
             jobs: stored.statuses,
             warnings: stored.warnings,
+            webhooks: stored.webhooks,
             created_at: stored.created_at,
             finished_at: stored.finished_at,
         }

@@ -1,5 +1,7 @@
-//! Promise: a webhook hears of the end of each job that names it: signed, at least once, with the same id in every
-//! attempt, whatever dies meanwhile.
+//! Promise: a webhook hears of the end of each job and sweep that names it: signed, at least once, with the same id in
+//! every attempt, whatever dies meanwhile.
+
+mod sweeps;
 
 use std::collections::VecDeque;
 use std::os::unix::fs::PermissionsExt;
@@ -118,11 +120,12 @@ async fn post(api: &Api) -> String {
     job["id"].as_str().unwrap().to_owned()
 }
 
-/// A job's only message as the API shows it, once `wanted` holds.
-async fn message(api: &Api, job: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+/// The only message of a job or sweep as the API shows it, once `wanted` holds.
+async fn message(api: &Api, subject: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let list = if subject.starts_with("swp_") { "sweeps" } else { "jobs" };
     let look = async {
         loop {
-            let messages = api.get(&format!("/v1/jobs/{job}/webhooks")).await.expect(200);
+            let messages = api.get(&format!("/v1/{list}/{subject}/webhooks")).await.expect(200);
             let messages = messages["data"].as_array().unwrap();
             assert_eq!(messages.len(), 1, "{messages:?}");
             if wanted(&messages[0]) {
