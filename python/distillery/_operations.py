@@ -132,10 +132,18 @@ def submit(
 
 
 def sweep(
-    document: Mapping[str, Any], webhooks: Names, constraints: Mapping[str, float], key: str | None
+    document: Mapping[str, Any],
+    webhooks: Names,
+    job_webhooks: Names,
+    constraints: Mapping[str, float],
+    key: str | None,
 ) -> Operation[Any]:
     """Posts a sweep, and warns of what the server doubts."""
-    call = Call("POST", ("v1", "sweeps"), {"webhook": names_of(webhooks), **constraints}, json=document)
+    if names := names_of(webhooks):
+        if "webhooks" in document:
+            raise ValueError("the sweep names webhooks itself: add them there, or leave out the argument webhooks")
+        document = {**document, "webhooks": names}
+    call = Call("POST", ("v1", "sweeps"), {"webhook": names_of(job_webhooks), **constraints}, json=document)
     created = yield from _of_sweeps(_post_once(call, key))
     for doubt in created["warnings"]:
         warnings.warn(f"{created['id']}: {doubt}", JobWarning, stacklevel=2)

@@ -166,9 +166,9 @@ class AsyncClient:
 
     async def sweep(
         self, sweep: Document, *, constraints: Bounds = None, webhooks: Names = (),
-        idempotency_key: str | None = None,
+        job_webhooks: Names = (), idempotency_key: str | None = None,
     ) -> types.SweepDetails:
-        return await self._run(_operations.sweep(sweep, webhooks, constraints or {}, idempotency_key))
+        return await self._run(_operations.sweep(sweep, webhooks, job_webhooks, constraints or {}, idempotency_key))
 
     async def sweeps(self, *, limit: int = 20) -> list[types.Sweep]:
         return await self._run(_operations.sweeps(limit))

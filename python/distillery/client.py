@@ -249,17 +249,18 @@ class Client:
 
     def sweep(
         self, sweep: Document, *, constraints: Bounds = None, webhooks: Names = (),
-        idempotency_key: str | None = None,
+        job_webhooks: Names = (), idempotency_key: str | None = None,
     ) -> types.SweepDetails:
         """Posts a sweep: a set of jobs that differ in a few settings. What the server doubts about it becomes a
         `JobWarning`.
 
         Args:
             constraints: as for `check`. Students that cannot keep them are a doubt.
-            webhooks: names of the operator's webhooks that are told when a job of it has ended.
+            webhooks: names of the operator's webhooks that get a message when the sweep has ended.
+            job_webhooks: names of those that get one whenever a job of it has ended.
             idempotency_key: posting again with the same key creates no second sweep.
         """
-        return self._run(_operations.sweep(sweep, webhooks, constraints or {}, idempotency_key))
+        return self._run(_operations.sweep(sweep, webhooks, job_webhooks, constraints or {}, idempotency_key))
 
     def sweeps(self, *, limit: int = 20) -> list[types.Sweep]:
         """The newest sweeps, without their combinations."""

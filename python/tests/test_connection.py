@@ -151,7 +151,7 @@ class Connection(unittest.TestCase):
                 await client.groups("method")
                 await client.check({}, webhooks="ops")
                 await client.submit({}, webhooks="ops")
-                await client.sweep({}, webhooks="ops")
+                await client.sweep({}, job_webhooks="ops")
 
         def queries(asked):
             return [path for _, path, _ in asked if "?" in path and "/events" not in path]
@@ -162,7 +162,7 @@ class Connection(unittest.TestCase):
             client.groups("method")
             client.check({}, webhooks="ops")
             client.submit({}, webhooks="ops")
-            client.sweep({}, webhooks="ops")
+            client.sweep({}, job_webhooks="ops")
             sent = queries(asked)
             asked.clear()
             asyncio.run(ask(url))
@@ -255,9 +255,27 @@ class Connection(unittest.TestCase):
         made = {"id": "swp_1", "warnings": ["combination 2 is left out"]}
         with scripted(lambda handler: document(handler, made)) as (url, asked), distillery.Client(url) as client:
             with self.assertWarnsRegex(distillery.JobWarning, "swp_1: combination 2 is left out"):
-                client.sweep({"base": {}}, webhooks=["ops"], constraints={"size_mb": 4})
-        self.assertEqual((asked[0][0], asked[0][1]), ("POST", "/v1/sweeps?webhook=ops&size_mb=4"))
+                client.sweep({"base": {}}, constraints={"size_mb": 4})
+        self.assertEqual((asked[0][0], asked[0][1]), ("POST", "/v1/sweeps?size_mb=4"))
         self.assertIn("idempotency-key", {name.lower() for name in asked[0][2]})
+
+    def test_webhooks_of_a_sweep_are_in_its_document_and_those_of_its_jobs_beside_it(self):
+        bodies = []
+
+        def answer(handler):
+            bodies.append(json.loads(handler.body))
+            document(handler, {"id": "swp_1", "warnings": []})
+
+        with scripted(answer) as (url, asked), distillery.Client(url) as client:
+            given = {"base": {}}
+            client.sweep(given, webhooks="ops", job_webhooks=["team", "log"])
+            client.sweep({"base": {}, "webhooks": ["ops"]})
+            with self.assertRaisesRegex(ValueError, "names webhooks itself"):
+                client.sweep({"base": {}, "webhooks": ["ops"]}, webhooks=["team"])
+        self.assertEqual(bodies, [{"base": {}, "webhooks": ["ops"]}] * 2)
+        queries = [path.partition("?")[2] for _, path, _ in asked]
+        self.assertEqual(queries, ["webhook=team&webhook=log", ""])
+        self.assertEqual(given, {"base": {}})
 
     def test_groups_that_are_left_out_are_said(self):
         group = {"values": ["kd", 4.0], "top1": 70.0, "deviation": None, "n": 1, "copies": 0, "best": 70.0, "jobs": []}

@@ -52,8 +52,8 @@ pub struct ServeArgs {
     #[arg(long, env = "DISTILLERY_COMPACT_AFTER_DAYS", value_name = "DAYS", default_value_t = 30,
         value_parser = clap::value_parser!(u32).range(..=36_500))]
     pub compact_after_days: u32,
-    /// File with the webhooks that jobs may name, which nobody but its owner may read (mode 0600): a JSON object with
-    /// `url` and `secrets` by name. They are told when a job has ended.
+    /// File with the webhooks that jobs and sweeps may name, which nobody but its owner may read (mode 0600): a JSON
+    /// object with `url` and `secrets` by name. They are told when a job or a sweep has ended.
     #[arg(long, env = "DISTILLERY_WEBHOOKS", value_name = "FILE")]
     pub webhooks: Option<PathBuf>,
     /// ONNX Runtime's library, 1.17 or later, with which exported students are checked. Without one they are not

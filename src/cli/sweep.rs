@@ -52,10 +52,13 @@ pub struct SweepSubmitArgs {
     /// Check every job, and estimate the memory and time of all of them, but create nothing.
     #[arg(long, env = "DISTILLERY_SUBMIT_DRY_RUN", conflicts_with = "watch")]
     pub dry_run: bool,
-    /// Tell this webhook of the server when a job has ended. Can be repeated. The error for a name that is wrong lists
-    /// all names.
+    /// Tell this webhook of the server when the sweep has ended. Can be repeated. The error for a name that is wrong
+    /// lists all names.
     #[arg(long, env = "DISTILLERY_SUBMIT_WEBHOOK", value_name = "NAME", value_delimiter = ',')]
     pub webhook: Vec<String>,
+    /// Tell this webhook of the end of every job of the sweep. Can be repeated.
+    #[arg(long, env = "DISTILLERY_SUBMIT_JOB_WEBHOOK", value_name = "NAME", value_delimiter = ',')]
+    pub job_webhook: Vec<String>,
     /// Posting the same document twice with the same key creates one sweep. Default: a new key for each call.
     #[arg(long, env = "DISTILLERY_IDEMPOTENCY_KEY", value_name = "KEY", value_parser = idempotency_key)]
     pub idempotency_key: Option<String>,

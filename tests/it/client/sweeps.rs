@@ -99,6 +99,38 @@ async fn a_cancelled_sweep_is_followed_until_its_last_job_has_stopped() {
 }
 
 #[tokio::test]
+async fn webhooks_of_the_command_line_are_those_of_the_sweep_and_of_its_jobs() {
+    let names = || vec!["ops".to_owned(), "team".to_owned()];
+    let api = Api::start_with(|settings| settings.webhooks = names()).await;
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path().join("sweep.json");
+    let go = async |arguments: &[&str]| run(&api.url, home.path(), &[&["sweep"][..], arguments].concat()).await;
+    let axes = r#""axes": {"/training/optimizer/learning_rate": [1.50e-1, 0.05]}"#;
+    let document = format!("\u{feff}\n{{\"base\": {}, {axes}}}", plain_job());
+    std::fs::write(&at, &document).unwrap();
+    let id = go(&["submit", "sweep.json", "--webhook", "ops,team", "--job-webhook", "team"]).await.expect(0);
+    let path = format!("/v1/sweeps/{}", id.trim());
+    let sweep = api.get(&path).await.expect(200);
+    assert_eq!(sweep["webhooks"], json!(["ops", "team"]));
+    let job = sweep["results"][0]["jobs"][0]["id"].as_str().unwrap();
+    assert_eq!(api.get(&format!("/v1/jobs/{job}")).await.expect(200)["webhooks"], json!(["team"]));
+    // Everything else is as it was written.
+    let posted = api.get(&format!("{path}/submitted")).await.text();
+    let expected = format!("\n{{\"webhooks\": [\"ops\",\"team\"], \"base\": {}, {axes}}}", plain_job());
+    assert_eq!(posted, expected);
+    let said = go(&["submit", "sweep.json", "--webhook", "other"]).await.fails(3);
+    assert!(said.contains("/webhooks/0") && said.contains("there are ops, team"), "{said}");
+    std::fs::write(&at, posted).unwrap();
+    let said = go(&["submit", "sweep.json", "--webhook", "ops"]).await.fails(2);
+    assert!(said.contains("names webhooks itself"), "{said}");
+    // What is no document of a sweep is for the server to refuse.
+    for faulty in ["{", "[]", "{}"] {
+        std::fs::write(&at, faulty).unwrap();
+        go(&["submit", "sweep.json", "--webhook", "ops"]).await.fails(3);
+    }
+}
+
+#[tokio::test]
 async fn a_sweep_that_leaves_no_student_has_failed_and_one_with_some_says_what_does_not_count() {
     let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
     write(home.path(), plain_job());
