@@ -55,8 +55,8 @@ interface ApiClient {
   sweeps(after?: string | null, signal?: AbortSignal): Promise<Schemas['Page_Sweep']>;
   sweep(id: string, signal?: AbortSignal): Promise<Schemas['SweepDetails']>;
   sweepCsv(id: string): Promise<Blob>;
-  checkSweep(body: string, signal?: AbortSignal): Promise<Schemas['SweepDryRun']>;
-  createSweep(body: string, key: string): Promise<Schemas['SweepDetails']>;
+  checkSweep(body: string, bounds: RequestParameters, signal?: AbortSignal): Promise<Schemas['SweepDryRun']>;
+  createSweep(body: string, bounds: RequestParameters, key: string): Promise<Schemas['SweepDetails']>;
   changeSweep(id: string, verb: string): Promise<Schemas['SweepDetails']>;
   removeSweep(id: string): Promise<null>;
   architectures(signal?: AbortSignal): Promise<Schemas['List_Architecture']>;

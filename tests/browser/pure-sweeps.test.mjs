@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { parseBounds, readBounds, sweepAddress } from '../../static/js/sweeps/bounds.js';
 import { combinationName, curveLines, doneShare, jobsText, rungLines, spread, strategyText } from '../../static/js/sweeps/data.js';
 import { estimateText, firstSweep } from '../../static/js/sweeps/new.js';
 import { gainSign, isWithin, shortNames } from '../../static/js/ui/settings.js';
@@ -63,4 +64,16 @@ test('an estimate is one line', () => {
   const dryRun = { jobs: 36, seeds: 3, combinations: Array(12).fill({}), trained_part: 0.425, device_hours: 1.5, device: 'cpu', memory: { total_bytes: 1 << 20 } };
   assert.equal(estimateText(dryRun), '36 jobs: 12 combinations × 3 seeds · 42 % of their epochs are trained · about 1 h 30 min on one cpu · about 1 MiB of memory');
   assert.match(estimateText({ ...dryRun, trained_part: 1, device_hours: null }), /× 3 seeds · no estimate of the time/);
+  const judged = (...verdicts) => estimateText({ ...dryRun, combinations: verdicts.map((qualifies) => ({ qualification: { qualifies } })) });
+  assert.match(judged(true, false, false), / of memory · 1 of 3 students can qualify$/);
+  assert.match(judged(true, null, false), /1 of 3 students can qualify, and 1 may$/);
+});
+
+test('constraints are positive numbers, as they are typed and in an address', () => {
+  assert.deepEqual(readBounds({ latency_ms: '2,5', size_mb: ' ', parameters: '1 000 000' }), { bounds: { latency_ms: 2.5, parameters: 1e6 }, faults: {} });
+  const { bounds, faults } = readBounds({ latency_ms: '0', latency_64_ms: 'soon', size_mb: '4' });
+  assert.deepEqual([bounds, faults], [{ size_mb: 4 }, { latency_ms: '0 is not above 0', latency_64_ms: 'soon is not a number' }]);
+  assert.equal(sweepAddress('swp_1', bounds), '#/sweeps/swp_1?size_mb=4');
+  assert.equal(sweepAddress('swp_1', {}), '#/sweeps/swp_1');
+  assert.deepEqual(parseBounds(new URLSearchParams('latency_ms=5&size_mb=-1&parameters=many&latency_64_ms=Infinity&other=1')), { latency_ms: 5 });
 });

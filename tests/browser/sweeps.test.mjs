@@ -126,6 +126,29 @@ test('a sweep that was typed and not started is there again after a look at othe
   assert.equal(await spec.inputValue(), typed);
 });
 
+test('constraints are checked before a sweep starts, and stay with it', { timeout: PATIENCE }, async () => {
+  const { id } = await server.post('/v1/jobs', smallJob('to keep small'));
+  await page.goto(`${server.url}/#/sweeps/new?job=${id}`);
+  await page.getByText('6 jobs: 2 combinations × 3 seeds').waitFor();
+  const most = page.getByLabel('MB', { exact: true });
+  await most.fill('small');
+  await page.getByText('small is not a number').waitFor();
+  await page.getByText('A constraint is not a number yet.').waitFor();
+  assert.ok(await page.getByRole('button', { name: 'Start the sweep' }).isDisabled());
+  await most.fill('0,1');
+  await page.getByText('0 of 2 students can qualify').waitFor();
+  await page.getByText(/untrained network has size_mb 0\.\d+, and at most 0\.1 is allowed/).first().waitFor();
+  // They are kept with the draft.
+  await page.getByRole('link', { name: 'Sweeps' }).first().click();
+  await page.goto(`${server.url}/#/sweeps/new?job=${id}`);
+  await page.getByText('0 of 2 students can qualify').waitFor();
+  assert.equal(await most.inputValue(), '0,1');
+  await most.fill('50');
+  await page.getByText('2 of 2 students can qualify').waitFor();
+  await page.getByRole('button', { name: 'Start the sweep' }).click();
+  await page.waitForURL(/#\/sweeps\/swp_\w+\?size_mb=50$/);
+});
+
 test('the pages fit every screen and can be used by everybody', { timeout: PATIENCE }, async () => {
   await onEveryScreen(browser, async (screen) => {
     await screen.goto(`${server.url}/#/sweeps/${sweep.id}`);

@@ -6,6 +6,10 @@ import { Editor } from '../new/editor.js';
 import { fill, h, setText } from '../ui/dom.js';
 import { bytes, duration, isNumber, share, whole } from '../ui/format.js';
 import { section } from '../ui/section.js';
+import { BoundFields, sweepAddress } from './bounds.js';
+
+/** @import { TypedBounds } from './bounds.js' */
+/** @typedef {{ text: string, typed: TypedBounds }} Draft the document, and the constraints as they were typed */
 
 /** Milliseconds to wait for the next letter before the server checks. */
 const TYPING_DELAY = 400;
@@ -13,7 +17,7 @@ const EXAMPLE = { student: { architecture: 'resnet8' }, dataset: { name: 'digits
 
 /**
  * What was typed and not started, by the job that it began from, until the tab is reloaded.
- * @type {Map<string, string>}
+ * @type {Map<string, Draft>}
  */
 const drafts = new Map();
 
@@ -30,17 +34,21 @@ class NewSweepPage {
   #timer;
   /** @type {AbortController | null} */
   #pending = null;
-  /** The body that the key is for: a repeated request creates no second sweep. */
+  /** The request that the key is for: repeated, it creates no second sweep. */
   #keyFor = '';
   #key = '';
   /** The job that this begins from; empty for the example. */
   #job = '';
-  /** The text that the page itself wrote. */
-  #given = '';
+  /**
+   * What the page itself wrote.
+   * @type {Draft}
+   */
+  #given = { text: '', typed: {} };
 
   /** @param {PageContext} context */
   constructor({ root, query, signal, memory }) {
     this.signal = signal;
+    this.bounds = new BoundFields({ event: 'input', onChange: () => this.#typed() });
     this.editor = new Editor({ label: 'Sweep (JSON)', onInput: () => this.#typed(), signal });
     this.verdict = h('p', { role: 'status', class: 'verdict-line' });
     this.warnings = h('ul', { class: 'sweep-notes' });
@@ -49,17 +57,19 @@ class NewSweepPage {
       h('p', { class: 'crumb' }, h('a', { href: '#/sweeps' }, 'Sweeps')),
       h('div', { class: 'heading' }, h('h1', {}, 'New sweep'), h('div', { class: 'actions' }, this.start)),
       h('p', { class: 'note' }, 'The axes are JSON pointers into the job, each with its values. Every combination is trained with that many seeds; the strategy is grid, random or halving.'),
+      section('Constraints', {}, h('p', { class: 'note' }, 'Networks are judged before they are trained. Students that do not qualify are warned of, and trained all the same.'), this.bounds.element),
       section('Check', {}, this.verdict, this.warnings), this.editor.element);
     signal.addEventListener('abort', () => {
       clearTimeout(this.#timer);
       this.#pending?.abort();
     });
-    if (typeof memory === 'string') {
+    const left = /** @type {Draft | undefined} */ (memory);
+    if (left) {
       this.#job = query.get('job') ?? '';
       const draft = drafts.get(this.#job);
       // What was started, or left as it was given, does not become a draft; nor does it replace a later one.
-      if (draft === undefined) this.#given = memory;
-      this.editor.text = draft ?? memory;
+      if (draft === undefined) this.#given = left;
+      this.#put(draft ?? left);
     } else {
       this.update(query);
     }
@@ -71,28 +81,39 @@ class NewSweepPage {
     this.#job = job;
     const draft = drafts.get(job);
     if (draft !== undefined) {
-      this.editor.text = draft;
+      this.#put(draft);
       return;
     }
     try {
       const base = job ? await api.submitted(job, this.signal) : EXAMPLE;
       // Who typed before it came keeps that.
       if (this.signal.aborted || this.#job !== job || drafts.has(job)) return;
-      this.#given = prettyJson(firstSweep(base));
-      this.editor.text = this.#given;
+      this.#given = { text: prettyJson(firstSweep(base)), typed: {} };
+      this.#put(this.#given);
     } catch (error) {
       if (!this.signal.aborted) setText(this.verdict, error.message);
     }
   }
 
   remember() {
-    return this.editor.text;
+    return this.#draft;
+  }
+
+  /** @returns {Draft} */
+  get #draft() {
+    return { text: this.editor.text, typed: this.bounds.typed };
+  }
+
+  /** @param {Draft} draft */
+  #put({ text, typed }) {
+    this.bounds.typed = typed;
+    this.editor.text = text;
   }
 
   #typed() {
-    const { text } = this.editor;
-    if (text === '' || text === this.#given) drafts.delete(this.#job);
-    else drafts.set(this.#job, text);
+    const draft = this.#draft;
+    if (draft.text === '' || JSON.stringify(draft) === JSON.stringify(this.#given)) drafts.delete(this.#job);
+    else drafts.set(this.#job, draft);
     clearTimeout(this.#timer);
     this.#pending?.abort();
     this.start.disabled = true;
@@ -102,14 +123,17 @@ class NewSweepPage {
   }
 
   async #check() {
-    if (this.editor.peek() === null) {
-      setText(this.verdict, 'This is not JSON yet.');
+    const { bounds } = this.bounds;
+    if (this.editor.peek() === null || bounds === null) {
+      setText(this.verdict, bounds === null ? 'A constraint is not a number yet.' : 'This is not JSON yet.');
       return;
     }
+    // Each network takes a while, but only once.
+    if (isNumber(bounds.latency_ms) || isNumber(bounds.latency_64_ms)) setText(this.verdict, 'Checking, and measuring the networks…');
     this.#pending = new AbortController();
     const { signal } = this.#pending;
     try {
-      const dryRun = await api.checkSweep(this.editor.text, signal);
+      const dryRun = await api.checkSweep(this.editor.text, bounds, signal);
       setText(this.verdict, estimateText(dryRun));
       fill(this.warnings, dryRun.warnings.map((warning) => h('li', {}, warning)));
       this.start.disabled = false;
@@ -127,12 +151,15 @@ class NewSweepPage {
 
   async #create() {
     const body = this.editor.text;
-    if (body !== this.#keyFor) [this.#keyFor, this.#key] = [body, idempotencyKey()];
+    const { bounds } = this.bounds;
+    if (bounds === null) return;
+    const asked = JSON.stringify([body, bounds]);
+    if (asked !== this.#keyFor) [this.#keyFor, this.#key] = [asked, idempotencyKey()];
     this.start.disabled = true;
     try {
-      const { id } = await api.createSweep(body, this.#key);
+      const { id } = await api.createSweep(body, bounds, this.#key);
       drafts.delete(this.#job);
-      if (!this.signal.aborted) location.hash = `#/sweeps/${encodeURIComponent(id)}`;
+      if (!this.signal.aborted) location.hash = sweepAddress(id, bounds);
     } catch (error) {
       this.#showError(error);
       this.start.disabled = false;
@@ -158,6 +185,19 @@ export function firstSweep(base) {
 export function estimateText({ jobs, seeds, combinations, trained_part: part, device_hours: hours, device, memory }) {
   const epochs = part < 1 ? `${share(part)} of their epochs are trained` : '';
   const time = isNumber(hours) ? `about ${duration(hours * 3600)} on one ${device}` : 'no estimate of the time before a job has been measured';
-  return [`${whole(jobs)} jobs: ${combinations.length} combinations × ${seeds} ${seeds === 1 ? 'seed' : 'seeds'}`, epochs, time, `about ${bytes(memory.total_bytes)} of memory`]
+  return [`${whole(jobs)} jobs: ${combinations.length} combinations × ${seeds} ${seeds === 1 ? 'seed' : 'seeds'}`, epochs, time, `about ${bytes(memory.total_bytes)} of memory`, qualifiedText(combinations)]
     .filter(Boolean).join(' · ');
 }
+
+/**
+ * How many combinations have a student that can keep the constraints; empty without constraints.
+ * @param {Schemas['CombinationEstimate'][]} combinations
+ */
+function qualifiedText(combinations) {
+  const judged = combinations.flatMap(({ qualification }) => qualification ?? []);
+  if (judged.length === 0) return '';
+  const unknown = judged.filter(({ qualifies }) => (qualifies ?? null) === null).length;
+  const can = `${judged.filter(({ qualifies }) => qualifies).length} of ${judged.length} students can qualify`;
+  return unknown ? `${can}, and ${unknown} may` : can;
+}
+
