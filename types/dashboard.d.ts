@@ -31,6 +31,7 @@ interface ApiClient {
   labels(parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['List_Label']>;
   groups(parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['Groups']>;
   settings(signal?: AbortSignal): Promise<Schemas['List_KnownSetting']>;
+  pareto(parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['Pareto']>;
   job(id: string, signal?: AbortSignal): Promise<Schemas['JobDetails']>;
   metrics(id: string, which: { name?: string[], maxPoints: number }, signal?: AbortSignal): Promise<Schemas['Metrics']>;
   metricsCsv(id: string): Promise<Blob>;

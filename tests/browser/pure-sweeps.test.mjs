@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { parseBounds, readBounds, sweepAddress } from '../../static/js/sweeps/bounds.js';
+import { isWaiting, latencyOf, qualifyingText, sweepCosts, verdictOf } from '../../static/js/sweeps/costs.js';
 import { combinationName, curveLines, doneShare, jobsText, rungLines, spread, strategyText } from '../../static/js/sweeps/data.js';
 import { estimateText, firstSweep } from '../../static/js/sweeps/new.js';
 import { gainSign, isWithin, shortNames } from '../../static/js/ui/settings.js';
@@ -76,4 +77,31 @@ test('constraints are positive numbers, as they are typed and in an address', ()
   assert.equal(sweepAddress('swp_1', bounds), '#/sweeps/swp_1?size_mb=4');
   assert.equal(sweepAddress('swp_1', {}), '#/sweeps/swp_1');
   assert.deepEqual(parseBounds(new URLSearchParams('latency_ms=5&size_mb=-1&parameters=many&latency_64_ms=Infinity&other=1')), { latency_ms: 5 });
+});
+
+test('a combination costs what its finished students cost, and says why that is not known', () => {
+  const latency = (median_ms, cpu = 'a CPU') => ({ cpu, batches: [{ batch: 1, median_ms }, { batch: 64, median_ms: 64 * median_ms }] });
+  const student = (id, more) => ({ id, latency: null, latency_failure: null, qualifies: true, missed: [], unknown: [], ...more });
+  const of = (students, more = {}) => sweepCosts({ data: students, constraints: { latency_ms: 5 }, not_measured: null, total: students.length, ...more });
+  const members = (...ids) => ({ jobs: ids.map((id) => ({ id })) });
+  const miss = { qualifies: false, missed: [{ constraint: 'latency_ms', most: 5, value: 7.25 }] };
+  const costs = of([student('a', { latency: latency(3) }), student('b', { latency: latency(7.25), ...miss }), student('c', { qualifies: null, unknown: ['latency_ms'] }),
+    student('d', { latency_failure: 'no image fits', qualifies: null, unknown: ['latency_ms'] }), student('e', { latency: latency(3, 'another CPU') })]);
+  assert.deepEqual(latencyOf(members('a', 'b', 'x'), costs), { text: '7.250 ms', title: '3.000 to 7.250 ms for one image on a CPU' });
+  assert.match(latencyOf(members('a', 'e'), costs).title, /^3\.000 ms .* 2 different CPUs/);
+  assert.deepEqual(['x', 'c', 'd'].map((id) => latencyOf(members(id), costs).title), ['None of its jobs has finished', 'Not measured yet', 'It cannot be measured: no image fits']);
+  assert.equal(latencyOf(members('c'), of([student('c')], { not_measured: 'no ONNX Runtime' })).title, 'no ONNX Runtime');
+  const verdicts = [['a'], ['a', 'e'], ['b'], ['a', 'b'], ['a', 'b', 'c'], ['c', 'd'], ['x']].map((ids) => verdictOf(members(...ids), costs));
+  assert.deepEqual(verdicts.map(({ state, text }) => `${state}: ${text}`), ['yes: yes', 'yes: yes', 'no: no', 'some: 1 of 2', 'some: 1 of 3', 'unknown: not known', 'unknown: –']);
+  assert.deepEqual([verdicts[0].title, verdicts[1].title, verdicts[2].title], ['Its student qualifies', 'All 2 students qualify', 'latency 7.250 ms, at most 5.000 ms']);
+  assert.equal(verdicts[4].title, 'latency 7.250 ms, at most 5.000 ms; not known of 1: latency');
+  assert.equal(qualifyingText(costs), '2 of 5 finished students qualify · 2 not known');
+  assert.equal(qualifyingText(of([], { not_measured: 'no ONNX Runtime' })), 'No student has finished yet · Latencies are not measured: no ONNX Runtime');
+  assert.equal(qualifyingText(of([student('a')], { constraints: {} })), '');
+  assert.deepEqual([isWaiting(costs), isWaiting(of([student('d', { latency_failure: 'no' })])), isWaiting(of([student('c')], { not_measured: 'no' }))], [true, false, false]);
+});
+
+test('a setting that is a whole network is cut in names', () => {
+  const name = combinationName(['/student'], result({ settings: { '/student': { name: 'x'.repeat(1000) } } }));
+  assert.ok(name.length < 100 && name.endsWith('…'), name);
 });

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { smallJob } from './support/jobs.mjs';
+import { addLatencies, smallJob } from './support/jobs.mjs';
 import { assertAccessible, assertFits, closeDashboard, downloaded, onEveryScreen, openDashboard, refused, statusBadge } from './support/page.mjs';
 import { PATIENCE, Server } from './support/server.mjs';
 
@@ -55,6 +55,34 @@ test('a sweep whose jobs fail says why on its page', { timeout: PATIENCE }, asyn
   await failures.getByText('2 jobs failed, first').waitFor();
   await failures.getByRole('link').click();
   await page.locator('.error-class', { hasText: 'numeric' }).waitFor();
+  page.assertQuiet();
+});
+
+test('the page says which students qualify, and how long they take', { timeout: PATIENCE }, async () => {
+  const { results } = await server.get(`/v1/sweeps/${sweep.id}`);
+  const [first, second] = results.map(({ jobs }) => jobs.map(({ id }) => id));
+  addLatencies(server, [...first, second[0]], 3);
+  addLatencies(server, [second[1]], 9);
+  await page.goto(`${server.url}/#/sweeps/${sweep.id}?latency_ms=5`);
+  await page.getByText('3 of 4 finished students qualify').waitFor();
+  const verdicts = () => table().locator('td[data-qualifies]').allInnerTexts();
+  assert.deepEqual(await verdicts(), ['yes', '1 of 2', '–']);
+  await table().getByTitle('3.000 to 9.000 ms for one image on a CPU').getByText('9.000 ms').waitFor();
+  const most = page.getByLabel('ms for one image');
+  await most.fill('0');
+  await most.press('Enter');
+  await page.getByText('0 is not above 0').waitFor();
+  await most.fill('2');
+  await most.press('Enter');
+  await page.waitForURL(/latency_ms=2$/);
+  await page.getByText('0 of 4 finished students qualify').waitFor();
+  assert.deepEqual(await verdicts(), ['no', 'no', '–']);
+  await table().getByTitle('latency 3.000 ms, at most 2.000 ms').first().waitFor();
+  await page.goBack();
+  await page.getByText('3 of 4 finished students qualify').waitFor();
+  await most.fill('');
+  await most.press('Enter');
+  await table().getByRole('columnheader', { name: 'Qualifies' }).waitFor({ state: 'detached' });
   page.assertQuiet();
 });
 

@@ -126,6 +126,7 @@ export const api = {
   labels: (parameters, signal) => json(`/v1/labels${query(parameters)}`, { signal }),
   groups: (parameters, signal) => json(`/v1/groups${query(parameters)}`, { signal }),
   settings: (signal) => json('/v1/settings', { signal }),
+  pareto: (parameters, signal) => json(`/v1/pareto${query(parameters)}`, { signal }),
   job: (id, signal) => json(jobPath(id), { signal }),
   metrics: (id, { name, maxPoints }, signal) => json(jobPath(id, `/metrics${query({ name, max_points: maxPoints })}`), { signal }),
   metricsCsv: async (id) => (await request(jobPath(id, '/metrics?max_points=100000'), { headers: { accept: 'text/csv' } })).blob(),

@@ -101,14 +101,9 @@ export class BoundFields {
     return Object.keys(faults).length === 0 ? bounds : null;
   }
 
-  /**
-   * Shows these bounds. A field that has the focus is left alone.
-   * @param {Costs} bounds
-   */
+  /** @param {Costs} bounds */
   show(bounds) {
-    for (const { name, input } of this.inputs) {
-      if (document.activeElement !== input) input.value = isNumber(bounds[name]) ? String(bounds[name]) : '';
-    }
+    for (const { name, input } of this.inputs) input.value = isNumber(bounds[name]) ? String(bounds[name]) : '';
     this.#mark();
   }
 

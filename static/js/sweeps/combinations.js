@@ -2,16 +2,22 @@
 
 import { h } from '../ui/dom.js';
 import { duration, isNumber, percent } from '../ui/format.js';
-import { shortNames, valueText } from '../ui/settings.js';
+import { shortNames, shortValue } from '../ui/settings.js';
+import { latencyOf, verdictOf } from './costs.js';
 import { epochsText, spread } from './data.js';
 
+/** @import { SweepCosts } from './costs.js' */
 /** @typedef {Schemas['CombinationResult']} Result */
+
+/** Longest setting in a tool tip, in characters. */
+const LONGEST_TITLE = 1000;
 
 /**
  * @param {string[]} pointers of the axes
  * @param {Result[]} results
+ * @param {SweepCosts} costs
  */
-export function combinationsTable(pointers, results) {
+export function combinationsTable(pointers, results, costs) {
   const rungs = [...new Set(results.flatMap((result) => result.rungs.map(({ epochs }) => epochs)))].sort((one, other) => one - other);
   const names = shortNames(pointers);
   const number = (/** @type {string} */ name, /** @type {string} */ title) => h('th', { scope: 'col', class: 'number', title }, name);
@@ -22,26 +28,33 @@ export function combinationsTable(pointers, results) {
     number('n', 'Jobs in the mean, without copies'),
     number('Best', 'Best top-1 of any seed'),
     rungs.map((epochs) => number(`Epoch ${epochs}`, `Mean ± standard deviation up to the comparison after ${epochsText(epochs)}`)),
+    number('Latency', 'Median time for one image on the server’s CPU, with one thread'),
+    costs.isBounded ? number('Qualifies', 'Whether its finished students meet the constraints') : null,
     number('Cost', 'Time for which devices were held'),
     h('th', { scope: 'col' }, 'Jobs'));
-  return h('table', {}, h('thead', {}, head), h('tbody', {}, results.map((result) => row(pointers, rungs, result))));
+  return h('table', {}, h('thead', {}, head), h('tbody', {}, results.map((result) => row(pointers, rungs, result, costs))));
 }
 
 /**
  * @param {string[]} pointers
  * @param {number[]} rungs epochs
  * @param {Result} result
+ * @param {SweepCosts} costs
  */
-function row(pointers, rungs, result) {
+function row(pointers, rungs, result, costs) {
   const cell = (/** @type {string} */ text, more = {}) => h('td', { class: 'number', ...more }, text);
   const dropped = result.dropped_after ?? null;
+  const latency = latencyOf(result, costs);
+  const verdict = costs.isBounded ? verdictOf(result, costs) : null;
   return h('tr', { 'data-rank': result.rank, 'data-dropped': dropped },
     cell(isNumber(result.rank) ? String(result.rank) : '–'),
-    pointers.map((pointer) => h('td', { class: 'setting' }, valueText(result.settings[pointer]))),
+    pointers.map((pointer) => h('td', { class: 'setting', title: shortValue(result.settings[pointer], LONGEST_TITLE) }, shortValue(result.settings[pointer]))),
     cell(spread(result), { title: result.copies ? `${result.copies} copies not counted` : null }),
     cell(String(result.n)),
     cell(percent(result.best)),
     rungs.map((epochs) => atRung(result, epochs)),
+    cell(latency.text, { title: latency.title }),
+    verdict ? cell(verdict.text, { title: verdict.title, 'data-qualifies': verdict.state }) : null,
     cell(duration(result.cost_seconds)),
     h('td', {}, h('span', { class: 'members' }, result.jobs.map(member))));
 }

@@ -1,7 +1,7 @@
 // What the pages of sweeps show, as texts and curves. Pure.
 
 import { duration, isNumber, percent } from '../ui/format.js';
-import { shortNames, valueText } from '../ui/settings.js';
+import { shortNames, shortValue } from '../ui/settings.js';
 
 /** @typedef {Schemas['CombinationResult']} Result */
 
@@ -15,7 +15,7 @@ export const MAX_LINES = 12;
  */
 export function combinationName(pointers, { settings }) {
   const names = shortNames(pointers);
-  return pointers.map((pointer, index) => `${names[index]} ${valueText(settings[pointer])}`).join(', ');
+  return pointers.map((pointer, index) => `${names[index]} ${shortValue(settings[pointer])}`).join(', ');
 }
 
 /**

@@ -13,20 +13,33 @@ import { setAnswered, setConnection } from '../ui/connection.js';
 import { ask, copyButton, fill, h, progressBar, setText, statusBadge } from '../ui/dom.js';
 import { isNumber, share } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
+import { BoundFields, parseBounds, sweepAddress } from './bounds.js';
 import { combinationsTable } from './combinations.js';
+import { isWaiting, qualifyingText, sweepCosts } from './costs.js';
 import { costText, curveLines, doneShare, epochsText, jobsText, rungLines, strategyText } from './data.js';
 import { SWEEP_ACTIONS } from './status.js';
 
+/** @import { Costs } from '../compare/costs.js' */
+/** @import { SweepCosts } from './costs.js' */
 /** @import { SweepAction } from './status.js' */
 /** @typedef {Schemas['SweepDetails']} SweepDetails */
 
 const INTERVAL = 3000;
+/** Milliseconds between two questions for what students cost, of which there may be a thousand. */
+const COSTS_INTERVAL = 10_000;
+/** Most students of a sweep. */
+const MAX_STUDENTS = 1000;
 /** Most jobs of the best combinations to compare: a comparison has at most 50. */
 const MAX_COMPARED = 12;
 
-/** @param {PageContext} context */
+/**
+ * @param {PageContext} context
+ * @returns {PageView}
+ */
 export function sweepPage(context) {
-  new SweepPage(context).start();
+  const page = new SweepPage(context);
+  page.start();
+  return page;
 }
 
 class SweepPage {
@@ -36,9 +49,15 @@ class SweepPage {
   #jobs = new Set();
   /** @type {SweepDetails | null} */
   sweep = null;
+  /** @type {SweepCosts} */
+  #costs = { students: new Map(), isBounded: false, reason: '' };
+  /** Number of jobs that had succeeded when the costs were asked for; -1 before. */
+  #succeeded = -1;
+  /** @type {Costs} */
+  #bounds;
 
   /** @param {PageContext} context */
-  constructor({ root, id = '', signal, setTitle, announce }) {
+  constructor({ root, id = '', query, signal, setTitle, announce }) {
     this.id = id;
     this.setTitle = setTitle;
     this.announce = announce;
@@ -53,6 +72,10 @@ class SweepPage {
     this.warningCard = section('Warnings', {}, this.warnings);
     this.failure = h('p', { class: 'sweep-failure' });
     this.failureCard = section('Failures', {}, this.failure);
+    this.bounds = new BoundFields({ event: 'change', onChange: () => this.#bound() });
+    this.#bounds = parseBounds(query);
+    this.bounds.show(this.#bounds);
+    this.qualifying = h('p', { class: 'note', role: 'status' });
     this.table = scrollBox('Combinations, table', { class: 'table-scroll' });
     this.curves = new OverlayChart('eval/top1', { view: this.#view, signal });
     this.rungs = new OverlayChart('top-1 by rung', { view: this.#view, signal });
@@ -73,7 +96,33 @@ class SweepPage {
         setAnswered(false);
       },
     });
+    this.costsPoller = new Poller({
+      interval: COSTS_INTERVAL, signal,
+      request: async (stop) => {
+        this.#succeeded = this.sweep?.jobs.succeeded ?? 0;
+        this.#costs = sweepCosts(await api.pareto({ sweep: id, limit: MAX_STUDENTS, ...this.#bounds }, stop));
+        setText(this.qualifying, qualifyingText(this.#costs));
+        this.#showTable();
+        if (isWaiting(this.#costs)) this.costsPoller.soon();
+      },
+      onError: (error) => setText(this.qualifying, `What the students cost is not known: ${error.message}`),
+    });
     this.signal = signal;
+  }
+
+  /**
+   * The address has other bounds.
+   * @param {URLSearchParams} query
+   */
+  update(query) {
+    this.#bounds = parseBounds(query);
+    this.bounds.show(this.#bounds);
+    this.costsPoller.now();
+  }
+
+  #bound() {
+    const { bounds } = this.bounds;
+    if (bounds) location.hash = sweepAddress(this.id, bounds);
   }
 
   start() {
@@ -95,7 +144,7 @@ class SweepPage {
           this.bar.element, h('p', { class: 'progress-line' }, this.share, this.where))),
       this.failureCard,
       this.warningCard,
-      section('Combinations', { actions: h('div', { class: 'actions' }, this.compare, csv) }, this.table),
+      section('Combinations', { actions: h('div', { class: 'actions' }, this.compare, csv) }, this.bounds.element, this.qualifying, this.table),
       h('div', { class: 'compare-tools' }, curveFields(this.#view), zoomFields(this.#view)),
       h('section', { class: 'charts', 'aria-label': 'Curves' }, this.curves.element, this.rungs.element),
       this.parallel.element);
@@ -118,7 +167,9 @@ class SweepPage {
     this.warningCard.hidden = sweep.warnings.length === 0;
     fill(this.warnings, sweep.warnings.map((warning) => h('li', {}, warning)));
     this.#showFailure(sweep);
-    fill(this.table, combinationsTable(pointers, results));
+    this.#showTable();
+    if (this.#succeeded < 0) this.costsPoller.now();
+    else if ((sweep.jobs.succeeded ?? 0) !== this.#succeeded) this.costsPoller.soon();
     this.curves.show(curveLines(pointers, results), 'epoch');
     const rungs = rungLines(pointers, results);
     this.rungs.element.hidden = rungs.length === 0;
@@ -128,6 +179,12 @@ class SweepPage {
     const best = results.flatMap(({ jobs }) => jobs.map((job) => job.id)).slice(0, MAX_COMPARED);
     this.compare.href = `#/compare?${best.map((job) => `job=${encodeURIComponent(job)}`).join('&')}&seeds=1`;
     this.#showStatus(sweep);
+  }
+
+  #showTable() {
+    if (!this.sweep) return;
+    const { axes, results } = this.sweep;
+    fill(this.table, combinationsTable(axes.map(({ pointer }) => pointer), results, this.#costs));
   }
 
   /** @param {SweepDetails} sweep */

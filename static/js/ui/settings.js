@@ -30,6 +30,18 @@ export function valueText(value) {
   return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
+/** Longest value in a table or a legend, in characters: a setting may be a whole network. */
+const LONGEST_VALUE = 80;
+
+/**
+ * The same, cut if it is long.
+ * @param {unknown} value
+ */
+export function shortValue(value, longest = LONGEST_VALUE) {
+  const text = valueText(value);
+  return text.length > longest ? `${text.slice(0, longest - 1)}…` : text;
+}
+
 /**
  * Whether a gain is no larger than the deviation of what it is compared with.
  * @param {Maybe} gain
