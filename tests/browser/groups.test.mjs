@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { addJobs } from './support/jobs.mjs';
+import { addJobs, smallJob } from './support/jobs.mjs';
 import { assertAccessible, assertFits, closeDashboard, downloaded, onEveryScreen, openDashboard } from './support/page.mjs';
 import { PATIENCE, Server } from './support/server.mjs';
 
@@ -67,6 +67,28 @@ test('gains within the deviation of their baseline are grey', async () => {
     return getComputedStyle(element).color;
   });
   assert.deepEqual([gains[0][1], gains[3][1]], [muted, muted]);
+  await page.unroute(/\/v1\/groups\?/);
+});
+
+test('hundreds of groups with long values are cut, and built again only when they change', { timeout: PATIENCE }, async () => {
+  let best = 70;
+  const group = (index) => ({ values: [{ name: 'x'.repeat(5000), index }], top1: best - index / 100, deviation: null, n: 1, copies: 0, best, gain: null, baseline_deviation: null, jobs: [] });
+  const answer = () => ({ by: ['/student'], total: 3000, data: Array.from({ length: 200 }, (_, index) => group(index)) });
+  await page.route(/\/v1\/groups\?/, (route) => route.fulfill({ json: answer() }));
+  await page.goto(`${server.url}/#/groups?by=%2Fstudent`);
+  await withLines(200);
+  await page.getByText('The first 200 of 3,000 groups').waitFor();
+  const length = (await table().innerText()).length;
+  assert.ok(length < 50_000, String(length));
+  await table().getByRole('row').nth(1).evaluate((row) => { row.dataset.mark = 'kept'; });
+  const changed = () => Promise.all([page.waitForResponse(/\/v1\/groups\?/), server.post('/v1/jobs', smallJob('another'))]);
+  await changed();
+  await page.evaluate(() => new Promise(requestAnimationFrame));
+  assert.equal(await table().locator('[data-mark]').count(), 1);
+  best = 71;
+  await changed();
+  await table().getByText('71.00 %').first().waitFor();
+  assert.equal(await table().locator('[data-mark]').count(), 0);
   await page.unroute(/\/v1\/groups\?/);
 });
 

@@ -177,6 +177,20 @@ test('constraints are checked before a sweep starts, and stay with it', { timeou
   await page.waitForURL(/#\/sweeps\/swp_\w+\?size_mb=50$/);
 });
 
+test('of hundreds of combinations the best are shown first, and all of them on request', { timeout: PATIENCE }, async () => {
+  const { results: [like], ...rest } = await server.get(`/v1/sweeps/${sweep.id}`);
+  const results = Array.from({ length: 500 }, (_, index) => ({ ...like, number: index + 1, rank: index + 1, jobs: like.jobs.map((job) => ({ ...job, id: `${job.id}${index}` })) }));
+  const address = new RegExp(`/v1/sweeps/${sweep.id}$`);
+  await page.route(address, (route) => route.fulfill({ json: { ...rest, results } }));
+  await page.goto(`${server.url}/#/sweeps/${sweep.id}`);
+  await page.locator('section[aria-label="Parallel coordinates"][data-lines="200"]').getByText('The best 200 of 500').waitFor();
+  assert.equal(await table().getByRole('row').count(), 101);
+  await page.getByRole('button', { name: 'Show all 500 combinations' }).click();
+  assert.equal(await table().getByRole('row').count(), 501);
+  assert.ok(await table().evaluate((element) => element === document.activeElement));
+  await page.unroute(address);
+});
+
 test('the pages fit every screen and can be used by everybody', { timeout: PATIENCE }, async () => {
   await onEveryScreen(browser, async (screen) => {
     await screen.goto(`${server.url}/#/sweeps/${sweep.id}`);

@@ -67,13 +67,16 @@ export function parallelAxis(name, values) {
     const place = (/** @type {number} */ value) => (scale(value) - scale(low)) / (scale(high) - scale(low));
     return { name, places: values.map((value) => (isNumber(value) ? place(value) : null)), ticks: ticksOf([...new Set(numbers)].sort((one, other) => one - other), place) };
   }
-  const texts = [...new Set(known.map(valueText))].sort((one, other) => one.localeCompare(other, 'en', { numeric: true }));
-  const place = (/** @type {string} */ text) => (texts.length > 1 ? texts.indexOf(text) / (texts.length - 1) : 0.5);
+  const texts = [...new Set(known.map(valueText))].sort(BY_TEXT.compare);
+  const places = new Map(texts.map((text, index) => [text, texts.length > 1 ? index / (texts.length - 1) : 0.5]));
+  const place = (/** @type {string} */ text) => places.get(text) ?? 0.5;
   return {
     name, places: values.map((value) => (value === null || value === undefined ? null : place(valueText(value)))),
     ticks: texts.length > MAX_TICKS ? [texts[0], texts[texts.length - 1]].map((text) => ({ text, place: place(text) })) : texts.map((text) => ({ text, place: place(text) })),
   };
 }
+
+const BY_TEXT = new Intl.Collator('en', { numeric: true });
 
 /** Values that are written beside an axis. */
 const MAX_TICKS = 9;

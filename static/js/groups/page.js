@@ -6,11 +6,11 @@ import { Poller } from '../api/poller.js';
 import { csv, save } from '../charts/export.js';
 import { Combobox } from '../ui/combobox.js';
 import { setAnswered, setConnection } from '../ui/connection.js';
-import { fill, h, setText } from '../ui/dom.js';
+import { fill, h, refill, setText } from '../ui/dom.js';
 import { isNumber, percent, points, whole } from '../ui/format.js';
 import { listAddress } from '../ui/places.js';
 import { scrollBox, section } from '../ui/section.js';
-import { gainSign, isWithin, shortNames } from '../ui/settings.js';
+import { gainSign, isWithin, shortNames, shortValue } from '../ui/settings.js';
 import { MAX_KEYS, groupsAddress, groupsCsv, groupsRequest, mixedNote, parseGroups } from './data.js';
 import { settingOptions } from './options.js';
 import { ParallelCoordinates } from './parallel.js';
@@ -22,6 +22,8 @@ const INTERVAL = 5000;
 /** What jobs can be grouped by beside settings and labels. */
 const NAMES = ['method', 'teacher', 'student', 'dataset', 'sweep'];
 const MAX_LABELS = 100;
+/** Longest value in a tool tip, in characters. */
+const LONGEST_TITLE = 1000;
 
 /**
  * @param {PageContext} context
@@ -34,6 +36,8 @@ export function groupsPage(context) {
 class GroupsPage {
   /** @type {Group[]} */
   #groups = [];
+  /** What the table shows, to build it only when it changes: it has up to 200 rows, and other jobs change all the time. */
+  #shown = '';
 
   /** @param {PageContext} context */
   constructor({ root, query, signal }) {
@@ -76,7 +80,8 @@ class GroupsPage {
     const { by, labels, q, sweep } = this.query;
     if (document.activeElement !== this.search) this.search.value = q;
     const names = shortNames(by);
-    const removable = by.length > 1;
+    // Without any, the method is the default.
+    const removable = by.length > 1 || by[0] !== 'method';
     fill(this.keys, by.map((key, index) => (removable
       ? h('a', { href: this.#address({ by: by.filter((other) => other !== key) }), title: key, 'aria-label': `Do not group by ${key}` }, names[index], ' ×')
       : h('span', { class: 'label', title: key }, names[index]))));
@@ -104,7 +109,9 @@ class GroupsPage {
    */
   async #findKeys(text, stop) {
     if (this.query.by.length >= MAX_KEYS) throw new Error(`Jobs can be grouped by at most ${MAX_KEYS} properties. Remove one first.`);
-    const [settings, labels] = await Promise.all([settingOptions(text, stop), api.labels({ q: '', limit: MAX_LABELS }, stop)]);
+    // What is typed narrows the labels on the server, too: there may be thousands.
+    const q = text.replace(/^label:/i, '').trim();
+    const [settings, labels] = await Promise.all([settingOptions(text, stop), api.labels({ q, limit: MAX_LABELS }, stop)]);
     const keys = [...new Set(labels.data.map(({ key }) => `label:${key}`))];
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     const others = [...NAMES, ...keys].filter((name) => words.every((word) => name.toLowerCase().includes(word)));
@@ -119,7 +126,10 @@ class GroupsPage {
     const cut = left > 0 ? `The first ${whole(data.length)} of ${whole(total)} groups: narrow the search, or group by fewer properties.` : '';
     setText(this.note, data.length === 0 ? none : [cut, mixedNote(data)].filter(Boolean).join(' '));
     this.body.hidden = data.length === 0;
-    fill(this.table, this.#tableOf(data));
+    const shown = JSON.stringify([this.query, data]);
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    refill(this.table, this.#tableOf(data));
     this.parallel.show(this.query.by, data);
   }
 
@@ -151,15 +161,17 @@ function row(by, { values, top1, deviation, n, copies, best, datasets, gain, bas
   const title = isWithin(gain, ofBaseline) ? `Within the baseline’s deviation of ${ofBaseline?.toFixed(2)}` : null;
   const sign = isNumber(gain) ? gainSign(gain, ofBaseline) : '';
   return h('tr', {},
-    values.map((value, index) => h('td', { class: 'setting' }, by[index] === 'sweep' && typeof value === 'string' ? h('a', { href: `#/sweeps/${encodeURIComponent(value)}` }, value) : text(value))),
+    values.map((value, index) => h('td', { class: 'setting', title: text(value, LONGEST_TITLE) }, by[index] === 'sweep' && typeof value === 'string' ? h('a', { href: `#/sweeps/${encodeURIComponent(value)}` }, value) : text(value))),
     number(percent(top1)), number(isNumber(deviation) ? deviation.toFixed(2) : '–'),
     number(datasets > 1 ? `${n} on ${datasets} data sets` : String(n), { title: copies ? `${copies} copies not counted` : null }), number(percent(best)),
     h('td', { class: 'number' }, h('span', { class: 'gain', 'data-sign': sign, title }, isNumber(gain) ? points(gain) : '–')),
     h('td', {}, h('a', { href: `#/compare?${jobs.map((job) => `job=${encodeURIComponent(job)}`).join('&')}&seeds=1` }, 'Compare')));
 }
 
-/** @param {unknown} value */
-function text(value) {
-  if (value === null || value === undefined) return '–';
-  return typeof value === 'string' ? value : JSON.stringify(value);
+/**
+ * @param {unknown} value
+ * @param {number} [longest] in characters
+ */
+function text(value, longest) {
+  return value === null || value === undefined ? '–' : shortValue(value, longest);
 }

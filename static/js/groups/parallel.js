@@ -1,10 +1,9 @@
 // Parallel coordinates: an axis for each setting and one for the accuracy, and a line for each group, in SVG.
 
 import { svg } from '../charts/svg.js';
-import { token } from '../charts/theme.js';
 import { h, setText } from '../ui/dom.js';
-import { percent } from '../ui/format.js';
-import { shortNames, valueText } from '../ui/settings.js';
+import { percent, whole } from '../ui/format.js';
+import { shortNames, shortValue } from '../ui/settings.js';
 import { parallelAxis } from './data.js';
 
 /** @import { ParallelAxis } from './data.js' */
@@ -12,6 +11,8 @@ import { parallelAxis } from './data.js';
 
 const HEIGHT = 340;
 const PLOT = { left: 90, right: 70, top: 40, bottom: HEIGHT - 20 };
+/** Most lines: more hide one another. */
+export const MAX_LINES = 200;
 /** Longest text beside an axis, in characters. */
 const LONGEST = 16;
 
@@ -19,8 +20,17 @@ export class ParallelCoordinates {
   /** @type {string[]} */
   #by = [];
   /** @type {Group[]} */
+  #all = [];
+  /**
+   * Those that are drawn.
+   * @type {Group[]}
+   */
   #groups = [];
   #width = 720;
+  /** What is drawn, to draw nothing twice. */
+  #drawn = '';
+  /** What the heading says while no line is pointed at. */
+  #rest = '';
 
   /** @param {AbortSignal} signal */
   constructor(signal) {
@@ -28,22 +38,30 @@ export class ParallelCoordinates {
     this.plot = svg('svg', { class: 'scatter parallel', height: HEIGHT, role: 'img', 'aria-label': 'No groups yet' });
     this.element = h('section', { class: 'card chart', 'aria-label': 'Parallel coordinates', 'data-lines': 0 },
       h('header', {}, h('h3', {}, 'Parallel coordinates'), this.where), this.plot);
-    const observer = new ResizeObserver(() => this.show(this.#by, this.#groups));
+    const observer = new ResizeObserver(() => this.show(this.#by, this.#all));
     observer.observe(this.plot);
     signal.addEventListener('abort', () => observer.disconnect());
   }
 
   /**
+   * Draws the most accurate groups.
    * @param {string[]} by what the jobs are grouped by
-   * @param {Group[]} groups
+   * @param {Group[]} all
    */
-  show(by, groups) {
-    this.#by = by;
-    this.#groups = groups;
+  show(by, all) {
+    const groups = [...all].sort((one, other) => other.top1 - one.top1).slice(0, MAX_LINES);
     this.#width = this.plot.clientWidth || this.#width;
+    const drawn = JSON.stringify([this.#width, by, all.length, groups.map(({ values, top1, n }) => [values, top1, n])]);
+    if (drawn === this.#drawn) return;
+    this.#drawn = drawn;
+    this.#by = by;
+    this.#all = all;
+    this.#groups = groups;
     this.plot.setAttribute('viewBox', `0 0 ${this.#width} ${HEIGHT}`);
     this.plot.replaceChildren();
     this.element.dataset.lines = String(groups.length);
+    this.#rest = all.length > groups.length ? `The best ${groups.length} of ${whole(all.length)}` : '';
+    setText(this.where, this.#rest);
     if (groups.length === 0) return;
     const names = shortNames(by);
     const axes = [...names.map((name, index) => parallelAxis(name, groups.map(({ values }) => values[index]))),
@@ -85,11 +103,11 @@ export class ParallelCoordinates {
       if (place !== null) path += `${isOpen ? 'L' : 'M'}${this.#x(axis, axes.length).toFixed(1)} ${this.#y(place).toFixed(1)}`;
       isOpen = place !== null;
     });
-    const text = `${names.map((name, key) => `${name} ${valueText(group.values[key])}`).join(', ')}: ${percent(group.top1)}, ${group.n === 1 ? '1 job' : `${group.n} jobs`}`;
+    const text = `${names.map((name, key) => `${name} ${shortValue(group.values[key])}`).join(', ')}: ${percent(group.top1)}, ${group.n === 1 ? '1 job' : `${group.n} jobs`}`;
     const share = axes[axes.length - 1].places[index] ?? 0.5;
-    const line = svg('path', { d: path, class: 'parallel-line', stroke: token('--series-1'), 'stroke-opacity': (0.15 + 0.85 * share ** 2).toFixed(2) }, svg('title', {}, text));
+    const line = svg('path', { d: path, class: 'parallel-line', 'stroke-opacity': (0.15 + 0.85 * share ** 2).toFixed(2) }, svg('title', {}, text));
     line.addEventListener('pointerenter', () => setText(this.where, text));
-    line.addEventListener('pointerleave', () => setText(this.where, ''));
+    line.addEventListener('pointerleave', () => setText(this.where, this.#rest));
     this.plot.append(line);
   }
 

@@ -5,10 +5,13 @@ import { sparkline } from '../charts/sparkline.js';
 import { ageElement, h, progressBar, setText, statusBadge } from '../ui/dom.js';
 import { NO_BASELINE, comparedWith, duration, isNumber, pairOf, percent, points, rate, share, shortAge, shortWaiting, waitingText } from '../ui/format.js';
 import { isFinal } from '../ui/status.js';
-import { gainSign, isWithin, valueText } from '../ui/settings.js';
+import { gainSign, isWithin, shortValue } from '../ui/settings.js';
 
 /** @typedef {Schemas['JobSummary']} JobSummary */
 /** @import { Child } from '../ui/dom.js' */
+
+/** Longest setting in a tool tip, in characters. */
+const LONGEST_TITLE = 1000;
 
 export class JobRow {
   /**
@@ -70,8 +73,9 @@ export class JobRow {
     this.#showRest(job);
     for (const { pointer, value } of this.settings) {
       const setting = job.settings?.[pointer];
-      setText(value, setting === null || setting === undefined ? '–' : valueText(setting));
-      value.title = value.textContent ?? '';
+      const isThere = setting !== null && setting !== undefined;
+      setText(value, isThere ? shortValue(setting) : '–');
+      value.title = isThere ? shortValue(setting, LONGEST_TITLE) : '';
     }
     setText(this.worker, job.worker ?? '');
     this.worker.title = job.worker ?? '';

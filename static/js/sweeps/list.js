@@ -4,7 +4,7 @@ import { followChanges } from '../api/changes.js';
 import { api, now } from '../api/client.js';
 import { Poller } from '../api/poller.js';
 import { setAnswered, setConnection } from '../ui/connection.js';
-import { ageElement, fill, h, setText, statusBadge } from '../ui/dom.js';
+import { ageElement, fill, h, refill, setText, statusBadge } from '../ui/dom.js';
 import { age } from '../ui/format.js';
 import { scrollBox } from '../ui/section.js';
 import { jobsText, strategyText } from './data.js';
@@ -21,6 +21,7 @@ export function sweepsPage({ root, signal }) {
   const card = h('section', { class: 'card', 'aria-label': 'Sweeps', hidden: true }, table);
   const start = h('a', { class: 'button primary', href: '#/sweeps/new' }, 'New sweep');
   fill(root, h('div', { class: 'heading' }, h('h1', {}, 'Sweeps'), h('div', { class: 'actions' }, start)), note, h('div', { class: 'compare sweep' }, card));
+  let shown = '';
   const poller = new Poller({
     interval: INTERVAL, signal,
     request: async (stop) => {
@@ -29,7 +30,10 @@ export function sweepsPage({ root, signal }) {
       card.hidden = data.length === 0;
       const none = 'There is no sweep yet. Start one with “New sweep”, or with “Sweep” beside the specification of a job.';
       setText(note, data.length === 0 ? none : hasMore ? `The newest ${data.length} sweeps; the API lists all.` : '');
-      fill(table, h('table', {}, h('thead', {}, h('tr', {}, COLUMNS.map((name) => h('th', { scope: 'col' }, name)))), h('tbody', {}, data.map(row))));
+      // Jobs change all the time, and a list that stays the same is left alone.
+      if (JSON.stringify(data) === shown) return;
+      shown = JSON.stringify(data);
+      refill(table, h('table', {}, h('thead', {}, h('tr', {}, COLUMNS.map((name) => h('th', { scope: 'col' }, name)))), h('tbody', {}, data.map(row))));
     },
     onError: (error) => {
       setText(note, error.message);

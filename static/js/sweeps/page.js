@@ -10,8 +10,8 @@ import { OverlayChart } from '../charts/overlay.js';
 import { ChartView } from '../charts/view.js';
 import { ParallelCoordinates } from '../groups/parallel.js';
 import { setAnswered, setConnection } from '../ui/connection.js';
-import { ask, copyButton, fill, h, progressBar, setText, statusBadge } from '../ui/dom.js';
-import { isNumber, share } from '../ui/format.js';
+import { ask, copyButton, fill, h, progressBar, refill, setText, statusBadge } from '../ui/dom.js';
+import { isNumber, share, whole } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
 import { BoundFields, parseBounds, sweepAddress } from './bounds.js';
 import { combinationsTable } from './combinations.js';
@@ -27,6 +27,8 @@ import { SWEEP_ACTIONS } from './status.js';
 const INTERVAL = 3000;
 /** Milliseconds between two questions for what students cost, of which there may be a thousand. */
 const COSTS_INTERVAL = 10_000;
+/** Rows of the table before more are asked for: a sweep has up to 500 combinations with a thousand jobs. */
+const ROWS = 100;
 /** Most students of a sweep. */
 const MAX_STUDENTS = 1000;
 /** Most jobs of the best combinations to compare: a comparison has at most 50. */
@@ -53,6 +55,9 @@ class SweepPage {
   #costs = { students: new Map(), isBounded: false, reason: '' };
   /** Number of jobs that had succeeded when the costs were asked for; -1 before. */
   #succeeded = -1;
+  #rows = ROWS;
+  /** What the table shows, to build it only when it changes. */
+  #shown = '';
   /** @type {Costs} */
   #bounds;
 
@@ -77,6 +82,7 @@ class SweepPage {
     this.bounds.show(this.#bounds);
     this.qualifying = h('p', { class: 'note', role: 'status' });
     this.table = scrollBox('Combinations, table', { class: 'table-scroll' });
+    this.more = h('button', { type: 'button', class: 'quiet', hidden: true, onclick: () => this.#showAll() });
     this.curves = new OverlayChart('eval/top1', { view: this.#view, signal });
     this.rungs = new OverlayChart('top-1 by rung', { view: this.#view, signal });
     this.parallel = new ParallelCoordinates(signal);
@@ -144,7 +150,7 @@ class SweepPage {
           this.bar.element, h('p', { class: 'progress-line' }, this.share, this.where))),
       this.failureCard,
       this.warningCard,
-      section('Combinations', { actions: h('div', { class: 'actions' }, this.compare, csv) }, this.bounds.element, this.qualifying, this.table),
+      section('Combinations', { actions: h('div', { class: 'actions' }, this.compare, csv) }, this.bounds.element, this.qualifying, this.table, this.more),
       h('div', { class: 'compare-tools' }, curveFields(this.#view), zoomFields(this.#view)),
       h('section', { class: 'charts', 'aria-label': 'Curves' }, this.curves.element, this.rungs.element),
       this.parallel.element);
@@ -181,10 +187,23 @@ class SweepPage {
     this.#showStatus(sweep);
   }
 
+  /** The best combinations, or all. */
   #showTable() {
     if (!this.sweep) return;
     const { axes, results } = this.sweep;
-    fill(this.table, combinationsTable(axes.map(({ pointer }) => pointer), results, this.#costs));
+    const rows = results.slice(0, this.#rows);
+    this.more.hidden = rows.length === results.length;
+    setText(this.more, `Show all ${whole(results.length)} combinations`);
+    const shown = JSON.stringify([rows.map(({ curve: _, ...row }) => row), [...this.#costs.students.values()], this.#costs.isBounded, this.#costs.reason]);
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    refill(this.table, combinationsTable(axes.map(({ pointer }) => pointer), rows, this.#costs));
+  }
+
+  #showAll() {
+    this.#rows = Infinity;
+    this.#showTable();
+    this.table.focus();
   }
 
   /** @param {SweepDetails} sweep */

@@ -55,6 +55,19 @@ export function fill(element, ...children) {
 }
 
 /**
+ * The same for what changes while people use it: a link that has the focus gives it to the new one with its address.
+ * @param {Element} element
+ * @param {...Child} children
+ */
+export function refill(element, ...children) {
+  const { activeElement } = document;
+  const address = activeElement && element.contains(activeElement) ? activeElement.getAttribute('href') : null;
+  fill(element, ...children);
+  if (address === null) return;
+  [...element.querySelectorAll('a')].find((link) => link.getAttribute('href') === address)?.focus({ preventScroll: true });
+}
+
+/**
  * Writes text only if it differs, so that a live page neither flickers nor loses a selection.
  * @param {Element} element
  * @param {string} [text]
