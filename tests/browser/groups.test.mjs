@@ -29,6 +29,7 @@ test('groups are those of the method first, and of whatever is added', async () 
   await field.fill('student');
   await page.getByRole('option', { name: 'student', exact: true }).click();
   await page.getByRole('columnheader', { name: 'student' }).waitFor();
+  await page.getByText(`${server.url}/v1/groups?by=method&by=student&sort=top1&order=desc&limit=200`).waitFor();
   const rows = await table().getByRole('row').count();
   assert.ok(rows > 8, String(rows));
   await withLines(rows - 1);

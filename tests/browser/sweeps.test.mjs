@@ -65,6 +65,7 @@ test('the page says which students qualify, and how long they take', { timeout: 
   addLatencies(server, [second[1]], 9);
   await page.goto(`${server.url}/#/sweeps/${sweep.id}?latency_ms=5`);
   await page.getByText('3 of 4 finished students qualify').waitFor();
+  await page.getByText(`${server.url}/v1/pareto?sweep=${sweep.id}&limit=1000&latency_ms=5`).waitFor();
   const verdicts = () => table().locator('td[data-qualifies]').allInnerTexts();
   assert.deepEqual(await verdicts(), ['yes', '1 of 2', '–']);
   await table().getByTitle('3.000 to 9.000 ms for one image on a CPU').getByText('9.000 ms').waitFor();
@@ -173,6 +174,7 @@ test('constraints are checked before a sweep starts, and stay with it', { timeou
   assert.equal(await most.inputValue(), '0,1');
   await most.fill('50');
   await page.getByText('2 of 2 students can qualify').waitFor();
+  await page.getByText(`${server.url}/v1/sweeps?size_mb=50`).waitFor();
   await page.getByRole('button', { name: 'Start the sweep' }).click();
   await page.waitForURL(/#\/sweeps\/swp_\w+\?size_mb=50$/);
 });

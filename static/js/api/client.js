@@ -117,16 +117,20 @@ export const paths = {
   upload: (/** @type {RequestParameters} */ parameters) => `/v1/checkpoints${query(parameters)}`,
   dataset: datasetPath,
   predictions: (/** @type {string} */ id, rest = '') => jobPath(id, `/predictions${rest}`),
+  sweep: sweepPath,
   sweepCsv: (/** @type {string} */ id) => sweepPath(id, '?format=csv'),
+  newSweep: (/** @type {RequestParameters} */ parameters) => `/v1/sweeps${query(parameters)}`,
+  groups: (/** @type {RequestParameters} */ parameters) => `/v1/groups${query(parameters)}`,
+  pareto: (/** @type {RequestParameters} */ parameters) => `/v1/pareto${query(parameters)}`,
 };
 
 /** @type {ApiClient} */
 export const api = {
   summaries: (parameters, signal) => json(`/v1/summaries${query(parameters)}`, { signal }),
   labels: (parameters, signal) => json(`/v1/labels${query(parameters)}`, { signal }),
-  groups: (parameters, signal) => json(`/v1/groups${query(parameters)}`, { signal }),
+  groups: (parameters, signal) => json(paths.groups(parameters), { signal }),
   settings: (signal) => json('/v1/settings', { signal }),
-  pareto: (parameters, signal) => json(`/v1/pareto${query(parameters)}`, { signal }),
+  pareto: (parameters, signal) => json(paths.pareto(parameters), { signal }),
   job: (id, signal) => json(jobPath(id), { signal }),
   metrics: (id, { name, maxPoints }, signal) => json(jobPath(id, `/metrics${query({ name, max_points: maxPoints })}`), { signal }),
   metricsCsv: async (id) => (await request(jobPath(id, '/metrics?max_points=100000'), { headers: { accept: 'text/csv' } })).blob(),
@@ -147,8 +151,8 @@ export const api = {
   sweeps: (after, signal) => json(`/v1/sweeps${query({ limit: 100, after })}`, { signal }),
   sweep: (id, signal) => json(sweepPath(id), { signal }),
   sweepCsv: async (id) => (await request(paths.sweepCsv(id))).blob(),
-  checkSweep: (body, bounds, signal) => send('POST', `/v1/sweeps${query({ dry_run: 'true', ...bounds })}`, { body, signal, headers: { 'content-type': 'application/json' } }),
-  createSweep: (body, bounds, key) => send('POST', `/v1/sweeps${query(bounds)}`, { body, headers: { 'content-type': 'application/json', 'idempotency-key': key } }),
+  checkSweep: (body, bounds, signal) => send('POST', paths.newSweep({ dry_run: 'true', ...bounds }), { body, signal, headers: { 'content-type': 'application/json' } }),
+  createSweep: (body, bounds, key) => send('POST', paths.newSweep(bounds), { body, headers: { 'content-type': 'application/json', 'idempotency-key': key } }),
   changeSweep: (id, verb) => send('POST', sweepPath(id, `/${verb}`)),
   removeSweep: (id) => send('DELETE', sweepPath(id)),
   architectures: (signal) => json('/v1/architectures', { signal }),

@@ -1,10 +1,11 @@
 // Which settings were best: succeeded jobs pooled by what they have in common, as a table and as parallel coordinates.
 
 import { followChanges } from '../api/changes.js';
-import { api } from '../api/client.js';
+import { api, paths } from '../api/client.js';
 import { Poller } from '../api/poller.js';
 import { csv, save } from '../charts/export.js';
 import { Combobox } from '../ui/combobox.js';
+import { commandLine, curl, learnAboutTokens } from '../ui/commands.js';
 import { setAnswered, setConnection } from '../ui/connection.js';
 import { fill, h, refill, setText } from '../ui/dom.js';
 import { isNumber, percent, points, whole } from '../ui/format.js';
@@ -53,11 +54,13 @@ class GroupsPage {
     this.search.addEventListener('change', () => this.#go({ q: this.search.value }));
     this.table = scrollBox('Groups, table', { class: 'table-scroll' });
     this.parallel = new ParallelCoordinates(signal);
+    this.command = h('div', {});
     const csvButton = h('button', { type: 'button', class: 'quiet copy', title: 'Download the table', onclick: () => this.#save() }, 'CSV');
     this.body = h('div', { class: 'compare groups', hidden: true }, h('h2', { class: 'visually-hidden' }, 'Chart'), this.parallel.element, section('Groups', { actions: csvButton }, this.table));
     fill(root,
       h('div', { class: 'heading' }, h('h1', {}, 'Best settings'), h('div', { class: 'actions' }, h('a', { class: 'button quiet', href: listAddress() }, 'Jobs'))),
-      h('div', { class: 'list-tools' }, this.keys, this.picker.element, this.search), this.filters, this.note, this.body);
+      h('div', { class: 'list-tools' }, this.keys, this.picker.element, this.search), this.filters, this.note, this.body,
+      section('By curl', {}, this.command));
     this.poller = new Poller({
       interval: INTERVAL, signal,
       request: async (stop) => {
@@ -71,6 +74,7 @@ class GroupsPage {
       },
     });
     this.update(query);
+    learnAboutTokens(signal).then(() => this.#showCommand());
     followChanges({ onChange: () => this.poller.soon(), onState: setConnection, signal });
   }
 
@@ -89,7 +93,12 @@ class GroupsPage {
       h('a', { href: this.#address(change), title: 'Remove this filter', 'aria-label': `Remove the filter ${text}` }, text, ' ×');
     this.filters.hidden = labels.length === 0 && !sweep;
     fill(this.filters, labels.map((label) => without({ labels: labels.filter((other) => other !== label) }, label)), sweep ? without({ sweep: '' }, `sweep ${sweep}`) : null);
+    this.#showCommand();
     this.poller.now();
+  }
+
+  #showCommand() {
+    fill(this.command, commandLine(curl(paths.groups(groupsRequest(this.query)))));
   }
 
   /** @param {Partial<GroupQuery>} change */

@@ -1,8 +1,9 @@
 // A new sweep as JSON: it starts from a job, and the server checks it while it is typed.
 
-import { ApiError, api, idempotencyKey } from '../api/client.js';
+import { ApiError, api, idempotencyKey, paths } from '../api/client.js';
 import { prettyJson } from '../json/pretty.js';
 import { Editor } from '../new/editor.js';
+import { commandLine, curl, learnAboutTokens } from '../ui/commands.js';
 import { fill, h, setText } from '../ui/dom.js';
 import { bytes, duration, isNumber, share, whole } from '../ui/format.js';
 import { section } from '../ui/section.js';
@@ -13,6 +14,7 @@ import { BoundFields, sweepAddress } from './bounds.js';
 
 /** Milliseconds to wait for the next letter before the server checks. */
 const TYPING_DELAY = 400;
+const POST = ['-X POST', "-H 'content-type: application/json'"];
 const EXAMPLE = { student: { architecture: 'resnet8' }, dataset: { name: 'digits' }, distillation: { method: 'none' }, training: { epochs: 8 } };
 
 /**
@@ -52,17 +54,19 @@ class NewSweepPage {
     this.editor = new Editor({ label: 'Sweep (JSON)', onInput: () => this.#typed(), signal });
     this.verdict = h('p', { role: 'status', class: 'verdict-line' });
     this.warnings = h('ul', { class: 'sweep-notes' });
+    this.command = h('div', {});
     this.start = h('button', { type: 'button', class: 'primary', disabled: true, onclick: () => this.#create() }, 'Start the sweep');
     fill(root,
       h('p', { class: 'crumb' }, h('a', { href: '#/sweeps' }, 'Sweeps')),
       h('div', { class: 'heading' }, h('h1', {}, 'New sweep'), h('div', { class: 'actions' }, this.start)),
       h('p', { class: 'note' }, 'The axes are JSON pointers into the job, each with its values. Every combination is trained with that many seeds; the strategy is grid, random or halving.'),
       section('Constraints', {}, h('p', { class: 'note' }, 'Networks are judged before they are trained. Students that do not qualify are warned of, and trained all the same.'), this.bounds.element),
-      section('Check', {}, this.verdict, this.warnings), this.editor.element);
+      section('Check', {}, this.verdict, this.warnings), this.editor.element, section('By curl', {}, this.command));
     signal.addEventListener('abort', () => {
       clearTimeout(this.#timer);
       this.#pending?.abort();
     });
+    learnAboutTokens(signal).then(() => this.#showCommand());
     const left = /** @type {Draft | undefined} */ (memory);
     if (left) {
       this.#job = query.get('job') ?? '';
@@ -110,7 +114,13 @@ class NewSweepPage {
     this.editor.text = text;
   }
 
+  /** The request, with the document in a file. */
+  #showCommand() {
+    fill(this.command, commandLine(curl(paths.newSweep(this.bounds.bounds ?? {}), ...POST, '-d @sweep.json')));
+  }
+
   #typed() {
+    this.#showCommand();
     const draft = this.#draft;
     if (draft.text === '' || JSON.stringify(draft) === JSON.stringify(this.#given)) drafts.delete(this.#job);
     else drafts.set(this.#job, draft);

@@ -2,13 +2,14 @@
 // actions.
 
 import { followChanges } from '../api/changes.js';
-import { api } from '../api/client.js';
+import { api, paths } from '../api/client.js';
 import { Poller } from '../api/poller.js';
 import { curveFields, zoomFields } from '../charts/controls.js';
 import { fileName, save } from '../charts/export.js';
 import { OverlayChart } from '../charts/overlay.js';
 import { ChartView } from '../charts/view.js';
 import { ParallelCoordinates } from '../groups/parallel.js';
+import { commandLine, curl, learnAboutTokens } from '../ui/commands.js';
 import { setAnswered, setConnection } from '../ui/connection.js';
 import { ask, copyButton, fill, h, progressBar, refill, setText, statusBadge } from '../ui/dom.js';
 import { isNumber, share, whole } from '../ui/format.js';
@@ -86,6 +87,7 @@ class SweepPage {
     this.curves = new OverlayChart('eval/top1', { view: this.#view, signal });
     this.rungs = new OverlayChart('top-1 by rung', { view: this.#view, signal });
     this.parallel = new ParallelCoordinates(signal);
+    this.commands = h('div', {});
     this.compare = h('a', { class: 'button quiet' }, 'Compare the best');
     this.body = this.#layOut();
     this.body.hidden = true;
@@ -123,6 +125,7 @@ class SweepPage {
   update(query) {
     this.#bounds = parseBounds(query);
     this.bounds.show(this.#bounds);
+    this.#showCommands();
     this.costsPoller.now();
   }
 
@@ -134,6 +137,7 @@ class SweepPage {
   start() {
     const { signal } = this;
     this.poller.now();
+    learnAboutTokens(signal).then(() => this.#showCommands());
     const onChange = (/** @type {string[] | null} */ ids) => {
       if (!ids || ids.some((job) => this.#jobs.has(job))) this.poller.soon();
     };
@@ -153,7 +157,11 @@ class SweepPage {
       section('Combinations', { actions: h('div', { class: 'actions' }, this.compare, csv) }, this.bounds.element, this.qualifying, this.table, this.more),
       h('div', { class: 'compare-tools' }, curveFields(this.#view), zoomFields(this.#view)),
       h('section', { class: 'charts', 'aria-label': 'Curves' }, this.curves.element, this.rungs.element),
-      this.parallel.element);
+      this.parallel.element, section('By curl', {}, this.commands));
+  }
+
+  #showCommands() {
+    fill(this.commands, commandLine(curl(paths.sweep(this.id))), commandLine(curl(paths.pareto({ sweep: this.id, limit: MAX_STUDENTS, ...this.#bounds }))));
   }
 
   /** @param {SweepDetails} sweep */
