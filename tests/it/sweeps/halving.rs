@@ -254,3 +254,25 @@ async fn a_comparison_that_a_dropped_teacher_makes_due_is_made_at_once() {
     let read = get(&api, &due).await;
     assert_eq!((&read["next_rung"], &read["jobs"]), (&Value::Null, &json!({"failed": 1, "queued": 1})));
 }
+
+#[tokio::test]
+async fn a_sweep_that_is_locked_when_its_teacher_is_dropped_is_left_to_the_rescuer() {
+    let api = Api::start().await;
+    let teachers = post(&api, &sweep(&[0.1, 0.2], json!({"strategy": halving(&[1, 2], 0.5)}))).await;
+    let (worse, better) = (claim(&api).await.unwrap().token, claim(&api).await.unwrap().token);
+    train(&api, &worse, 1, 10.0).await;
+    train(&api, &better, 1, 20.0).await;
+    let base = student_job(json!({"architecture": "resnet8", "job": worse.job}));
+    let students = post(&api, &sweep(&[0.1], json!({"base": base}))).await;
+    let mut holder = api.db.pool.begin().await.unwrap();
+    let lock = sqlx::query("select id from sweeps where id = $1 for no key update").bind(id(&students));
+    lock.execute(&mut *holder).await.unwrap();
+    stop(&api, &worse).await;
+    stop(&api, &better).await;
+    assert_eq!(left(&get(&api, &teachers).await), [0.2]);
+    let read = get(&api, &students).await;
+    assert_eq!((&read["status"], &read["jobs"]), (&json!("running"), &json!({"failed": 1})));
+    holder.rollback().await.unwrap();
+    queue::rescue_expired(&api.db.pool).await.unwrap();
+    assert_eq!(get(&api, &students).await["status"], "finished");
+}
