@@ -173,7 +173,9 @@ async fn members(pool: &PgPool, sweep: &str) -> sqlx::Result<HashMap<i32, Vec<Me
         select combination as "combination!", id, status as "status: Status", best_top1,
             case when spec #>> '{training,seed}' ~ '^[0-9]{1,18}$' then (spec #>> '{training,seed}')::bigint else 0 end
                 as "seed!",
-            case when status = 'succeeded' then 1 else (progress ->> 'fraction')::float8 end as fraction
+            case when status = 'succeeded' then 1
+                when jsonb_typeof(progress -> 'fraction') = 'number' then (progress ->> 'fraction')::float8
+                end as fraction
         from jobs where sweep_id = $1 and combination is not null
         order by combination, "seed!", id
         "#,

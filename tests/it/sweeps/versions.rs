@@ -36,6 +36,7 @@ async fn a_sweep_that_cannot_be_read_keeps_no_job_from_being_rescued() {
     stop(&api, &waiting).await;
     api.db.set(&waiting.job, r#"checkpoint = '{"epoch": "the first"}'"#).await;
     api.db.set(&waiting.job, r#"spec = jsonb_set(spec, '{training,seed}', '"random"')"#).await;
+    api.db.set(&waiting.job, r#"progress = '{"fraction": "half"}'"#).await;
     api.db.expire_lease(&lost).await;
     assert_eq!(queue::rescue_expired(&api.db.pool).await.unwrap(), 1);
     assert_eq!(api.db.job(&lost).await["status"], "queued");
@@ -43,7 +44,7 @@ async fn a_sweep_that_cannot_be_read_keeps_no_job_from_being_rescued() {
     let read = get(&api, &made).await;
     let jobs: Vec<_> = read["results"].as_array().unwrap().iter().map(|result| &result["jobs"][0]).collect();
     let foreign = jobs.iter().find(|job| job["id"] == json!(waiting.job)).unwrap();
-    assert_eq!((jobs.len(), &foreign["seed"]), (2, &json!(0)));
+    assert_eq!((jobs.len(), &foreign["seed"], &foreign["fraction"]), (2, &json!(0), &Value::Null));
 }
 
 #[tokio::test]
