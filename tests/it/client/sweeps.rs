@@ -100,8 +100,7 @@ async fn a_cancelled_sweep_is_followed_until_its_last_job_has_stopped() {
 
 #[tokio::test]
 async fn webhooks_of_the_command_line_are_those_of_the_sweep_and_of_its_jobs() {
-    let names = || vec!["ops".to_owned(), "team".to_owned()];
-    let api = Api::start_with(|settings| settings.webhooks = names()).await;
+    let api = Api::start_with(|settings| settings.webhooks = vec!["ops".to_owned(), "team".to_owned()]).await;
     let home = tempfile::tempdir().unwrap();
     let at = home.path().join("sweep.json");
     let go = async |arguments: &[&str]| run(&api.url, home.path(), &[&["sweep"][..], arguments].concat()).await;
