@@ -179,6 +179,27 @@ test('constraints are checked before a sweep starts, and stay with it', { timeou
   await page.waitForURL(/#\/sweeps\/swp_\w+\?size_mb=50$/);
 });
 
+test('only the rows of combinations that change are built again, and the focus stays', async () => {
+  const { results: [like] } = await server.get(`/v1/sweeps/${sweep.id}`);
+  await page.goto(`${server.url}/#/sweeps`);
+  const found = await page.evaluate(async ({ like, pointers }) => {
+    const { CombinationsTable } = await import('/js/sweeps/combinations.js');
+    const costs = { students: new Map(), isBounded: false, reason: '' };
+    const results = [1, 2, 3].map((number) => ({ ...like, number, jobs: [{ ...like.jobs[0], id: `job_${number}` }] }));
+    const table = new CombinationsTable();
+    document.body.append(table.element);
+    table.show(pointers, results, costs);
+    const before = [...table.element.tBodies[0].rows];
+    before[1].querySelector('a').focus();
+    table.show(pointers, [results[2], { ...results[1], best: 99 }], costs);
+    const after = [...table.element.tBodies[0].rows];
+    const focused = document.activeElement.getAttribute('href');
+    table.element.remove();
+    return { rows: after.length, isSame: after[0] === before[2], isNew: !before.includes(after[1]), best: after[1].innerText.includes('99.00 %'), focused };
+  }, { like, pointers: Object.keys(AXES) });
+  assert.deepEqual(found, { rows: 2, isSame: true, isNew: true, best: true, focused: '#/jobs/job_2' });
+});
+
 test('of hundreds of combinations the best are shown first, and all of them on request', { timeout: PATIENCE }, async () => {
   const { results: [like], ...rest } = await server.get(`/v1/sweeps/${sweep.id}`);
   const results = Array.from({ length: 500 }, (_, index) => ({ ...like, number: index + 1, rank: index + 1, jobs: like.jobs.map((job) => ({ ...job, id: `${job.id}${index}` })) }));

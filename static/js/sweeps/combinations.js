@@ -1,6 +1,6 @@
 // The table of a sweep's combinations, the best first.
 
-import { h } from '../ui/dom.js';
+import { fill, h, keepFocus } from '../ui/dom.js';
 import { duration, isNumber, percent } from '../ui/format.js';
 import { shortNames, shortValue } from '../ui/settings.js';
 import { latencyOf, verdictOf } from './costs.js';
@@ -12,16 +12,75 @@ import { epochsText, spread } from './data.js';
 /** Longest setting in a tool tip, in characters. */
 const LONGEST_TITLE = 1000;
 
+export class CombinationsTable {
+  #head = h('thead', {});
+  #body = h('tbody', {});
+  #columns = '';
+  /**
+   * By the number of the combination, with all that it shows.
+   * @type {Map<number, { shown: string, element: HTMLElement }>}
+   */
+  #rows = new Map();
+
+  constructor() {
+    this.element = h('table', {}, this.#head, this.#body);
+  }
+
+  /**
+   * Builds only the rows that have changed: there may be 500 with a thousand jobs, every few seconds.
+   * @param {string[]} pointers of the axes
+   * @param {Result[]} results
+   * @param {SweepCosts} costs
+   */
+  show(pointers, results, costs) {
+    const rungs = [...new Set(results.flatMap((result) => result.rungs.map(({ epochs }) => epochs)))].sort((one, other) => one - other);
+    const columns = JSON.stringify([pointers, rungs, costs.isBounded]);
+    if (columns !== this.#columns) {
+      this.#columns = columns;
+      this.#rows.clear();
+      fill(this.#head, heading(pointers, rungs, costs));
+    }
+    keepFocus(this.#body, () => this.#place(new Map(results.map((result) => [result.number, this.#row(pointers, rungs, result, costs)]))));
+  }
+
+  /**
+   * The row as it is, or a new one.
+   * @param {string[]} pointers
+   * @param {number[]} rungs
+   * @param {Result} result
+   * @param {SweepCosts} costs
+   */
+  #row(pointers, rungs, result, costs) {
+    const { curve: _, cost_seconds: seconds, ...rest } = result;
+    const shown = JSON.stringify([rest, duration(seconds), latencyOf(result, costs), costs.isBounded && verdictOf(result, costs)]);
+    const known = this.#rows.get(result.number);
+    return known?.shown === shown ? known : { shown, element: row(pointers, rungs, result, costs) };
+  }
+
+  /** @param {Map<number, { shown: string, element: HTMLElement }>} rows in their order */
+  #place(rows) {
+    this.#rows = rows;
+    const elements = [...rows.values()].map(({ element }) => element);
+    const wanted = new Set(elements);
+    for (const element of [...this.#body.rows]) {
+      if (!wanted.has(element)) element.remove();
+    }
+    elements.forEach((element, index) => {
+      const there = this.#body.rows[index] ?? null;
+      if (there !== element) this.#body.insertBefore(element, there);
+    });
+  }
+}
+
 /**
- * @param {string[]} pointers of the axes
- * @param {Result[]} results
+ * @param {string[]} pointers
+ * @param {number[]} rungs epochs
  * @param {SweepCosts} costs
  */
-export function combinationsTable(pointers, results, costs) {
-  const rungs = [...new Set(results.flatMap((result) => result.rungs.map(({ epochs }) => epochs)))].sort((one, other) => one - other);
+function heading(pointers, rungs, costs) {
   const names = shortNames(pointers);
   const number = (/** @type {string} */ name, /** @type {string} */ title) => h('th', { scope: 'col', class: 'number', title }, name);
-  const head = h('tr', {},
+  return h('tr', {},
     number('Rank', 'First those that were not dropped, by mean top-1'),
     names.map((name, index) => h('th', { scope: 'col', title: pointers[index] }, name)),
     number('Top-1', 'Mean ± standard deviation over the seeds of the best top-1 so far'),
@@ -32,7 +91,6 @@ export function combinationsTable(pointers, results, costs) {
     costs.isBounded ? number('Qualifies', 'Whether its finished students meet the constraints') : null,
     number('Cost', 'Time for which devices were held'),
     h('th', { scope: 'col' }, 'Jobs'));
-  return h('table', {}, h('thead', {}, head), h('tbody', {}, results.map((result) => row(pointers, rungs, result, costs))));
 }
 
 /**

@@ -11,11 +11,11 @@ import { ChartView } from '../charts/view.js';
 import { ParallelCoordinates } from '../groups/parallel.js';
 import { commandLine, curl, learnAboutTokens } from '../ui/commands.js';
 import { setAnswered, setConnection } from '../ui/connection.js';
-import { ask, copyButton, fill, h, progressBar, refill, setText, statusBadge } from '../ui/dom.js';
+import { ask, copyButton, fill, h, progressBar, setText, statusBadge } from '../ui/dom.js';
 import { isNumber, share, whole } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
 import { BoundFields, parseBounds, sweepAddress } from './bounds.js';
-import { combinationsTable } from './combinations.js';
+import { CombinationsTable } from './combinations.js';
 import { isWaiting, qualifyingText, sweepCosts } from './costs.js';
 import { costText, curveLines, doneShare, epochsText, jobsText, rungLines, strategyText } from './data.js';
 import { SWEEP_ACTIONS } from './status.js';
@@ -57,8 +57,6 @@ class SweepPage {
   /** Number of jobs that had succeeded when the costs were asked for; -1 before. */
   #succeeded = -1;
   #rows = ROWS;
-  /** What the table shows, to build it only when it changes. */
-  #shown = '';
   /** @type {Costs} */
   #bounds;
 
@@ -82,7 +80,8 @@ class SweepPage {
     this.#bounds = parseBounds(query);
     this.bounds.show(this.#bounds);
     this.qualifying = h('p', { class: 'note', role: 'status' });
-    this.table = scrollBox('Combinations, table', { class: 'table-scroll' });
+    this.combinations = new CombinationsTable();
+    this.table = scrollBox('Combinations, table', { class: 'table-scroll' }, this.combinations.element);
     this.more = h('button', { type: 'button', class: 'quiet', hidden: true, onclick: () => this.#showAll() });
     this.curves = new OverlayChart('eval/top1', { view: this.#view, signal });
     this.rungs = new OverlayChart('top-1 by rung', { view: this.#view, signal });
@@ -202,10 +201,7 @@ class SweepPage {
     const rows = results.slice(0, this.#rows);
     this.more.hidden = rows.length === results.length;
     setText(this.more, `Show all ${whole(results.length)} combinations`);
-    const shown = JSON.stringify([rows.map(({ curve: _, ...row }) => row), [...this.#costs.students.values()], this.#costs.isBounded, this.#costs.reason]);
-    if (shown === this.#shown) return;
-    this.#shown = shown;
-    refill(this.table, combinationsTable(axes.map(({ pointer }) => pointer), rows, this.#costs));
+    this.combinations.show(axes.map(({ pointer }) => pointer), rows, this.#costs);
   }
 
   #showAll() {

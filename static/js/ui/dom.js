@@ -55,16 +55,25 @@ export function fill(element, ...children) {
 }
 
 /**
- * The same for what changes while people use it: a link that has the focus gives it to the new one with its address.
+ * Changes what is below `element`. A link there that has the focus gives it to the new one with its address.
+ * @param {Element} element
+ * @param {() => void} change
+ */
+export function keepFocus(element, change) {
+  const { activeElement } = document;
+  const address = activeElement && element.contains(activeElement) ? activeElement.getAttribute('href') : null;
+  change();
+  if (address === null || element.contains(document.activeElement)) return;
+  [...element.querySelectorAll('a')].find((link) => link.getAttribute('href') === address)?.focus({ preventScroll: true });
+}
+
+/**
+ * Replaces everything below `element`, which people may be using.
  * @param {Element} element
  * @param {...Child} children
  */
 export function refill(element, ...children) {
-  const { activeElement } = document;
-  const address = activeElement && element.contains(activeElement) ? activeElement.getAttribute('href') : null;
-  fill(element, ...children);
-  if (address === null) return;
-  [...element.querySelectorAll('a')].find((link) => link.getAttribute('href') === address)?.focus({ preventScroll: true });
+  keepFocus(element, () => fill(element, ...children));
 }
 
 /**
