@@ -112,6 +112,10 @@ test('the pages fit every screen and can be used by everybody', { timeout: PATIE
     await screen.getByRole('region', { name: 'Groups, table' }).getByRole('row').nth(1).waitFor();
     await assertFits(screen);
     await assertAccessible(screen);
+    await screen.goto(`${server.url}/#/groups?by=%2F${'x'.repeat(150)}&label=${'y'.repeat(60)}%3A${'z'.repeat(60)}`);
+    await screen.getByText('No matching job has succeeded yet.').waitFor();
+    await screen.getByRole('link', { name: /^Do not group by/ }).waitFor();
+    await assertFits(screen);
     await screen.goto(`${server.url}/#/?column=%2Ftraining%2Fepochs`);
     await screen.locator('.jobs tbody tr .setting').first().waitFor();
     await assertFits(screen);
