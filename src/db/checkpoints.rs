@@ -8,6 +8,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
+use super::errors::past_deadlock;
 use super::file_deletions::{self, FileDeletion};
 use super::jobs::{Refusal, Status};
 use super::{storable, storable_description};
@@ -319,6 +320,10 @@ pub async fn size_of_others(pool: &PgPool, id: &str) -> sqlx::Result<u64> {
 /// Deletes a checkpoint that no unfinished job needs, and no finished one whose student is the network in it. Returns
 /// what is left to do: to remove its file.
 pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion, Refusal>> {
+    past_deadlock(move || try_delete(pool, id)).await
+}
+
+async fn try_delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion, Refusal>> {
     let mut transaction = pool.begin().await?;
     match delete_in(&mut transaction, id).await? {
         Ok(key) => {

@@ -1,6 +1,26 @@
 //! Which of the database's errors pass.
 
+use std::future::Future;
+
 use sqlx::Error;
+
+/// Runs a transaction, and once more if the database rolled it back to break a deadlock: the other transaction of it has
+/// gone on since.
+pub(super) async fn past_deadlock<T, F>(transaction: impl Fn() -> F) -> sqlx::Result<T>
+where
+    F: Future<Output = sqlx::Result<T>>,
+{
+    match transaction().await {
+        Err(Error::Database(error)) if error.code().as_deref() == Some(DEADLOCK) => {
+            tracing::info!(%error, "a transaction is tried again");
+            transaction().await
+        }
+        outcome => outcome,
+    }
+}
+
+/// PostgreSQL's error code of deadlock_detected.
+const DEADLOCK: &str = "40P01";
 
 /// Why a statement failed that may succeed when it is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +67,8 @@ impl Transient {
             "25006" => Some(Self::ReadOnly),
             // object_not_in_prerequisite_state: what a standby says of locks.
             "55000" => Some(Self::ReadOnly),
-            // deadlock_detected, lock_not_available.
-            "40P01" | "55P03" => Some(Self::Contended),
+            // 55P03: lock_not_available.
+            DEADLOCK | "55P03" => Some(Self::Contended),
             // query_canceled.
             "57014" => Some(Self::TooLong),
             // idle_in_transaction_session_timeout, which ends the session of a process that was frozen, and

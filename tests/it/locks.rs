@@ -5,7 +5,7 @@ use distillery::db::workers::{self, NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Failure};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::task::JoinHandle;
 
 use crate::support::PATIENCE;
@@ -186,4 +186,45 @@ async fn a_worker_leaves_while_another_takes_it_for_dead() {
     queue::rescue_expired(&db.pool).await.unwrap();
     let left: i64 = sqlx::query_scalar("select count(*) from declined").fetch_one(&db.pool).await.unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_deletion_that_the_database_ends_to_break_a_deadlock_is_tried_again() {
+    let api = Api::start().await;
+    let job = api.job().await;
+    let rates = json!({"/training/optimizer/learning_rate": [0.1, 0.2]});
+    let document = json!({"name": "rates", "base": plain_job(), "axes": rates});
+    let sweep = api.post("/v1/sweeps", &document).await.expect(201);
+    for path in [format!("/v1/jobs/{job}"), format!("/v1/sweeps/{}", id(&sweep))] {
+        api.ask(&format!("{path}/cancel")).await.expect(202);
+    }
+    let checkpoint = api.upload("?architecture=resnet20", checkpoint("resnet20", 10)).await.expect(201);
+    let dataset = api.upload_dataset("pets", zip(&pets())).await.expect(201);
+    // A sequence is not rolled back.
+    let once = "create sequence deadlocks;
+        create function deadlock() returns trigger language plpgsql as $$
+            begin
+                if nextval('deadlocks') = 1 then
+                    raise exception 'deadlock detected' using errcode = '40P01';
+                end if;
+                return old;
+            end
+        $$";
+    sqlx::raw_sql(once).execute(&api.db.pool).await.unwrap();
+    for (table, path) in [
+        ("jobs", format!("/v1/jobs/{job}")),
+        ("sweeps", format!("/v1/sweeps/{}", id(&sweep))),
+        ("checkpoints", format!("/v1/checkpoints/{}", id(&checkpoint))),
+        ("datasets", format!("/v1/datasets/{}", id(&dataset))),
+    ] {
+        let trigger = format!(
+            "select setval('deadlocks', 1, false);
+             create trigger deadlock before delete on {table} for each row execute function deadlock()"
+        );
+        sqlx::raw_sql(AssertSqlSafe(trigger)).execute(&api.db.pool).await.unwrap();
+        let deleted = api.request(Method::DELETE, &path).send().await.expect("the server answers");
+        assert_eq!(deleted.status(), 204, "{table}");
+        let times: i64 = sqlx::query_scalar("select last_value from deadlocks").fetch_one(&api.db.pool).await.unwrap();
+        assert!(times > 1, "{table}: {times}");
+    }
 }

@@ -4,12 +4,18 @@ use sqlx::{PgConnection, PgPool};
 
 use super::{Refusal, Status};
 use crate::artifacts::keys;
+use crate::db::errors::past_deadlock;
 use crate::db::file_deletions::{self, FileDeletion};
 use crate::db::listen;
 
 /// Deletes a finished job. Returns what is left to do: to remove its files. Its events and points are left to
 /// [`deleted_jobs`](crate::db::deleted_jobs).
 pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion, Refusal>> {
+    // A student that becomes final after the locks on the others can be amended meanwhile.
+    past_deadlock(move || try_delete(pool, id)).await
+}
+
+async fn try_delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion, Refusal>> {
     let mut transaction = pool.begin().await?;
     if let Err(refusal) = delete_in(&mut transaction, id).await? {
         transaction.rollback().await?;

@@ -5,6 +5,7 @@ use sqlx::{PgConnection, PgPool};
 use super::change::{LockedJob, lock_all};
 use super::{SweepRefusal, SweepStatus};
 use crate::artifacts::keys;
+use crate::db::errors::past_deadlock;
 use crate::db::file_deletions::{self, FileDeletion};
 use crate::db::jobs::{Refusal, Status, delete_in};
 use crate::text::counted;
@@ -18,6 +19,10 @@ pub struct DeletedJob {
 
 /// Deletes a sweep and its jobs, all or none. Returns what is left to do.
 pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<Vec<DeletedJob>, SweepRefusal>> {
+    past_deadlock(move || try_delete(pool, id)).await
+}
+
+async fn try_delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<Vec<DeletedJob>, SweepRefusal>> {
     let mut transaction = pool.begin().await?;
     let deleted = delete_all(&mut transaction, id).await?;
     match deleted {
