@@ -1,7 +1,9 @@
 //! `/v1/jobs/{id}/metrics`
 
 use std::fmt::Write;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -17,18 +19,22 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::db::metrics::{self, Series, SeriesPoint, SeriesReader};
 use crate::http::AppState;
-use crate::http::answers::{self, Answers, Reader};
+use crate::http::answers::{self, Answers, Reader, Room};
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
 
 /// Room that a part takes until it is written, in bytes.
-pub const PART_ROOM: usize = 512 << 10;
+const PART_ROOM: usize = 512 << 10;
 
 /// Parts that are read at the same time. Each takes a few megabytes until it is thinned.
 const READS: usize = 8;
 
-/// Turns to read a part of an answer, which requests wait for. A client that reads an answer slowly holds none.
+/// How long a turn is kept while there is no room for what is read in it.
+const ROOM_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Turns to read a part of an answer, which requests wait for. A client that reads an answer slowly holds none, and nor
+/// does one that others keep waiting for room.
 #[derive(Debug)]
 pub struct Charts(Semaphore);
 
@@ -39,8 +45,20 @@ impl Default for Charts {
 }
 
 impl Charts {
-    /// Waits for a turn, which lasts until it is dropped.
-    pub async fn turn(&self) -> SemaphorePermit<'_> {
+    /// Waits for a turn, which lasts until it is dropped, and for room for a part.
+    pub async fn turn(&self, answers: &Arc<Answers>, client: &Reader) -> (SemaphorePermit<'_>, Room) {
+        let turn = self.next().await;
+        // Once there is a turn, so that what waits for one keeps no room, unless there was none for a while.
+        let mut room = pin!(answers.room(PART_ROOM, client));
+        if let Ok(room) = tokio::time::timeout(ROOM_PATIENCE, &mut room).await {
+            return (turn, room);
+        }
+        drop(turn);
+        let room = room.await;
+        (self.next().await, room)
+    }
+
+    async fn next(&self) -> SemaphorePermit<'_> {
         self.0.acquire().await.expect("nobody closes it")
     }
 }
@@ -139,9 +157,7 @@ impl Answer {
         if self.stage == AnswerStage::End {
             return Ok(None);
         }
-        let turn = self.charts.turn().await;
-        // Once there is a turn, so that what waits for one keeps no room.
-        let room = self.answers.room(PART_ROOM, &self.client).await;
+        let (turn, room) = self.charts.turn(&self.answers, &self.client).await;
         let part = self.reader.next().await?;
         drop(turn);
         let mut text = String::new();
@@ -202,4 +218,37 @@ fn prefers_csv(headers: &HeaderMap) -> bool {
         }
     }
     csv > 0.0 && csv >= json
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::FromRequestParts;
+
+    use super::*;
+    use crate::http::ServerSettings;
+
+    #[tokio::test]
+    async fn who_waits_for_room_keeps_no_turn() {
+        let mut settings =
+            ServerSettings::new(([127, 0, 0, 1], 0).into(), "datasets".into(), std::env::temp_dir().join("spool"));
+        settings.answers_limit = PART_ROOM as u64;
+        let (charts, answers) = (Arc::new(Charts::default()), Arc::new(Answers::new(&settings)));
+        let mut request = axum::http::Request::new(()).into_parts().0;
+        let Ok(client) = Reader::from_request_parts(&mut request, &()).await;
+        let all_room = answers.room(PART_ROOM, &client).await;
+        let wait = || {
+            let (charts, answers, client) = (charts.clone(), answers.clone(), client.clone());
+            tokio::spawn(async move { drop(charts.turn(&answers, &client).await) })
+        };
+        let waiting: Vec<_> = (0..READS).map(|_| wait()).collect();
+        while charts.0.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let all_turns = charts.0.acquire_many(u32::try_from(READS).unwrap());
+        let all_turns = tokio::time::timeout(Duration::from_secs(60), all_turns).await.expect("the turns are given up");
+        drop((all_room, all_turns));
+        for waiting in waiting {
+            waiting.await.expect("it gets both in the end");
+        }
+    }
 }

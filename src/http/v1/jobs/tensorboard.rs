@@ -6,7 +6,6 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::metrics::PART_ROOM;
 use crate::db::metrics;
 use crate::http::answers::{self, Reader};
 use crate::http::error::ApiError;
@@ -61,8 +60,7 @@ impl EventFile {
         if self.after >= self.newest {
             return Ok(None);
         }
-        let turn = self.state.charts.turn().await;
-        let room = self.state.answers.room(PART_ROOM, &self.client).await;
+        let (turn, room) = self.state.charts.turn(&self.state.answers, &self.client).await;
         let mut points = metrics::list(&self.state.pool, &self.job, self.after, PART).await?;
         drop(turn);
         points.retain(|point| point.id <= self.newest);
