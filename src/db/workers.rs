@@ -113,7 +113,7 @@ pub struct Worker {
     /// Size of the largest uploaded data set, in bytes, that it fetches; null if it fetches none.
     pub dataset_cache_bytes: Option<i64>,
     /// Why it takes no jobs: what is wrong with its machine. Null if it takes jobs.
-    #[schema(example = "cannot write to /data/work: No space left on device")]
+    #[schema(example = "cannot write to its data directory: No space left on device (os error 28)")]
     pub stopped_because: Option<String>,
     /// The load of its machine at its last heartbeat; null if it did not say.
     #[schema(value_type = Option<Usage>)]

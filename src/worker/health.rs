@@ -124,8 +124,11 @@ impl WorkerHealth {
 /// What is wrong with it.
 pub(super) async fn check(settings: &WorkerSettings, unused: &[String]) -> Result<(), String> {
     let directory = &settings.work_dir;
-    let written = write_and_remove(directory).await;
-    written.map_err(|error| format!("cannot write to {}: {error}", directory.display()))?;
+    write_and_remove(directory).await.map_err(|error| {
+        // Only the machine's operator is told where that is, since everybody reads why a worker takes no jobs.
+        tracing::error!(directory = %directory.display(), %error, "cannot write to the directory of the attempts");
+        format!("cannot write to its data directory: {error}")
+    })?;
     let devices = unused.join(",");
     let probed = trainer::probe(&settings.trainer, &devices).await;
     probed.map_err(|reason| format!("the trainer cannot run on {devices}: {reason}"))

@@ -113,10 +113,10 @@ pub(super) async fn probe(program: &Path, devices: &str) -> Result<(), String> {
         return if answer.lines().any(|line| line == probe_answer(devices)) {
             Ok(())
         } else {
-            Err(format!(
-                "{} is no distillery-trainer of this version, since it succeeds without the answer of one: check --trainer",
-                program.display()
-            ))
+            tracing::error!(program = %program.display(), "this is no distillery-trainer of this version");
+            Err("it is no distillery-trainer of this version, since it succeeds without the answer of one: check \
+                 --trainer"
+                .to_owned())
         };
     }
     let said = errors.await.unwrap_or_default();
