@@ -188,11 +188,11 @@ fn catching_panics<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let result = catch_unwind(AssertUnwindSafe(work));
     drop(std::panic::take_hook());
     result.unwrap_or_else(|payload| {
-        let mut error = Error::from_panic(&*payload);
+        let error = Error::from_panic(&*payload);
         if error.class == ErrorClass::Internal
             && let Some(Some(location)) = locations.try_iter().last()
         {
-            error.message = format!("{} (at {location})", error.message);
+            tracing::error!(location, "this is a bug");
         }
         Err(error)
     })

@@ -61,10 +61,15 @@ impl Error {
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without a message");
-        Self::from_torch(message)
+        if message.contains(OF_TORCH) || DeviceFault::of(message).is_some() {
+            Self::from_torch(message)
+        } else {
+            // A panic of this program, which has no frames.
+            Self::internal(message.strip_prefix(UNWRAPPED).unwrap_or(message))
+        }
     }
 
-    /// Converts the message of an exception of libtorch's.
+    /// Converts the message of an exception of libtorch's. What only developers need goes to the log.
     #[must_use]
     pub fn from_torch(message: &str) -> Self {
         match DeviceFault::of(message) {
@@ -82,15 +87,30 @@ impl Error {
                     "look for its Xid in the kernel's log, reset it with nvidia-smi --gpu-reset, or replace it";
                 Self::machine(format!("the GPU is broken: {}; {advice}", first_line(message)))
             }
-            None => Self::internal(message),
+            None => {
+                let shown = first_line(message);
+                if shown != message {
+                    tracing::error!("{message}");
+                }
+                Self::internal(shown)
+            }
         }
     }
 }
 
-/// The first line of libtorch's message, and NCCL's reason, which comes lines later. A panic of tch wraps it.
+/// What a panic of tch has before libtorch's message.
+const OF_TORCH: &str = "Torch(\"";
+/// What Rust puts before an error that was not expected.
+const UNWRAPPED: &str = "called `Result::unwrap()` on an `Err` value: ";
+
+/// The first line of libtorch's message, and NCCL's reason, which comes lines later. Neither what a panic of tch or an
+/// error of tch wraps it in, nor the frames of C++.
 fn first_line(message: &str) -> String {
-    let message = message.split_once("Torch(\"").map_or(message, |(_, message)| message).replace("\\n", "\n");
-    let first = message.lines().next().unwrap_or_default();
+    let message = match message.split_once(OF_TORCH) {
+        Some((_, quoted)) => quoted.strip_suffix("\")").unwrap_or(quoted).replace("\\n", "\n").replace("\\\"", "\""),
+        None => message.strip_prefix("Internal torch error: ").unwrap_or(message).to_owned(),
+    };
+    let first = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     let reason = message.split_once("Last error:\n").and_then(|(_, rest)| rest.lines().next());
     match reason.map(str::trim).filter(|reason| !reason.is_empty()) {
         Some(reason) => format!("{first}: {reason}"),
@@ -165,9 +185,28 @@ mod tests {
                 let error = Error::from_torch(&said);
                 assert_eq!(error.class, class, "{said}");
                 assert!(error.message.contains(message), "{}", error.message);
-                let has_developers_lines = error.message.contains("f.cpp");
-                assert_eq!(has_developers_lines, class == ErrorClass::Internal && said != message, "{}", error.message);
+                let wrapping = ["f.cpp", "Result::unwrap", "Torch(", "\")"];
+                assert!(!wrapping.iter().any(|part| error.message.contains(part)), "{}", error.message);
             }
         }
+    }
+
+    #[test]
+    fn of_a_failure_of_libtorchs_only_what_helps_is_told() {
+        let message = "The size of tensor a (3) must match the size of tensor \"b\" (4)";
+        let thrown =
+            format!("{message}\nException raised from infer_size_impl at f.cpp:31\nframe #0: c10::Error::Error");
+        let fails = || -> std::result::Result<(), tch::TchError> { Err(tch::TchError::Torch(thrown.clone())) };
+        let panicked = caught(|| {
+            fails().unwrap();
+            Ok(())
+        });
+        let returned = caught(|| Ok(fails()?));
+        for error in [panicked.unwrap_err(), returned.unwrap_err(), Error::from_torch(&thrown)] {
+            assert_eq!((error.class, error.message.as_str()), (ErrorClass::Internal, message));
+        }
+        // A panic of this program is told whole.
+        let own = caught(|| -> Result<()> { panic!("one\nand two") }).unwrap_err();
+        assert_eq!(own.message, "one\nand two");
     }
 }
