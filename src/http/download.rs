@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -14,16 +13,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
-use futures::stream::Fuse;
-use futures::{Stream, StreamExt};
-use sha2::{Digest, Sha256};
 
 use super::AppState;
-use super::answers::{Answers, Reader};
-use super::comparisons::{ComparedFile, Comparisons};
+use super::answers::Reader;
+use super::comparisons::ComparedFile;
 use super::error::ApiError;
-use crate::artifacts::{self, Bytestream};
+use super::file_pieces;
+use crate::artifacts;
 
 /// Largest file, in bytes, that is compared with its SHA-256 before the rest of it is sent.
 const COMPARED_FIRST: u64 = 64 << 20;
@@ -40,8 +36,10 @@ pub struct Download {
     pub sha256: String,
     /// The name that browsers suggest.
     pub file_name: String,
-    /// The bytes, if they are not in storage, and who reads them.
-    pub local: Option<(Arc<File>, Reader)>,
+    /// The bytes, if they are not in storage.
+    pub local: Option<Arc<File>>,
+    /// Who reads them.
+    pub reader: Reader,
 }
 
 impl Download {
@@ -78,10 +76,11 @@ impl Download {
         if bytes.is_empty() {
             return Ok(response.into_response());
         }
-        if let Some((file, reader)) = self.local {
+        if let Some(file) = self.local {
             if method != Method::HEAD {
-                let reader = reader.of_plain_bytes();
-                *response.body_mut() = Body::from_stream(local(file, bytes, state.answers.clone(), reader));
+                let reader = self.reader.of_plain_bytes();
+                *response.body_mut() =
+                    Body::from_stream(file_pieces::local(file, bytes, state.answers.clone(), reader));
             }
             return Ok(response);
         }
@@ -96,7 +95,8 @@ impl Download {
         }
         if method != Method::HEAD {
             let content = state.artifacts.read(&self.key, bytes.clone()).await.map_err(|error| self.unread(error))?;
-            *response.body_mut() = Body::from_stream(checked(content, bytes, file, state.comparisons.clone()));
+            let reader = self.reader.of_plain_bytes();
+            *response.body_mut() = Body::from_stream(file_pieces::checked(content, bytes, file, state, reader));
         }
         Ok(response.into_response())
     }
@@ -166,86 +166,6 @@ impl Download {
             headers.insert(name, HeaderValue::try_from(value).map_err(anyhow::Error::from)?);
         }
         Ok(())
-    }
-}
-
-/// A range of a local file, in pieces.
-fn local(
-    file: Arc<File>,
-    range: Range<u64>,
-    answers: Arc<Answers>,
-    client: Reader,
-) -> impl Stream<Item = std::io::Result<Bytes>> {
-    const PIECE: u64 = 1 << 18;
-    futures::stream::try_unfold((file, range, answers, client), async |(file, range, answers, client)| {
-        if range.is_empty() {
-            return Ok(None);
-        }
-        let piece = range.start..range.end.min(range.start + PIECE);
-        let length = (piece.end - piece.start) as usize;
-        let room = answers.room(length, &client).await;
-        let (rest, reader) = (piece.end..range.end, file.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let mut bytes = vec![0; length];
-            reader.read_exact_at(&mut bytes, piece.start).map(|()| room.hold(bytes))
-        });
-        Ok(Some((read.await.map_err(std::io::Error::other)??, (file, rest, answers, client))))
-    })
-}
-
-/// The content, without the end of a file that is damaged: a client then notices that it has not got the file. Only
-/// whole files are compared with their digest.
-fn checked(
-    content: Bytestream,
-    range: Range<u64>,
-    file: ComparedFile,
-    comparisons: Arc<Comparisons>,
-) -> impl Stream<Item = Result<Bytes, artifacts::Error>> {
-    let sha256 = (range == (0..file.version.size_bytes)).then(Sha256::new);
-    let expected = range.end - range.start;
-    let check = Check { content: content.fuse(), file, comparisons, sha256, expected, last: None };
-    futures::stream::try_unfold(check, Check::next)
-}
-
-/// A download that goes on.
-struct Check {
-    content: Fuse<Bytestream>,
-    file: ComparedFile,
-    comparisons: Arc<Comparisons>,
-    /// Of what was read so far; `None` where only a part is read.
-    sha256: Option<Sha256>,
-    /// Bytes that are still to come.
-    expected: u64,
-    /// What was read last, which is kept back until it is known to be right.
-    last: Option<Bytes>,
-}
-
-impl Check {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, artifacts::Error> {
-        while let Some(piece) = self.content.next().await {
-            let piece =
-                piece.inspect_err(|error| tracing::error!(key = self.file.key, %error, "a download was cut off"))?;
-            self.expected = self.expected.saturating_sub(piece.len() as u64);
-            if let Some(sha256) = &mut self.sha256 {
-                sha256.update(&piece);
-            }
-            if let Some(ready) = self.last.replace(piece) {
-                return Ok(Some((ready, self)));
-            }
-        }
-        let found = self.sha256.take().map(|sha256| hex::encode(sha256.finalize()));
-        let is_whole = found.as_ref().map(|found| *found == self.file.sha256);
-        // What ends too early says nothing of the file: storage may have failed.
-        if let Some(is_whole) = is_whole.filter(|_| self.expected == 0) {
-            self.comparisons.remember(&self.file, is_whole);
-        }
-        if self.expected > 0 || is_whole == Some(false) {
-            let ComparedFile { key, sha256: stored, .. } = self.file;
-            let error = artifacts::Error::Damaged { key, found: found.unwrap_or_default(), stored };
-            tracing::error!(%error, "a download was cut off");
-            return Err(error);
-        }
-        Ok(self.last.take().map(|last| (last, self)))
     }
 }
 

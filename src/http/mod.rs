@@ -27,6 +27,7 @@ mod event_file;
 mod exports;
 mod extract;
 mod feed;
+mod file_pieces;
 mod health;
 mod inspection;
 mod job_network;

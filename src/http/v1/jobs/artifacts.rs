@@ -7,6 +7,7 @@ use axum::response::Response;
 
 use super::published::{download, find, published};
 use crate::db::artifacts::Artifact;
+use crate::http::answers::Reader;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Name};
 use crate::http::v1::jobs;
@@ -47,6 +48,7 @@ pub async fn get(
     State(state): State<AppState>,
     id: JobId,
     Name(name): Name,
+    reader: Reader,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -55,5 +57,5 @@ pub async fn get(
     }
     let artifact = find(&state, &id, &name).await?;
     let file_name = format!("{id}-{}", name.replace('/', "-"));
-    download(artifact, file_name).respond(&state, &method, &headers).await
+    download(artifact, file_name, reader).respond(&state, &method, &headers).await
 }

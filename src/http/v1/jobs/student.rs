@@ -98,12 +98,12 @@ pub async fn get(
     let title = format!("{}-{id}{suffix}", job.spec["student"]["architecture"].as_str().unwrap_or("student"));
     let file_name = format!("{title}{}", parameters.format.suffix());
     if parameters.format == ExportFormat::Safetensors {
-        return download(artifact, file_name).respond(&state, &method, &headers).await;
+        return download(artifact, file_name, reader).respond(&state, &method, &headers).await;
     }
     let request = request(&state, &job, &artifact, &parameters, title).await?;
     let exported = export(&state, request).await?;
-    let (size, sha256, local) = (exported.size, exported.sha256.clone(), Some((exported.file.clone(), reader)));
-    Download { key: String::new(), size, sha256, file_name, local }.respond(&state, &method, &headers).await
+    let (size, sha256, local) = (exported.size, exported.sha256.clone(), Some(exported.file.clone()));
+    Download { key: String::new(), size, sha256, file_name, local, reader }.respond(&state, &method, &headers).await
 }
 
 impl StudentParameters {
