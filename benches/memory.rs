@@ -5,6 +5,8 @@
 //! from the start of a part to the end of its last request. What the kernel keeps for connections is not in it.
 
 mod common;
+#[path = "memory/connections.rs"]
+mod connections;
 #[path = "memory/inputs.rs"]
 mod inputs;
 
@@ -50,7 +52,9 @@ async fn main() -> anyhow::Result<()> {
     println!("| what | peak, MiB (of {limit_mib}) | s | outcome |\n| --- | --- | --- | --- |");
     bench.fill(dir.path()).await?;
     bench.part("40 watchers of 10,000 jobs, each of which changes", Bench::watchers).await?;
-    bench.part("2,000 watchers that read nothing", Bench::idle_watchers).await?;
+    bench
+        .part("2,000 watchers that read nothing", async |bench: &Bench| connections::watchers(&bench.url).await)
+        .await?;
     bench
         .part("16 uploads of headers of 100 MB, hung up", async |bench: &Bench| {
             bench.headers(95, Header::Tensors).await
@@ -87,6 +91,11 @@ async fn main() -> anyhow::Result<()> {
         .await?;
     bench.part("20 charts of a million points", Bench::charts).await?;
     bench.part("1,500 clients that read nothing of long answers", Bench::idle_readers).await?;
+    bench
+        .part("as many connections as are taken, each as full as it can be", async |bench: &Bench| {
+            connections::full(&bench.url, &bench.pool).await
+        })
+        .await?;
     bench.part("12 pages of pictures of images of 67 megapixels", Bench::pictures).await?;
     bench.part("8 sweeps of 1,000 jobs each", Bench::sweeps).await?;
     anyhow::ensure!(bench.above.is_empty(), "above {limit_mib} MiB: {}", bench.above.join("; "));
@@ -218,18 +227,6 @@ impl Bench {
         changed?;
         watched.into_iter().collect::<anyhow::Result<Vec<()>>>()?;
         Ok("all were told of all".to_owned())
-    }
-
-    async fn idle_watchers(&self) -> anyhow::Result<String> {
-        let address = self.url.strip_prefix("http://").context("an address")?;
-        let mut open = Vec::new();
-        for _ in 0..2000 {
-            let mut stream = TcpStream::connect(address)?;
-            write!(stream, "GET /v1/stream HTTP/1.1\r\nhost: {address}\r\n\r\n")?;
-            open.push(stream);
-        }
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        Ok(format!("{} connections", open.len()))
     }
 
     /// Uploads whose clients are gone before they are looked at, then one that is answered after them.

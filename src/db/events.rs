@@ -133,10 +133,20 @@ pub async fn list(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Res
 /// The same, but that the list ends once it has a mebibyte. Also whether more follow, which there may be of a
 /// list that is shorter than the limit.
 pub async fn page(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Result<(Vec<StoredEvent>, bool)> {
+    page_within(pool, job, after, (limit, MOST_BYTES)).await
+}
+
+/// The same, but that the list ends once it has so many bytes.
+pub async fn page_within(
+    pool: &PgPool,
+    job: &str,
+    after: i64,
+    (limit, most_bytes): (i64, usize),
+) -> sqlx::Result<(Vec<StoredEvent>, bool)> {
     let mut rows = rows(pool, job, after, limit.saturating_add(1));
     let (mut page, mut bytes) = (Vec::new(), 0);
     while let Some(event) = rows.try_next().await? {
-        if bytes >= MOST_BYTES || i64::try_from(page.len()).is_ok_and(|length| length >= limit) {
+        if bytes >= most_bytes || i64::try_from(page.len()).is_ok_and(|length| length >= limit) {
             return Ok((page, true));
         }
         bytes += event.message.len() + event.data.as_ref().map_or(0, |data| data.to_string().len());

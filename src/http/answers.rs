@@ -26,7 +26,7 @@ use super::connections::Connection;
 use super::error::ApiError;
 
 /// Bytes of an answer that take no room: the buffers of its connection take more.
-const SMALL: u64 = 16 << 10;
+const SMALL: u64 = 8 << 10;
 /// Memory in bytes of what compresses an answer, which is there until the last byte is taken.
 const ENCODER: usize = 320 << 10;
 /// How long an answer that is made already waits for room.

@@ -22,8 +22,9 @@ use tower::ServiceExt;
 
 use super::ServerSettings;
 
-/// Largest head of a request, in bytes.
-const LONGEST_HEAD: usize = 64 << 10;
+/// Largest head of a request, in bytes. A connection keeps up to so much of what has come and of what is to go, however
+/// long its client takes.
+const LONGEST_HEAD: usize = 16 << 10;
 /// File descriptors reserved for the database, the storage and downloads.
 const OTHER_FILES: usize = 256;
 

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use utoipa::IntoParams;
 
 use super::AppState;
+use super::answers::Reader;
 use super::error::ApiError;
 
 /// Shortest time between two queries of one stream. Changes within it are sent together.
@@ -23,9 +25,9 @@ pub const PACE: Duration = Duration::from_millis(200);
 /// while to be noticed.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Messages that wait for a client, beside what its connection's buffer takes. A message takes up to ten kilobytes, and
-/// there may be ten thousand clients that read nothing.
-const BACKLOG: usize = 2;
+/// Messages that wait for a client, beside what its connection takes. A message takes up to ten kilobytes, and there may
+/// be ten thousand clients that read nothing.
+const BACKLOG: usize = 1;
 
 /// The sending end of a stream. `send` waits while the client is slower than we are.
 #[derive(Debug, Clone)]
@@ -79,8 +81,9 @@ impl Sender {
 }
 
 /// Responds with what `produce` sends, until it returns, the client disconnects or the server stops. A comment is sent
-/// whenever the stream was silent for `keep_alive`, because proxies close idle connections.
-pub fn respond<F>(state: &AppState, produce: impl FnOnce(Sender) -> F) -> Response
+/// whenever the stream was silent for `keep_alive`, because proxies close idle connections. What waits in the client's
+/// connection takes room among the answers.
+pub fn respond<F>(state: &AppState, reader: Reader, produce: impl FnOnce(Sender) -> F) -> Response
 where
     F: Future<Output = Result<(), StreamError>> + Send + 'static,
 {
@@ -100,10 +103,19 @@ where
     });
     let events = ReceiverStream::new(receiver).map(Ok::<_, Infallible>);
     let keep_alive = KeepAlive::new().interval(state.settings.keep_alive);
-    let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
+    let (mut head, body) = Sse::new(events).keep_alive(keep_alive).into_response().into_parts();
     // Tells nginx not to buffer events.
-    response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    response
+    head.headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    let (answers, reader) = (state.answers.clone(), reader.of_plain_bytes());
+    let pieces = body.into_data_stream().then(move |piece| {
+        let (answers, reader) = (answers.clone(), reader.clone());
+        async move {
+            let piece = piece?;
+            let room = answers.room(piece.len(), &reader).await;
+            Ok::<_, axum::Error>(room.hold(piece))
+        }
+    });
+    Response::from_parts(head, Body::from_stream(pieces))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

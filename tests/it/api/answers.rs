@@ -100,6 +100,38 @@ async fn clients_that_read_too_slowly_give_way_to_others() {
 }
 
 #[tokio::test]
+async fn watchers_that_read_nothing_give_way_to_others() {
+    let api = Api::start_with(|settings| {
+        // Less than what waits in the connections of eight clients.
+        settings.answers_limit = 64 << 10;
+        settings.answer_patience = Duration::ZERO;
+        settings.answer_fair = u64::MAX;
+    })
+    .await;
+    let id = api.job().await;
+    api.ask(&format!("/v1/jobs/{id}/cancel")).await.expect(202);
+    // More than the kernel keeps for a client.
+    let insert = "insert into events (job_id, seq, attempt, kind, message)
+        select $1, number, 0, 'log', repeat('x', 8000) from generate_series(1001, 2500) as number";
+    sqlx::query(insert).bind(&id).execute(&api.db.pool).await.unwrap();
+    let path = format!("/v1/jobs/{id}/stream");
+    let rounds = async {
+        loop {
+            let mut open = Vec::new();
+            for _ in 0..8 {
+                open.push(stalled(&api, &path, 1).await);
+            }
+            while !is_read(&api, &path).await {}
+            let answered = futures::future::join_all(open.into_iter().map(is_answered)).await;
+            if answered.contains(&false) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, rounds).await.expect("somebody gives way");
+}
+
+#[tokio::test]
 async fn a_compressed_answer_does_not_wait_for_the_room_of_its_own_pieces() {
     // Room for one piece and what compresses it, and no second one.
     let api = Api::start_with(|settings| {

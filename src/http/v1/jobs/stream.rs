@@ -16,12 +16,16 @@ use crate::db::jobs::Job;
 use crate::db::listen::{Changed, Subscription};
 use crate::db::metrics::{self, StoredPoint};
 use crate::http::AppState;
+use crate::http::answers::Reader;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query};
 use crate::http::feed::{Cursor, PAGE};
 use crate::http::sse::{self, PACE, POLL_INTERVAL, Sender, StreamError, StreamParameters};
 use crate::http::v1::jobs;
 use crate::http::v1::stream::send_changes;
+
+/// Bytes of events after which no more are read for a client that is far behind: they are kept until it has taken them.
+const EVENT_BYTES: usize = 32 << 10;
 
 /// The id of a message: `<seq of the last event>-<id of the last point>`, followed by `-<status>` after a final status.
 /// The suffix tells a client that reconnects although the stream is over (as browsers do) from one that has not
@@ -61,6 +65,7 @@ impl MessageId {
 pub async fn get(
     State(state): State<AppState>,
     id: JobId,
+    reader: Reader,
     Query(parameters): Query<StreamParameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -76,7 +81,7 @@ pub async fn get(
     {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(sse::respond(&state, |sender| {
+    Ok(sse::respond(&state, reader, |sender| {
         let follower = Follower { sender, state: state.clone(), cursor, sent: None };
         async move { follower.follow(&id.0).await }
     }))
@@ -154,8 +159,8 @@ impl Follower {
 
     async fn send_stored_events(&mut self, id: &str) -> Result<(), StreamError> {
         loop {
-            let page = events::list(&self.state.pool, id, self.cursor.event, PAGE).await?;
-            let more = page.len() as i64 == PAGE;
+            let (page, more) =
+                events::page_within(&self.state.pool, id, self.cursor.event, (PAGE, EVENT_BYTES)).await?;
             for event in page {
                 self.send_event(&event).await?;
             }
