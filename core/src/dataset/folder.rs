@@ -362,8 +362,7 @@ struct FolderImages {
 impl FolderImages {
     /// Hands over the encoded image. Until that is done, other large ones wait where memory is limited.
     fn with_encoded<T>(&self, index: usize, then: impl FnOnce(&[u8]) -> T) -> Result<T, Error> {
-        let path = &self.files[index];
-        let mut encoded = Vec::new();
+        let (path, mut encoded) = (&self.files[index], Vec::new());
         let file = File::open(path).map_err(Error::io(path))?;
         let _turn = memory::read(file.metadata().map_err(Error::io(path))?.len());
         file.take(LARGEST_FILE + 1).read_to_end(&mut encoded).map_err(Error::io(path))?;
@@ -380,14 +379,25 @@ impl Images for FolderImages {
     }
 
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
-        // As torchvision's ImageFolder, which does not turn images.
-        let orientation = pixels::Orientation::AsStored;
-        let decoded =
-            self.with_encoded(index, |encoded| pixels::decode(encoded, orientation, frame, side, planes).map(drop))?;
-        decoded.map_err(|message| Error::invalid(&self.files[index], message))
+        self.read_stored(index, frame, (side, planes), &mut |_| ())
     }
 
     fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         self.with_encoded(index, take)
+    }
+
+    fn read_stored(
+        &self,
+        index: usize,
+        frame: &Frame<'_>,
+        (side, planes): (u32, &mut [u8]),
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        let decoded = self.with_encoded(index, |encoded| {
+            take(encoded);
+            // As torchvision's ImageFolder, which does not turn images.
+            pixels::decode(encoded, pixels::Orientation::AsStored, frame, side, planes).map(drop)
+        });
+        decoded?.map_err(|message| Error::invalid(&self.files[index], message))
     }
 }

@@ -129,6 +129,25 @@ pub trait Images: Debug + Send + Sync {
     /// There is no such image.
     fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error>;
 
+    /// [`stored`](Self::stored), and then [`read`](Self::read) of the same bytes, which are fetched once where that
+    /// saves something.
+    ///
+    /// # Errors
+    /// As for both. If it cannot be decoded, `take` has been called.
+    ///
+    /// # Panics
+    /// As for both.
+    fn read_stored(
+        &self,
+        index: usize,
+        frame: &Frame<'_>,
+        (side, planes): (u32, &mut [u8]),
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        self.stored(index, take)?;
+        self.read(index, frame, side, planes)
+    }
+
     /// The image's position in the split.
     fn position(&self, index: usize) -> usize {
         index

@@ -5,9 +5,11 @@ mod duplicates;
 mod examination;
 mod job;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,6 +27,10 @@ pub struct StatisticsLimits {
     pub decoded: usize,
     /// Most images of the data set whose bytes are compared. Each takes 28 bytes of memory.
     pub compared: usize,
+    /// Most bytes of files that are read, about.
+    pub bytes: u64,
+    /// How long images are read.
+    pub time: Duration,
 }
 
 /// How far the images of a data set have been read, for other threads.
@@ -155,7 +161,9 @@ impl Dataset {
         names.extend(unlabelled.iter().cloned());
         let counts = names.iter().map(|split| self.count(split)).collect::<Result<Vec<_>, Error>>()?;
         let hashes_bytes = counts.iter().any(|&images| images > limits.decoded);
-        let allowed = if hashes_bytes { fair_shares(&counts, limits.compared) } else { counts };
+        let (bytes, most) = (self.bytes(&names), if hashes_bytes { limits.compared } else { usize::MAX });
+        let allowed = fair_shares(&counts, most.min(within(limits.bytes, bytes, &counts)));
+        let until = Instant::now().checked_add(limits.time);
         progress.images.store(allowed.iter().map(|&images| images as u64).sum(), Ordering::Relaxed);
         let is_encoded =
             matches!(self.format(), DatasetFormat::Parquet | DatasetFormat::Folder | DatasetFormat::WebDataset);
@@ -166,7 +174,7 @@ impl Dataset {
             duplicates: Vec::new(),
             warnings: Vec::new(),
         };
-        let (mut pixels, mut stored) = (Vec::new(), Vec::new());
+        let (mut pixels, mut stored, mut unreadable, mut skipped) = (Vec::new(), Vec::new(), HashSet::new(), 0);
         for (split, allowed) in names.iter().zip(allowed) {
             let opened = if unlabelled.contains(split) { self.without_labels(split) } else { self.split(split) };
             let images: Box<dyn Images> = match opened {
@@ -177,19 +185,30 @@ impl Dataset {
             let number = u32::try_from(result.splits.len()).unwrap_or(u32::MAX);
             let read = images.len().min(allowed);
             let decoded = read.min(limits.decoded);
-            let examination = Examination { images: &*images, split: number, read, decoded, hashes_bytes, is_encoded };
+            let images = &*images;
+            let examination = Examination { images, split: number, read, decoded, hashes_bytes, is_encoded, until };
             let Some(mut examined) = examination.run(threads, stop, &progress.read)? else { return Ok(None) };
             if trained.as_ref() == Some(split) {
                 (result.mean, result.std) = examined.sums.mean_std().unzip();
             }
             take(&mut pixels, &mut examined.pixels);
             take(&mut stored, &mut examined.stored);
+            unreadable.extend(std::mem::take(&mut examined.unreadable));
+            skipped += examined.skipped;
             result.add((&self.path, split), images.len(), read, examined);
         }
+        stored.retain(|image| !unreadable.contains(&image.hash));
         let names: Vec<&str> = result.splits.iter().map(|split| split.split.as_str()).collect();
         result.duplicates = duplicates::find(pixels, stored, &names);
         result.warn(trained.as_deref(), &unlabelled);
+        result.warn_of_limits(limits, bytes, skipped);
         Ok(Some(result))
+    }
+
+    /// Total size of the files of some splits. A file that is gone has none: reading its images says so.
+    fn bytes(&self, splits: &[String]) -> u64 {
+        let files = splits.iter().flat_map(|split| self.layout.files(split));
+        files.filter_map(|file| fs::metadata(file).ok()).fold(0, |sum, file| sum.saturating_add(file.len()))
     }
 
     /// Number of images of a split, with labels or without; 0 if the files are at fault.
@@ -212,6 +231,15 @@ fn take(all: &mut Vec<HashedImage>, more: &mut Vec<HashedImage>) {
     }
 }
 
+/// How many of these images, which have so many bytes together, have no more than `most` bytes.
+fn within(most: u64, bytes: u64, counts: &[usize]) -> usize {
+    let images = counts.iter().fold(0_usize, |sum, &images| sum.saturating_add(images));
+    if bytes <= most {
+        return images;
+    }
+    usize::try_from(images as u128 * u128::from(most) / u128::from(bytes)).unwrap_or(usize::MAX)
+}
+
 /// How many images each split may have of at most `most`: all of a small one, before large ones share the rest.
 fn fair_shares(counts: &[usize], most: usize) -> Vec<usize> {
     let mut ascending: Vec<usize> = (0..counts.len()).collect();
@@ -226,7 +254,7 @@ fn fair_shares(counts: &[usize], most: usize) -> Vec<usize> {
 
 impl DatasetStatistics {
     fn add(&mut self, (root, split): (&Path, &str), images: usize, read: usize, examined: Examined) {
-        let Examined { undecodable, broken, sizes, formats, decoded, .. } = examined;
+        let Examined { undecodable, broken, sizes, formats, decoded, skipped, .. } = examined;
         let example = |(position, (path, reason)): (u64, (PathBuf, String))| {
             // Where the server keeps its data sets is nobody's business.
             let below = path.strip_prefix(root).ok().or(path.file_name().map(Path::new));
@@ -235,7 +263,7 @@ impl DatasetStatistics {
         self.splits.push(ExaminedSplit {
             split: split.to_owned(),
             examined: decoded + undecodable,
-            compared: read as u64,
+            compared: read as u64 - skipped,
             images: images as u64,
             formats,
             sizes,
@@ -286,5 +314,21 @@ impl DatasetStatistics {
             }
         }
         self.warnings = warnings;
+    }
+
+    /// Says which limit has kept how much from being read.
+    fn warn_of_limits(&mut self, limits: StatisticsLimits, bytes: u64, skipped: u64) {
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        if bytes > limits.bytes {
+            let (all, most) = (gib(bytes), gib(limits.bytes));
+            self.warnings.push(format!("the files have {all:.1} GiB, and about {most:.1} GiB are read at most"));
+        }
+        if skipped > 0 {
+            let (minutes, images) = (limits.time.as_secs() / 60, counted(skipped, "image", "images"));
+            self.warnings.push(format!(
+                "reading took longer than {minutes} minutes and was ended: {images} at the ends of splits were not read, \
+                 so mean and standard deviation may be those of the first classes"
+            ));
+        }
     }
 }

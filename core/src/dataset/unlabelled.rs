@@ -62,6 +62,16 @@ impl Images for WithoutLabels {
         self.images.stored(index, take)
     }
 
+    fn read_stored(
+        &self,
+        index: usize,
+        frame: &Frame<'_>,
+        into: (u32, &mut [u8]),
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        self.images.read_stored(index, frame, into, take)
+    }
+
     fn position(&self, index: usize) -> usize {
         self.images.position(index)
     }

@@ -223,14 +223,26 @@ impl Images for TarImages {
     }
 
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
-        // As WebDataset's own decoder, which does not turn images.
-        let orientation = pixels::Orientation::AsStored;
-        let decoded =
-            self.with_encoded(index, |encoded| pixels::decode(encoded, orientation, frame, side, planes).map(drop))?;
-        decoded.map_err(|message| self.invalid(index, &message))
+        self.read_stored(index, frame, (side, planes), &mut |_| ())
     }
 
     fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         self.with_encoded(index, take)
+    }
+
+    fn read_stored(
+        &self,
+        index: usize,
+        frame: &Frame<'_>,
+        (side, planes): (u32, &mut [u8]),
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        // As WebDataset's own decoder, which does not turn images.
+        let orientation = pixels::Orientation::AsStored;
+        let decoded = self.with_encoded(index, |encoded| {
+            take(encoded);
+            pixels::decode(encoded, orientation, frame, side, planes).map(drop)
+        })?;
+        decoded.map_err(|message| self.invalid(index, &message))
     }
 }

@@ -1,10 +1,11 @@
 //! Reads the images of one split with several threads: decodes some, and hashes the bytes of others.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
@@ -30,6 +31,8 @@ pub(super) struct Examination<'a> {
     pub hashes_bytes: bool,
     /// Whether the images are encoded, and not raw pixels.
     pub is_encoded: bool,
+    /// When reading ends, however many images are left.
+    pub until: Option<Instant>,
 }
 
 /// What was found in a split.
@@ -39,8 +42,12 @@ pub(super) struct Examined {
     pub pixels: Vec<HashedImage>,
     /// By the bytes of each image that was read, if they were hashed.
     pub stored: Vec<HashedImage>,
+    /// Hashes of the bytes of images that cannot be decoded, if they were hashed.
+    pub unreadable: HashSet<ImageHash>,
     /// Number of images that were decoded.
     pub decoded: u64,
+    /// Number of images that were not read because it was too late.
+    pub skipped: u64,
     pub formats: BTreeMap<String, u64>,
     /// Number of images that cannot be decoded.
     pub undecodable: u64,
@@ -108,6 +115,10 @@ impl Examination<'_> {
 
     /// Reads one of the images.
     fn look(&self, place: usize, planes: &mut [u8], found: &mut Examined) -> Result<(), Error> {
+        if self.until.is_some_and(|until| Instant::now() >= until) {
+            found.skipped += 1;
+            return Ok(());
+        }
         let index = place * self.images.len() / self.read;
         match self.look_at(place, index, planes, found) {
             Err(error) if error.is_users() => {
@@ -123,31 +134,40 @@ impl Examination<'_> {
         let position = u32::try_from(index).unwrap_or(u32::MAX);
         let label = self.images.labels()[index];
         let hashed = |hash| HashedImage { hash, split: self.split, position, label };
-        if self.is_encoded || self.hashes_bytes {
-            let (mut format, mut hash) = (None, None);
-            self.images.stored(index, &mut |bytes| {
-                format = self.is_encoded.then(|| format_of(bytes));
-                hash = self.hashes_bytes.then(|| hash_of(bytes));
-            })?;
-            if let Some(format) = format {
-                *found.formats.entry(format).or_default() += 1;
-            }
-            found.stored.extend(hash.map(hashed));
-        }
-        if !self.is_decoded(place) {
-            return Ok(());
-        }
+        let (mut format, mut hash) = (None, None);
+        let mut take = |bytes: &[u8]| {
+            format = self.is_encoded.then(|| format_of(bytes));
+            hash = self.hashes_bytes.then(|| hash_of(bytes));
+        };
         let size = Cell::new([0; 2]);
         let whole = |[width, height]: [u32; 2]| {
             size.set([width, height]);
             let (width, height) = (f64::from(width), f64::from(height));
             Rectangle { left: 0.0, top: 0.0, width, height, mirrored: false }
         };
-        self.images.read(index, &Frame::Part(&whole), SIDE, planes)?;
-        found.add_sizes(Some(ImageSizes::of(size.get())));
-        found.pixels.push(hashed(hash_of(planes)));
-        found.decoded += 1;
-        found.sums.add(planes);
+        let is_decoded = self.is_decoded(place);
+        let outcome = if !is_decoded {
+            self.images.stored(index, &mut take)
+        } else if self.is_encoded || self.hashes_bytes {
+            self.images.read_stored(index, &Frame::Part(&whole), (SIDE, &mut *planes), &mut take)
+        } else {
+            self.images.read(index, &Frame::Part(&whole), SIDE, planes)
+        };
+        if let Some(format) = format {
+            *found.formats.entry(format).or_default() += 1;
+        }
+        if outcome.is_err() {
+            // Files without an image are alike in that only.
+            found.unreadable.extend(hash);
+            return outcome;
+        }
+        found.stored.extend(hash.map(hashed));
+        if is_decoded {
+            found.add_sizes(Some(ImageSizes::of(size.get())));
+            found.pixels.push(hashed(hash_of(planes)));
+            found.decoded += 1;
+            found.sums.add(planes);
+        }
         Ok(())
     }
 
@@ -181,7 +201,9 @@ impl Examined {
         self.add_sizes(other.sizes);
         self.pixels.extend(other.pixels);
         self.stored.extend(other.stored);
+        self.unreadable.extend(other.unreadable);
         self.decoded += other.decoded;
+        self.skipped += other.skipped;
         self.undecodable += other.undecodable;
         self.broken.extend(other.broken);
         while self.broken.len() > EXAMPLES {

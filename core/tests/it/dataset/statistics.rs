@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use distillery_core::dataset::{
     DatasetStatistics, Duplicates, ExaminedSplit, ReadProgress, SelectionRequest, StatisticsLimits, UsedSplits,
@@ -14,11 +15,20 @@ use super::support::{encode, open, plain, put};
 use super::webdataset;
 
 fn statistics(at: &Path, decoded: usize, compared: usize) -> DatasetStatistics {
-    let (limits, progress) = (StatisticsLimits { decoded, compared }, ReadProgress::default());
-    let found = open(at).unwrap().statistics(limits, 2, &AtomicBool::new(false), &progress).unwrap().unwrap();
+    let (found, progress) = read(at, StatisticsLimits { decoded, compared, ..NONE });
     let read: u64 = found.splits.iter().map(|split| split.compared).sum();
-    assert_eq!(progress.get(), [read; 2]);
+    assert_eq!(progress, [read; 2]);
     found
+}
+
+const NONE: StatisticsLimits =
+    StatisticsLimits { decoded: usize::MAX, compared: usize::MAX, bytes: u64::MAX, time: Duration::MAX };
+
+/// Also how many images were passed, and were to be.
+fn read(at: &Path, limits: StatisticsLimits) -> (DatasetStatistics, [u64; 2]) {
+    let progress = ReadProgress::default();
+    let found = open(at).unwrap().statistics(limits, 2, &AtomicBool::new(false), &progress).unwrap().unwrap();
+    (found, progress.get())
 }
 
 /// The pixels of [`plain`] in another format.
@@ -94,6 +104,49 @@ fn where_the_comparison_is_cut_large_splits_give_way_and_the_numbers_are_said() 
         "only 4 of the 6 images of the train split were read, evenly spaced, and 3 of them decoded: duplicates among \
          the others are not found"
     );
+}
+
+#[test]
+fn of_files_with_more_bytes_than_are_read_some_images_are_read_and_the_limit_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    with_copies(dir.path());
+    let bytes = open(dir.path()).unwrap().summary().unwrap().size_bytes;
+    let (whole, _) = read(dir.path(), StatisticsLimits { bytes, ..NONE });
+    assert_eq!(whole.splits.iter().map(|split| split.compared).sum::<u64>(), 9);
+    let (half, progress) = read(dir.path(), StatisticsLimits { bytes: bytes / 2, ..NONE });
+    assert_eq!(splits(&half).iter().map(|(_, read, _)| *read).collect::<Vec<_>>(), [[2, 2], [2, 2]]);
+    assert_eq!(progress, [4, 4]);
+    assert!(
+        half.warnings.iter().any(|warning| warning.contains("only 2 of the 6 images of the train split were read"))
+    );
+    assert!(half.warnings.last().unwrap().contains("GiB are read at most"), "{:?}", half.warnings);
+}
+
+#[test]
+fn reading_that_takes_too_long_is_ended_and_what_was_not_read_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    with_copies(dir.path());
+    let (found, progress) = read(dir.path(), StatisticsLimits { time: Duration::ZERO, ..NONE });
+    assert_eq!(splits(&found), [split("train", [0, 0], ""), split("test", [0, 0], "")]);
+    assert_eq!((progress, found.mean, found.duplicates.len()), ([9, 9], None, 0));
+    let last = found.warnings.last().unwrap();
+    assert!(last.contains("was ended: 9 images at the ends of splits were not read"), "{last}");
+}
+
+#[test]
+fn files_without_an_image_are_no_copies_of_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    with_copies(dir.path());
+    for number in 0..8 {
+        put(&dir.path().join(format!("test/a/broken-{number}.png")), b"no image");
+    }
+    for decoded in [100, 6] {
+        // With the lower limit, some of them are only compared.
+        let found = statistics(dir.path(), decoded, 100);
+        let broken = found.splits[1].undecodable;
+        assert!(if decoded == 6 { (1..8).contains(&broken) } else { broken == 8 }, "{broken}");
+        assert!(found.duplicates.iter().all(|pair| pair.splits[0] != pair.splits[1]), "{:?}", found.duplicates);
+    }
 }
 
 #[test]
