@@ -304,19 +304,6 @@ pub async fn stored_bytes(pool: &PgPool, id: &str) -> sqlx::Result<Option<Checkp
     .await
 }
 
-/// Total size of all uploads except this checkpoint or data set, in bytes.
-pub async fn size_of_others(pool: &PgPool, id: &str) -> sqlx::Result<u64> {
-    let query = sqlx::query_scalar!(
-        r#"
-        select coalesce(sum(size_bytes), 0)::bigint as "bytes!"
-        from (select id, size_bytes from checkpoints union all select id, size_bytes from datasets) as uploads
-        where id <> $1
-        "#,
-        id,
-    );
-    query.fetch_one(pool).await.map(i64::unsigned_abs)
-}
-
 /// Deletes a checkpoint that no unfinished job needs, and no finished one whose student is the network in it. Returns
 /// what is left to do: to remove its file.
 pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion, Refusal>> {

@@ -102,14 +102,3 @@ pub async fn forget(
     transaction.commit().await?;
     Ok(files)
 }
-
-/// Total size of the pieces of all unfinished uploads, in bytes.
-pub async fn size(pool: &PgPool) -> sqlx::Result<u64> {
-    let query = sqlx::query_scalar!(
-        r#"
-        select coalesce(sum(size_bytes), 0)::bigint as "bytes!"
-        from dataset_pieces join file_deletions on file_deletions.key = dataset_pieces.key and not is_decided
-        "#
-    );
-    query.fetch_one(pool).await.map(i64::unsigned_abs)
-}

@@ -120,14 +120,3 @@ async fn decide(connection: &mut PgConnection, keys: Vec<String>) -> sqlx::Resul
     }
     Ok(files)
 }
-
-/// Total size of all shards that wait for others, in bytes.
-pub async fn size(pool: &PgPool) -> sqlx::Result<u64> {
-    let query = sqlx::query_scalar!(
-        r#"
-        select coalesce(sum(size_bytes), 0)::bigint as "bytes!"
-        from dataset_shards join file_deletions on file_deletions.key = dataset_shards.key and not is_decided
-        "#
-    );
-    query.fetch_one(pool).await.map(i64::unsigned_abs)
-}

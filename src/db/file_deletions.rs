@@ -27,20 +27,28 @@ pub struct FileDeletion {
 
 /// Announces a file that an upload is about to store, so that it is removed if the upload never ends.
 pub async fn announce(pool: &PgPool, key: &str) -> sqlx::Result<()> {
+    let mut connection = pool.acquire().await?;
+    announce_with(&mut connection, key, 0).await
+}
+
+/// The same of a file that takes so many bytes of the space for uploads until it has arrived.
+pub(super) async fn announce_with(connection: &mut PgConnection, key: &str, bytes: i64) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into file_deletions (key, is_directory, is_decided, due_at) values ($1, false, false, now() + $2)",
+        "insert into file_deletions (key, is_directory, is_decided, due_at, reserved_bytes)
+         values ($1, false, false, now() + $2, $3)",
         key,
         interval(LONGEST_UPLOAD),
+        bytes,
     )
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(())
 }
 
-/// Announces files again that no row names yet, so that they are kept for as long as a new one.
+/// Announces files again that have arrived and that no row names yet, so that they are kept for as long as a new one.
 pub(super) async fn announce_again(connection: &mut PgConnection, keys: &[String]) -> sqlx::Result<()> {
     sqlx::query!(
-        "update file_deletions set due_at = now() + $2 where key = any($1) and not is_decided",
+        "update file_deletions set due_at = now() + $2, reserved_bytes = 0 where key = any($1) and not is_decided",
         keys,
         interval(LONGEST_UPLOAD),
     )

@@ -14,6 +14,7 @@
 //! | [`workers`], `declined`, [`checkpoints`], [`tokens`] | tables of what jobs run on and need, and of who asks |
 //! | [`datasets`], [`dataset_shards`], [`dataset_pieces`] | tables of uploaded data sets and of unfinished uploads |
 //! | [`file_deletions`], [`deleted_jobs`], [`storage`] | tables of stored files and of what is left to delete |
+//! | [`upload_space`] | what all uploads take |
 //! | [`webhooks`] | table of what webhooks are told |
 //! | [`sweeps`] | tables of sweeps, and what follows in them |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |
@@ -57,6 +58,7 @@ pub mod storage;
 pub mod sweeps;
 pub mod system;
 pub mod tokens;
+pub mod upload_space;
 pub mod webhooks;
 pub mod workers;
 

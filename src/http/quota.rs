@@ -3,7 +3,8 @@
 use super::AppState;
 use super::error::ApiError;
 use super::uploads::UploadKind;
-use crate::db::{checkpoints, dataset_pieces, dataset_shards};
+use crate::db::file_deletions;
+use crate::db::upload_space::{self, UsedSpace};
 
 /// An upload that is to be stored.
 #[derive(Debug, Clone, Copy)]
@@ -16,30 +17,57 @@ pub struct NewUpload<'a> {
     pub replaced: u64,
 }
 
-/// Refuses an upload that would exceed the limit.
+/// Refuses an upload that would exceed the limit. Others may come before it is stored: [`reserve`] is asked then.
 pub async fn check(state: &AppState, new: NewUpload<'_>) -> Result<(), ApiError> {
     let Some(limit) = state.settings.uploads_limit else { return Ok(()) };
-    let NewUpload { kind, id, bytes, replaced } = new;
-    let waiting = dataset_shards::size(&state.pool).await?.saturating_add(dataset_pieces::size(&state.pool).await?);
-    let waiting = waiting.saturating_sub(replaced);
-    let others = checkpoints::size_of_others(&state.pool, id).await?.saturating_add(waiting);
-    if others.saturating_add(bytes) <= limit {
-        return Ok(());
+    let used = upload_space::used(&state.pool, new.id).await?;
+    if new.fits(used, limit) { Ok(()) } else { Err(new.refusal(used, limit)) }
+}
+
+/// Announces the file of an upload ([`file_deletions::announce`]), unless the upload would exceed the limit. From then on
+/// other uploads count the `bytes` of the file, which are those of the upload or of a part of it.
+pub async fn reserve(state: &AppState, key: &str, bytes: u64, new: NewUpload<'_>) -> Result<(), ApiError> {
+    let Some(limit) = state.settings.uploads_limit else {
+        return Ok(file_deletions::announce(&state.pool, key).await?);
+    };
+    let reserved = upload_space::reserve(&state.pool, key, bytes, new.id, |used| new.fits(used, limit)).await?;
+    reserved.map_err(|used| new.refusal(used, limit))
+}
+
+impl NewUpload<'_> {
+    /// Bytes of the others that wait, and of all others.
+    fn others(&self, used: UsedSpace) -> [u64; 2] {
+        let UsedSpace { stored, waiting, arriving } = used;
+        let waiting = waiting.unsigned_abs().saturating_sub(self.replaced);
+        [waiting, stored.unsigned_abs().saturating_add(arriving.unsigned_abs()).saturating_add(waiting)]
     }
-    let what = match kind {
-        UploadKind::Checkpoint => "checkpoint",
-        UploadKind::Dataset => "data set",
-    };
-    let unfinished = match waiting {
-        0 => String::new(),
-        waiting => format!(
-            " ({waiting} of them shards and pieces of unfinished uploads, which go a day after the last one, or with \
-             their data set)"
-        ),
-    };
-    Err(ApiError::conflict(format!(
-        "no space for this {what}: its {bytes} bytes and the {others} bytes of other uploads{unfinished} exceed the limit \
-         of {limit} bytes for all of them. Delete a checkpoint or a data set that no job needs: DELETE \
-         /v1/checkpoints/{{id}}, DELETE /v1/datasets/{{name}}"
-    )))
+
+    fn fits(&self, used: UsedSpace, limit: u64) -> bool {
+        let [_, others] = self.others(used);
+        others.saturating_add(self.bytes) <= limit
+    }
+
+    fn refusal(&self, used: UsedSpace, limit: u64) -> ApiError {
+        let what = match self.kind {
+            UploadKind::Checkpoint => "checkpoint",
+            UploadKind::Dataset => "data set",
+        };
+        let ([waiting, others], bytes) = (self.others(used), self.bytes);
+        let unfinished = match waiting {
+            0 => String::new(),
+            waiting => format!(
+                " ({waiting} of them shards and pieces of unfinished uploads, which go a day after the last one, or with \
+                 their data set)"
+            ),
+        };
+        let arriving = match used.arriving {
+            0 => String::new(),
+            arriving => format!(", {arriving} of which are being stored now,"),
+        };
+        ApiError::conflict(format!(
+            "no space for this {what}: its {bytes} bytes and the {others} bytes of other uploads{unfinished}{arriving} \
+             exceed the limit of {limit} bytes for all of them. Delete a checkpoint or a data set that no job needs: \
+             DELETE /v1/checkpoints/{{id}}, DELETE /v1/datasets/{{name}}"
+        ))
+    }
 }

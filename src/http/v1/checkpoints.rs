@@ -124,8 +124,6 @@ impl Upload {
         .map_err(anyhow::Error::from)?;
         let checkpoint = checkpoint?;
         let _turn = state.uploads.storing().await;
-        let new = NewUpload { kind: UploadKind::Checkpoint, id: &checkpoint.id, bytes: upload.size, replaced: 0 };
-        quota::check(state, new).await?;
         upload.keep(state, &checkpoint).await
     }
 
@@ -149,7 +147,8 @@ impl Upload {
             }
         }
         let key = keys::checkpoint(&self.sha256, &keys::unique());
-        file_deletions::announce(pool, &key).await?;
+        let new = NewUpload { kind: UploadKind::Checkpoint, id: &checkpoint.id, bytes: self.size, replaced: 0 };
+        quota::reserve(state, &key, self.size, new).await?;
         if let Err(error) = artifacts.put_file(&key, &self.path()).await {
             if let Err(error) = file_deletions::give_up(pool, &key).await {
                 tracing::warn!(%error, key, "what is left of a failed upload is removed in a day");

@@ -82,3 +82,23 @@ async fn a_shard_does_not_count_beside_the_one_that_replaces_it() {
     }
     api.upload_dataset("pets?split=train&shard=0&shards=2", bytes).await.says(409, &["no space for this data set"]);
 }
+
+#[tokio::test]
+async fn of_uploads_that_arrive_at_once_only_those_are_taken_that_fit_together() {
+    let bytes = &shard(40, 1);
+    let api = &with_limit(3 * bytes.len()).await;
+    let puts = (0..8).map(|number| async move {
+        let path = format!("pets?split=train&shard={number}&shards=9");
+        api.upload_dataset(&path, bytes.clone()).await
+    });
+    let answers = futures::future::join_all(puts).await;
+    let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 202);
+    assert_eq!(taken.len(), 3);
+    for answer in refused {
+        answer.says(409, &["no space for this data set"]);
+    }
+    // What was stored meanwhile is counted once.
+    let reserved = "select coalesce(sum(reserved_bytes), 0)::bigint from file_deletions where not is_decided";
+    let reserved: i64 = sqlx::query_scalar(reserved).fetch_one(&api.db.pool).await.unwrap();
+    assert_eq!(reserved, 0);
+}

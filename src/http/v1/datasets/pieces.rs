@@ -114,9 +114,7 @@ pub async fn receive(
     }
     let before = dataset_pieces::of_upload(&state.pool, name, &piece.upload).await?;
     check_place(&before, piece)?;
-    // All of this upload counts at once, so that it is not refused after hours.
-    let new = NewUpload { kind: UploadKind::Dataset, id: "", bytes: piece.total, replaced: received(&before) };
-    quota::check(state, new).await?;
+    quota::check(state, whole(piece, &before)).await?;
     let upload = Upload::receive(state, UploadKind::Dataset, headers, body).await?;
     if upload.size != piece.size {
         return Err(ApiError::malformed(format!(
@@ -125,6 +123,11 @@ pub async fn receive(
         )));
     }
     Ok((upload, before))
+}
+
+/// The space that an upload takes in the end: all of it counts at once, so that it is not refused after hours.
+fn whole(piece: &UploadPiece, before: &[StoredPiece]) -> NewUpload<'static> {
+    NewUpload { kind: UploadKind::Dataset, id: "", bytes: piece.total, replaced: received(before) }
 }
 
 /// Stores a piece. Returns the whole upload once it is complete, and until then how much was received.
@@ -142,7 +145,7 @@ pub async fn complete(
         drop(upload);
         before
     } else {
-        store(state, name, piece, upload).await?
+        store(state, name, piece, (upload, &before)).await?
     };
     if piece.start + piece.size == piece.total {
         let whole = assemble(state, headers, &pieces).await;
@@ -219,7 +222,7 @@ async fn store(
     state: &AppState,
     name: &str,
     piece: &UploadPiece,
-    upload: Upload,
+    (upload, before): (Upload, &[StoredPiece]),
 ) -> Result<Vec<StoredPiece>, ApiError> {
     let new = StoredPiece {
         start_at: signed(piece.start),
@@ -229,7 +232,8 @@ async fn store(
         sha256: upload.sha256.clone(),
         expires_at: Utc::now(),
     };
-    file_deletions::announce(&state.pool, &new.key).await?;
+    // As before the bytes came, since others may have come meanwhile.
+    quota::reserve(state, &new.key, piece.size, whole(piece, before)).await?;
     let stored = state.artifacts.put_file(&new.key, &upload.path()).await;
     drop(upload);
     let added = match stored {

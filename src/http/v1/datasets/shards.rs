@@ -193,10 +193,10 @@ pub async fn store(
         shard.split == place.split && (shard.shard == place.shard || shard.shards != place.shards)
     };
     let replaced = pieces.saturating_add(size(waiting.iter().filter(|shard| is_replaced(shard))));
-    quota::check(state, NewUpload { kind: UploadKind::Dataset, id: "", bytes: upload.size, replaced }).await?;
     let sha256 = upload.sha256.clone();
     let key = keys::dataset(&sha256, &keys::unique());
-    file_deletions::announce(&state.pool, &key).await?;
+    let space = NewUpload { kind: UploadKind::Dataset, id: "", bytes: upload.size, replaced };
+    quota::reserve(state, &key, upload.size, space).await?;
     let put = state.artifacts.put_file(&key, &upload.path()).await;
     let size_bytes = i64::try_from(upload.size).unwrap_or(i64::MAX);
     drop(upload);

@@ -75,12 +75,9 @@ pub async fn admit(
 ) -> Result<Option<UploadedVersion>, ApiError> {
     let _turn = state.uploads.storing().await;
     drop(inspected.turn.take());
-    let StoredDataset { id, size_bytes, unpacked_bytes, .. } = &inspected.stored;
-    check_size(state, unpacked_bytes.unsigned_abs())?;
-    let new = NewUpload { kind: UploadKind::Dataset, id, bytes: size_bytes.unsigned_abs(), replaced };
-    quota::check(state, new).await?;
-    let id = id.clone();
-    let is_new = keep(state, inspected, after).await?;
+    check_size(state, inspected.stored.unpacked_bytes.unsigned_abs())?;
+    let id = inspected.stored.id.clone();
+    let is_new = keep(state, inspected, after, replaced).await?;
     Ok(is_new.map(|is_new| UploadedVersion { id, is_new }))
 }
 
@@ -211,8 +208,13 @@ pub fn refused(error: archive::Error) -> ApiError {
 }
 
 /// Stores the files, unless they are stored already, and inserts the row that names them. Returns whether the version
-/// is new; `None` if it does not follow the version that it must.
-async fn keep(state: &AppState, inspected: Inspected, after: &Predecessor) -> Result<Option<bool>, ApiError> {
+/// is new; `None` if it does not follow the version that it must. `replaced` as for [`admit`].
+async fn keep(
+    state: &AppState,
+    inspected: Inspected,
+    after: &Predecessor,
+    replaced: u64,
+) -> Result<Option<bool>, ApiError> {
     let AppState { pool, artifacts, .. } = state;
     let Inspected { workspace, stored, summary, classes, .. } = inspected;
     let mut damaged = None;
@@ -227,7 +229,9 @@ async fn keep(state: &AppState, inspected: Inspected, after: &Predecessor) -> Re
             damaged = Some(known.key);
         }
     }
-    file_deletions::announce(pool, &stored.key).await?;
+    let bytes = stored.size_bytes.unsigned_abs();
+    let space = NewUpload { kind: UploadKind::Dataset, id: &stored.id, bytes, replaced };
+    quota::reserve(state, &stored.key, bytes, space).await?;
     if let Err(error) = put_tar(state, workspace.files().join(&stored.name), &stored).await {
         if let Err(error) = file_deletions::give_up(pool, &stored.key).await {
             tracing::warn!(%error, stored.key, "what is left of a failed upload is removed in a day");
