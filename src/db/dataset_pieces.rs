@@ -1,5 +1,7 @@
 //! The table `dataset_pieces`: the pieces of unfinished uploads.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
@@ -72,7 +74,8 @@ pub async fn add(pool: &PgPool, name: &str, upload: &str, new: &StoredPiece) -> 
     }
     let pieces = waiting(&mut transaction, name, upload).await?;
     let keys: Vec<String> = pieces.iter().map(|piece| piece.key.clone()).collect();
-    file_deletions::announce_again(&mut transaction, &keys).await?;
+    file_deletions::arrived(&mut transaction, &new.key).await?;
+    file_deletions::announce_again(&mut transaction, &keys, Duration::ZERO).await?;
     transaction.commit().await?;
     Ok(Some(pieces))
 }

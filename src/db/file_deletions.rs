@@ -45,12 +45,27 @@ pub(super) async fn announce_with(connection: &mut PgConnection, key: &str, byte
     Ok(())
 }
 
-/// Announces files again that have arrived and that no row names yet, so that they are kept for as long as a new one.
-pub(super) async fn announce_again(connection: &mut PgConnection, keys: &[String]) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update file_deletions set due_at = now() + $2, reserved_bytes = 0 where key = any($1) and not is_decided",
-        keys,
+/// Notes that an announced file has arrived: it is counted elsewhere, and kept for as long as a new one. False if its
+/// deletion was decided.
+pub(super) async fn arrived(connection: &mut PgConnection, key: &str) -> sqlx::Result<bool> {
+    let arrived = sqlx::query!(
+        "update file_deletions set reserved_bytes = 0, due_at = now() + $2 where key = $1 and not is_decided",
+        key,
         interval(LONGEST_UPLOAD),
+    );
+    Ok(arrived.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Announces files again that no row names yet, so that they are kept for as long as a new one, and so much longer.
+pub(super) async fn announce_again(
+    connection: &mut PgConnection,
+    keys: &[String],
+    longer: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update file_deletions set due_at = now() + $2 where key = any($1) and not is_decided",
+        keys,
+        interval(LONGEST_UPLOAD + longer),
     )
     .execute(connection)
     .await?;

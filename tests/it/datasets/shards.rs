@@ -1,10 +1,12 @@
 //! Shards that are uploaded one by one.
 
-use chrono::Utc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use distillery::db::dataset_shards::{self, StoredShard};
 use distillery::db::datasets::{self, InsertedDataset, Predecessor};
 use distillery::db::file_deletions;
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 
 use crate::support::api::{Api, plain_job};
 use crate::support::archives::{parquet, pets, ppm, tar, zip};
@@ -141,23 +143,75 @@ async fn tars_of_webdataset_are_uploaded_one_by_one_or_in_an_archive_and_read_in
     api.upload_dataset("zoo?split=train", tar(&pets())).await.says(422, &["has no image with a label", "000.cls"]);
 }
 
+/// Adds a shard of the training split. Returns the numbers of those that are missing then; `None` if it is whole.
+async fn missing(db: &TestDb, name: &str, shard: i32, shards: i32) -> Option<Vec<i32>> {
+    static KEYS: AtomicU32 = AtomicU32::new(0);
+    let key = format!("datasets/{name}-{}", KEYS.fetch_add(1, Ordering::Relaxed));
+    file_deletions::announce(&db.pool, &key).await.unwrap();
+    let (split, sha256) = ("train".to_owned(), "0".repeat(64));
+    let new = StoredShard { split, shard, shards, key, sha256, size_bytes: 1 };
+    let added = dataset_shards::put(&db.pool, name, &new).await.unwrap().expect("it is announced");
+    added.waiting.map(|waiting| waiting.splits.into_iter().next().unwrap().missing)
+}
+
+#[tokio::test]
+async fn what_is_missing_is_known_in_whatever_order_shards_come_and_after_some_are_gone() {
+    let db = TestDb::new().await;
+    for (shard, expected) in [
+        (5, Some(vec![0, 1, 2, 3, 4])),
+        (1, Some(vec![0, 2, 3, 4])),
+        (0, Some(vec![2, 3, 4])),
+        (1, Some(vec![2, 3, 4])),
+        (3, Some(vec![2, 4])),
+        (2, Some(vec![4])),
+        (4, None),
+        (4, None),
+    ] {
+        assert_eq!(missing(&db, "pets", shard, 6).await, expected, "{shard}");
+    }
+    // Another total begins again.
+    assert_eq!(missing(&db, "pets", 1, 3).await, Some(vec![0, 2]));
+    assert_eq!(missing(&db, "pets", 0, 3).await, Some(vec![2]));
+    // What was not completed is removed in the end, which no count tells.
+    let removed = "update file_deletions set is_decided = true
+        where key = (select key from dataset_shards where name = 'pets' and shard = 1)";
+    for statement in [removed, "update dataset_shard_splits set changed_at = now() - interval '1 day'"] {
+        sqlx::query(statement).execute(&db.pool).await.unwrap();
+    }
+    assert_eq!(missing(&db, "pets", 2, 3).await, Some(vec![1]));
+    assert_eq!(missing(&db, "pets", 1, 3).await, None);
+}
+
+#[tokio::test]
+async fn a_shard_keeps_the_others_and_touches_them_once_an_hour() {
+    let db = TestDb::new().await;
+    missing(&db, "pets", 0, 9).await;
+    let due = "select min(due_at) > now() + interval '23 hours 50 minutes'
+        from file_deletions join dataset_shards using (key)";
+    let sooner = "update file_deletions set due_at = now() + interval '1 hour'";
+    for (announced, is_kept) in [("1 minute", false), ("2 hours", true)] {
+        let earlier = format!("update dataset_shard_splits set announced_at = now() - interval '{announced}'");
+        for statement in [sooner.to_owned(), earlier] {
+            sqlx::query(AssertSqlSafe(statement)).execute(&db.pool).await.unwrap();
+        }
+        missing(&db, "pets", 1, 9).await;
+        let found: bool = sqlx::query_scalar(due).fetch_one(&db.pool).await.unwrap();
+        assert_eq!(found, is_kept, "{announced}");
+    }
+}
+
 #[tokio::test]
 async fn of_shards_that_come_at_the_same_time_the_last_sees_all() {
     let db = TestDb::new().await;
     for round in 0..20 {
         let name = format!("pets{round}");
         let put = |shard: i32| {
-            let (pool, name) = (&db.pool, &name);
-            async move {
-                let key = format!("datasets/{name}-{shard}");
-                file_deletions::announce(pool, &key).await.unwrap();
-                let (split, sha256) = ("train".to_owned(), "0".repeat(64));
-                let new = StoredShard { split, shard, shards: 8, key, sha256, size_bytes: 1, expires_at: Utc::now() };
-                dataset_shards::put(pool, name, &new).await.unwrap().0.len()
-            }
+            let (db, name) = (&db, &name);
+            async move { Some(missing(db, name, shard, 8).await?.len()) }
         };
-        let seen = futures::future::join_all((0..8).map(put)).await;
-        assert_eq!(seen.iter().max(), Some(&8), "{seen:?}");
+        let mut missing = futures::future::join_all((0..8).map(put)).await;
+        missing.sort_unstable();
+        assert_eq!(missing, [vec![None], (1..8).map(Some).collect()].concat());
     }
 }
 

@@ -1,6 +1,6 @@
 //! `PUT /v1/datasets/{name}?split=`: shards one by one, in parquet or as WebDataset's tars.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::version::{self, Inspected, UploadedVersion};
 use crate::archive::Format;
 use crate::artifacts::keys;
 use crate::dataset::{self, Dataset, DatasetFormat, DatasetOptions};
-use crate::db::dataset_shards::{self, Shards, StoredShard};
+use crate::db::dataset_shards::{self, Shards, StoredShard, WaitingShards, WaitingSplit};
 use crate::db::datasets::{self, Predecessor, UploadedDataset};
 use crate::db::file_deletions;
 use crate::http::AppState;
@@ -76,6 +76,14 @@ pub struct PendingSplit {
     pub shards: i32,
     /// Numbers of those that are missing; at most the first 1,000.
     pub missing: Vec<i32>,
+}
+
+impl PendingShards {
+    fn of(name: &str, waiting: WaitingShards) -> Self {
+        let split = |WaitingSplit { split, shards, missing }| PendingSplit { split, shards, missing };
+        let splits = waiting.splits.into_iter().map(split).collect();
+        Self { name: name.to_owned(), splits, expires_at: waiting.expires_at }
+    }
 }
 
 impl DatasetUploadParameters {
@@ -188,11 +196,9 @@ pub async fn store(
         )));
     }
     let upload = check_shard(state, upload, name, (&place, format)).await?;
-    let waiting = dataset_shards::of_dataset(&state.pool, name).await?;
-    let is_replaced = |shard: &StoredShard| {
-        shard.split == place.split && (shard.shard == place.shard || shard.shards != place.shards)
-    };
-    let replaced = pieces.saturating_add(size(waiting.iter().filter(|shard| is_replaced(shard))));
+    let ShardPlace { split, shard, shards } = place;
+    let replaced = dataset_shards::replaced_by(&state.pool, name, &split, [shard, shards]).await?;
+    let replaced = pieces.saturating_add(replaced);
     let sha256 = upload.sha256.clone();
     let key = keys::dataset(&sha256, &keys::unique());
     let space = NewUpload { kind: UploadKind::Dataset, id: "", bytes: upload.size, replaced };
@@ -206,13 +212,16 @@ pub async fn store(
         }
         return Err(error.into());
     }
-    let ShardPlace { split, shard, shards } = place;
-    let new = StoredShard { split, shard, shards, key, sha256, size_bytes, expires_at: Utc::now() };
-    let (waiting, replaced) = dataset_shards::put(&state.pool, name, &new).await?;
-    for file in replaced {
+    let new = StoredShard { split, shard, shards, key, sha256, size_bytes };
+    let late = || ApiError::Unavailable("storing the upload took more than a day: try again".into());
+    let added = dataset_shards::put(&state.pool, name, &new).await?.ok_or_else(late)?;
+    for file in added.replaced {
         removals::start(&state.pool, &state.artifacts, file).await;
     }
-    combine(state, name, (&new, pieces), waiting).await
+    match added.waiting {
+        Some(waiting) => Ok(UploadOutcome::Waiting(PendingShards::of(name, waiting))),
+        None => combine(state, name, (&new, pieces)).await,
+    }
 }
 
 /// Total size of shards in bytes.
@@ -220,27 +229,22 @@ fn size<'a>(shards: impl IntoIterator<Item = &'a StoredShard>) -> u64 {
     shards.into_iter().map(|shard| shard.size_bytes.unsigned_abs()).fold(0, u64::saturating_add)
 }
 
-/// Makes a version of the splits whose shards are all there, if the new shard's is one. Other requests may do the same
-/// at the same time, with other splits: who comes second begins again, on top of the first. `pieces` is the size of the
-/// pieces that the new shard came in.
-async fn combine(
-    state: &AppState,
-    name: &str,
-    (new, pieces): (&StoredShard, u64),
-    mut waiting: Vec<StoredShard>,
-) -> Result<UploadOutcome, ApiError> {
+/// Makes a version of the splits whose shards are all there, as those of the new shard's are. Other requests may do the
+/// same at the same time, with other splits: who comes second begins again, on top of the first. `pieces` is the size of
+/// the pieces that the new shard came in.
+async fn combine(state: &AppState, name: &str, (new, pieces): (&StoredShard, u64)) -> Result<UploadOutcome, ApiError> {
+    let has = |waiting: &[StoredShard], key: &str| waiting.iter().any(|shard| shard.key == key);
+    let mut waiting = dataset_shards::of_dataset(&state.pool, name).await?;
     for _ in 0..TRIES {
-        let has = |waiting: &[StoredShard], key: &str| waiting.iter().any(|shard| shard.key == key);
-        if !has(&waiting, &new.key) {
+        let mut counts: BTreeMap<String, i32> = BTreeMap::new();
+        for shard in &waiting {
+            *counts.entry(shard.split.clone()).or_default() += 1;
+        }
+        let is_whole = |shard: &StoredShard| counts.get(&shard.split) == Some(&shard.shards);
+        if !has(&waiting, &new.key) || !is_whole(new) {
             return taken(state, name, new, &waiting).await;
         }
-        let splits = splits(&waiting);
-        let is_whole = |name: &str| splits.iter().any(|split| split.split == name && split.missing.is_empty());
-        if !is_whole(&new.split) {
-            let expires_at = waiting.iter().map(|shard| shard.expires_at).min().unwrap_or_else(Utc::now);
-            return Ok(UploadOutcome::Waiting(PendingShards { name: name.to_owned(), splits, expires_at }));
-        }
-        let whole: Vec<_> = waiting.into_iter().filter(|shard| is_whole(&shard.split)).collect();
+        let whole: Vec<_> = waiting.into_iter().filter(is_whole).collect();
         let published = publish(state, name, &whole, pieces).await;
         if let Ok(Some(version)) = published {
             let keys: Vec<String> = whole.into_iter().map(|shard| shard.key).collect();
@@ -314,21 +318,6 @@ fn new_workspace(spool: &Path, name: &str) -> Result<Workspace, ApiError> {
     let workspace = Workspace::new(spool).map_err(full)?;
     fs::create_dir(workspace.files().join(name)).map_err(full)?;
     Ok(workspace)
-}
-
-/// The splits that have shards, and which shards they lack.
-fn splits(waiting: &[StoredShard]) -> Vec<PendingSplit> {
-    let mut splits: BTreeMap<&str, Vec<&StoredShard>> = BTreeMap::new();
-    for shard in waiting {
-        splits.entry(&shard.split).or_default().push(shard);
-    }
-    let split = |(split, here): (&str, Vec<&StoredShard>)| {
-        let shards = here[0].shards;
-        let numbers: HashSet<i32> = here.iter().map(|shard| shard.shard).collect();
-        let missing = (0..shards).filter(|number| !numbers.contains(number)).take(1000).collect();
-        PendingSplit { split: split.to_owned(), shards, missing }
-    };
-    splits.into_iter().map(split).collect()
 }
 
 /// Puts the shards together with the other splits of the version before.
