@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use tch::Device;
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
 
 use super::cache_key::logits_key;
 use super::setup::Setup;
 use crate::cache::Cache;
 use crate::cache::rows::Rows;
-use crate::cache::teacher_logits::{LogitStorage, TeacherLogitCache};
+use crate::cache::teacher_logits::{LogitStorage, OwnScales, TeacherLogitCache};
 use crate::error::Result;
-use crate::loss::sdd::region_count;
+use crate::loss::sdd::{of_scales, region_count};
 use crate::models::Network;
 use crate::ranks::Ranks;
 use crate::settings::Settings;
@@ -34,18 +35,19 @@ pub fn open(
     let images = usize::try_from(setup.data.train.len()).unwrap_or(usize::MAX);
     setup.objective.kept_scales = kept_scales(kind, settings, setup, report);
     let directory = settings.cache_dir.as_deref().or(ranks.directory());
-    let key = match directory {
-        Some(_) => ranks.broadcast_text(|| Ok(logits_key(spec, settings, setup)?.to_string()))?,
+    let keys = match directory {
+        Some(_) => ranks.broadcast_text(|| Ok(json!(keys(spec, settings, setup)?).to_string()))?,
         None => String::new(),
     };
     let in_memory = LogitStorage::Memory { device: setup.device, limit: settings.cache_limit };
     let storage = match directory.map(|directory| Cache::open(directory, settings.cache_limit)) {
         None => in_memory,
         Some(Ok(cache)) => {
-            let key = serde_json::from_str(&key).expect("a key is JSON");
+            let [key, own]: [Value; 2] = serde_json::from_str(&keys).expect("keys are JSON");
+            let own = (own != key).then(|| OwnScales { key: own, regions: own_regions(setup) });
             // A copy on the device would lack what other ranks write.
             let device = if settings.shard.world_size == 1 { setup.device } else { Device::Cpu };
-            LogitStorage::Files { cache, key, device }
+            LogitStorage::Files { cache, key, device, own }
         }
         Some(Err(error)) => {
             report.event(&warning(format!(
@@ -59,6 +61,24 @@ pub fn open(
     };
     let size = [region_count(&setup.objective.kept_scales), i64::from(setup.started.classes)];
     Ok(TeacherLogitCache::new(kind, images, size, storage))
+}
+
+/// The keys of the logits at all kept scales, and at the run's own.
+fn keys(spec: &TrainingPlan, settings: &Settings, setup: &mut Setup) -> Result<[Value; 2]> {
+    let all = logits_key(spec, settings, setup)?;
+    let own = own_scales(setup).into_iter().collect();
+    let kept = std::mem::replace(&mut setup.objective.kept_scales, own);
+    let own = logits_key(spec, settings, setup);
+    setup.objective.kept_scales = kept;
+    Ok([all, own?])
+}
+
+/// The places of the regions of the run's own scales among those of all kept scales.
+fn own_regions(setup: &Setup) -> Vec<i64> {
+    let kept = &setup.objective.kept_scales;
+    let places = Tensor::arange(region_count(kept), (Kind::Int64, Device::Cpu)).view([1, -1, 1]);
+    let own: Vec<u32> = own_scales(setup).into_iter().collect();
+    Vec::<i64>::try_from(of_scales(&places, kept, &own).flatten(0, -1)).expect("places are whole numbers")
 }
 
 fn own_scales(setup: &Setup) -> BTreeSet<u32> {

@@ -1,13 +1,10 @@
 //! Promise: a run that will waste hours says so early.
 
-use std::io::Write;
-use std::path::Path;
-use std::process::Command;
-
 use distillery_core::protocol::{Evaluation, Event};
 use distillery_trainer::run::doubts::{ChanceWatch, RunPosition, disk};
 use serde_json::json;
 
+use crate::support::disk::{can_mount, on_a_disk};
 use crate::support::{Workspace, merged, outcome, text, warnings};
 
 /// Ten steps of a run of a hundred epochs make an epoch.
@@ -131,26 +128,12 @@ fn a_disk_with_too_little_space_is_warned_of() {
     assert!(message.contains("MiB of free space, and this run needs about"), "{message}");
 }
 
-/// Mounts a file system of this size on a directory, and becomes a command that alone sees it.
-const ON_A_DISK: &str = r#"mount -t tmpfs -o "size=$1" none "$2"; shift 2; exec "$@""#;
-
-fn on_a_disk(size: &str, directory: &Path, command: &Command) -> Command {
-    let mut alone = Command::new("unshare");
-    alone.args(["--user", "--map-root-user", "--mount", "sh", "-ec", ON_A_DISK, "sh", size]).arg(directory);
-    alone.arg(command.get_program()).args(command.get_args());
-    alone
-}
-
 #[test]
 fn a_run_on_a_disk_with_too_little_space_warns_before_it_trains() {
     let workspace = Workspace::new();
     let output = workspace.path("out");
     std::fs::create_dir(&output).unwrap();
-    // Some containers let nobody mount anything. To standard error itself, since what a test prints is not shown when it
-    // passes.
-    if !on_a_disk("1m", &output, &Command::new("true")).status().is_ok_and(|status| status.success()) {
-        let mut errors = std::io::stderr();
-        writeln!(errors, "not run: doubts::a_run_on_a_disk_…: no file system can be mounted here").unwrap();
+    if !can_mount(&output, "doubts::a_run_on_a_disk_…") {
         return;
     }
     let run = |size: &str| -> Vec<Event> {

@@ -10,6 +10,7 @@ use distillery_trainer::models;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::support::disk::{can_mount, on_a_disk};
 use crate::support::torch::{hashed, one_thread};
 use crate::support::{Workspace, merged, text, warnings};
 
@@ -145,6 +146,30 @@ fn runs_with_other_scales_share_one_file_and_have_the_students_of_runs_without_c
         assert!(known.is_none_or(|known| known == bytes), "{scales:?}");
         known = Some(bytes);
     }
+}
+
+#[test]
+fn on_a_disk_that_is_too_full_for_other_scales_those_of_the_run_are_kept() {
+    let workspace = Workspace::new().with_teacher();
+    let directory = workspace.path("cache");
+    fs::create_dir(&directory).unwrap();
+    if !can_mount(&directory, "teacher_cache::on_a_disk_…") {
+        return;
+    }
+    let spec = merged(spec(&workspace, json!({})), json!({"distillation": {"scales": [1]}}));
+    // Scales 1, 2 and 4 of 150 images take 55 kB, and scale 1 alone takes 8.
+    let mut command = on_a_disk("28k", &directory, &workspace.command(&spec, "small"));
+    command.args(["--cache-dir", directory.to_str().unwrap(), "--cache-scales", "1,2,4", "--data-memory-mib", "0"]);
+    let run = command.arg("--events").output().unwrap();
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let events: Vec<Event> = text(&run.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let warnings = warnings(&events);
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("too full for the scales that other jobs take"),
+        "{warnings:?}"
+    );
+    train(&workspace, &spec, "usual", &["--data-memory-mib", "0"]);
+    assert!(student(&workspace, "small") == student(&workspace, "usual"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The harness: a small data set, the trainer as a process, and training step by step in this process.
 
 pub mod bounded;
+pub mod disk;
 mod files;
 pub mod process;
 pub mod torch;
