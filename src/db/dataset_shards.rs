@@ -57,8 +57,8 @@ const COUNTED: Duration = Duration::from_secs(20 * 3600);
 const AGAIN: Duration = Duration::from_secs(3600);
 
 /// Adds a shard. Its key was announced ([`file_deletions::announce`]), and its file is stored. It replaces the shard
-/// with the same number, and shards of the split that are numbered out of another total. The time that this takes hardly
-/// depends on the number of shards. `None` if storing the file has taken so long that its deletion was decided.
+/// with the same number, and shards of the split that are numbered out of another total. The time that this takes
+/// hardly depends on the number of shards. `None` if storing the file has taken so long that its deletion was decided.
 pub async fn put(pool: &PgPool, name: &str, new: &StoredShard) -> sqlx::Result<Option<AddedShard>> {
     let mut transaction = pool.begin().await?;
     // Of two shards that come at the same time, the later one must see the other.

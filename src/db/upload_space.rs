@@ -36,8 +36,8 @@ pub async fn used(database: impl PgExecutor<'_>, id: &str) -> sqlx::Result<UsedS
     .await
 }
 
-/// Announces a file ([`file_deletions::announce`]) that takes so many bytes from now on, if there is space for it beside
-/// the others. Otherwise returns what they take. `id` as for [`used`].
+/// Announces a file ([`file_deletions::announce`]) that takes so many bytes from now on, if there is space for it
+/// beside the others. Otherwise returns what they take. `id` as for [`used`].
 pub async fn reserve(
     pool: &PgPool,
     key: &str,

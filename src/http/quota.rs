@@ -24,8 +24,8 @@ pub async fn check(state: &AppState, new: NewUpload<'_>) -> Result<(), ApiError>
     if new.fits(used, limit) { Ok(()) } else { Err(new.refusal(used, limit)) }
 }
 
-/// Announces the file of an upload ([`file_deletions::announce`]), unless the upload would exceed the limit. From then on
-/// other uploads count the `bytes` of the file, which are those of the upload or of a part of it.
+/// Announces the file of an upload ([`file_deletions::announce`]), unless the upload would exceed the limit. From then
+/// on other uploads count the `bytes` of the file, which are those of the upload or of a part of it.
 pub async fn reserve(state: &AppState, key: &str, bytes: u64, new: NewUpload<'_>) -> Result<(), ApiError> {
     let Some(limit) = state.settings.uploads_limit else {
         return Ok(file_deletions::announce(&state.pool, key).await?);

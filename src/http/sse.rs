@@ -25,8 +25,8 @@ pub const PACE: Duration = Duration::from_millis(200);
 /// while to be noticed.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Messages that wait for a client, beside what its connection takes. A message takes up to ten kilobytes, and there may
-/// be ten thousand clients that read nothing.
+/// Messages that wait for a client, beside what its connection takes. A message takes up to ten kilobytes, and there
+/// may be ten thousand clients that read nothing.
 const BACKLOG: usize = 1;
 
 /// The sending end of a stream. `send` waits while the client is slower than we are.

@@ -326,8 +326,8 @@ impl DatasetStatistics {
         if skipped > 0 {
             let (minutes, images) = (limits.time.as_secs() / 60, counted(skipped, "image", "images"));
             self.warnings.push(format!(
-                "reading took longer than {minutes} minutes and was ended: {images} at the ends of splits were not read, \
-                 so mean and standard deviation may be those of the first classes"
+                "reading took longer than {minutes} minutes and was ended: {images} at the ends of splits were not \
+                 read, so mean and standard deviation may be those of the first classes"
             ));
         }
     }

@@ -123,8 +123,8 @@ impl TeacherLogitCache {
         view as usize % self.views.len()
     }
 
-    /// The logits [B, regions, classes] of a view of some images; `None` if those of one image are missing. Regions that
-    /// the run does not take may be zero.
+    /// The logits [B, regions, classes] of a view of some images; `None` if those of one image are missing. Regions
+    /// that the run does not take may be zero.
     pub fn find(&mut self, view: u32, images: RowIndices<'_>) -> Option<Tensor> {
         let index = self.index(view);
         let rows = self.rows(index, images)?;
@@ -226,8 +226,8 @@ impl TeacherLogitCache {
         let removed = path.map_or(Ok(()), |path| remove(&path));
         self.is_narrow = true;
         self.warnings.push(format!(
-            "the disk of the teacher cache is too full for the scales that other jobs take ({error}): only the logits of \
-             this job's scales are kept, and the teacher computes those that are lost again"
+            "the disk of the teacher cache is too full for the scales that other jobs take ({error}): only the logits \
+             of this job's scales are kept, and the teacher computes those that are lost again"
         ));
         match removed {
             Ok(()) => self.open(index),
