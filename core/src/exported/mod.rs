@@ -33,6 +33,7 @@ mod products;
 mod remarks;
 mod resampling;
 mod reshapes;
+mod resizing;
 mod rows;
 mod rules;
 mod schema;

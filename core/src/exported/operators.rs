@@ -11,6 +11,7 @@ use super::pooling;
 use super::products;
 use super::resampling;
 use super::reshapes;
+use super::resizing;
 use super::sums;
 
 /// ATen's operators that overwrite their first argument.
@@ -235,9 +236,9 @@ fn several(name: &str) -> Option<Several> {
         "pixel_shuffle.default" => resampling::pixel_shuffle,
         "pixel_unshuffle.default" => resampling::pixel_unshuffle,
         "channel_shuffle.default" | "native_channel_shuffle.default" => resampling::channel_shuffle,
-        "upsample_nearest2d.vec" => |lowering| resampling::resize(lowering, resampling::ResamplingKernel::Nearest),
-        "upsample_bilinear2d.vec" => |lowering| resampling::resize(lowering, resampling::ResamplingKernel::Linear),
-        "upsample_bicubic2d.vec" => |lowering| resampling::resize(lowering, resampling::ResamplingKernel::Cubic),
+        "upsample_nearest2d.vec" => |lowering| resizing::resize(lowering, resizing::ResamplingKernel::Nearest),
+        "upsample_bilinear2d.vec" => |lowering| resizing::resize(lowering, resizing::ResamplingKernel::Linear),
+        "upsample_bicubic2d.vec" => |lowering| resizing::resize(lowering, resizing::ResamplingKernel::Cubic),
         _ => return None,
     };
     Some(operator)
