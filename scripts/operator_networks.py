@@ -188,6 +188,7 @@ def functions():
     yield "autocast_off", autocast_off
     yield "attention", nn.Sequential(nn.Flatten(2), Attend())
     yield "causal", lambda x: F.scaled_dot_product_attention(x, x.flip(2), x.sigmoid(), is_causal=True, scale=0.3)
+    yield "shared_keys", lambda x: F.scaled_dot_product_attention(x, x[:, ::4], x[:, 1::4], enable_gqa=True)
     yield "linspace", lambda x: x * torch.linspace(-1, 1, 16, dtype=f32) + torch.full((16, 1), 0.5)
 
 

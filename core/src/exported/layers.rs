@@ -4,6 +4,7 @@ use super::arguments::{Arguments, unexpected};
 use super::error::OrFault;
 use super::lowering::{Lowering, Source};
 use super::op::Op;
+use super::resampling::each_repeated;
 use super::size::{Size, shown_shape};
 use crate::checkpoint::Dtype;
 
@@ -211,15 +212,38 @@ pub(super) fn matmul(arguments: &mut Arguments<'_>, other: &str) -> OrFault<Op> 
     Ok(Op::Matmul)
 }
 
-pub(super) fn attention(arguments: &mut Arguments<'_>) -> OrFault<Op> {
-    for name in ["query", "key", "value"] {
-        arguments.tensor(name)?;
+pub(super) fn attention(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let [query, mut key, mut value] = [lowering.tensor("query")?, lowering.tensor("key")?, lowering.tensor("value")?];
+    let mask = lowering.optional_tensor("attn_mask")?;
+    let shares_keys = lowering.arguments.flag("enable_gqa", Some(false))?;
+    let dropout = probability(lowering.arguments.number("dropout_p", Some(0.0))?)?;
+    let is_causal = lowering.arguments.flag("is_causal", Some(false))?;
+    let scale = lowering.arguments.optional_number("scale")?;
+    if shares_keys {
+        key = for_all_heads(lowering, query, key)?;
+        value = for_all_heads(lowering, query, value)?;
     }
-    let mask = arguments.optional_tensor("attn_mask")?.is_some();
-    if arguments.flag("enable_gqa", Some(false))? {
-        return Err("shares keys between heads (enable_gqa), which is not supported".to_owned());
+    let op = Op::Attention { mask: mask.is_some(), dropout, is_causal, scale };
+    let inputs: Vec<Source> = [query, key, value].into_iter().chain(mask).collect();
+    Ok(vec![lowering.add(op, &inputs)?])
+}
+
+/// Keys or values [N…, heads, S, E] with as many heads as the queries: consecutive heads of queries share one.
+fn for_all_heads(lowering: &mut Lowering<'_>, query: Source, shared: Source) -> OrFault<Source> {
+    let (queries, given) = (lowering.shape(query), lowering.shape(shared));
+    let heads = |shape: &[Size]| Some((shape.len().checked_sub(3)?, shape[shape.len() - 3].fixed()?));
+    let times = heads(&queries).zip(heads(&given)).and_then(|((_, all), (at, some))| {
+        let times = all.checked_div(some)?;
+        (times * some == all).then_some((at, times))
+    });
+    match times {
+        Some((_, 1)) => Ok(shared),
+        Some((dimension, times)) => each_repeated(lowering, shared, dimension, times),
+        None => {
+            let (queries, given) = (shown_shape(&queries), shown_shape(&given));
+            Err(format!(
+                "shares keys between heads (enable_gqa), which queries {queries} and keys or values {given} cannot"
+            ))
+        }
     }
-    let dropout = probability(arguments.number("dropout_p", Some(0.0))?)?;
-    let is_causal = arguments.flag("is_causal", Some(false))?;
-    Ok(Op::Attention { mask, dropout, is_causal, scale: arguments.optional_number("scale")? })
 }

@@ -91,7 +91,6 @@ fn one(name: &str) -> Option<One> {
         "linear.default" => layers::linear,
         "matmul.default" => |arguments| layers::matmul(arguments, "other"),
         "mm.default" | "bmm.default" => |arguments| layers::matmul(arguments, "mat2"),
-        "scaled_dot_product_attention.default" => layers::attention,
         "relu.default" => |arguments| functions::activation(arguments, Relu),
         "relu6.default" => |arguments| functions::activation(arguments, Activation::Clamp { low: 0.0, high: 6.0 }),
         "hardtanh.default" => |arguments| functions::clamp(arguments, ["min_val", "max_val"], [-1.0, 1.0]),
@@ -202,6 +201,7 @@ fn several(name: &str) -> Option<Several> {
         }
         "feature_dropout.default" => products::feature_dropout,
         "fill.Scalar" => products::fill,
+        "scaled_dot_product_attention.default" => layers::attention,
         "batch_norm.default" => layers::batch_norm,
         "instance_norm.default" => layers::instance_norm,
         "rms_norm.default" => sums::rms_norm,

@@ -49,19 +49,29 @@ pub(super) fn repeat(lowering: &mut Lowering<'_>, counts: &str) -> OrFault<Vec<S
 pub(super) fn repeat_each(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let count = lowering.arguments.count("repeats", None)?;
-    let mut shape = lowering.shape(input);
     if lowering.arguments.is_missing("dim") {
         return Err("repeats the elements of all dimensions, which is not supported".to_owned());
     }
-    let dimension = lowering.arguments.dimension("dim", None, shape.len())?;
+    let rank = lowering.value(input).shape.len();
+    let dimension = lowering.arguments.dimension("dim", None, rank)?;
     lowering.arguments.pass(&["output_size"]);
+    Ok(vec![each_repeated(lowering, input, dimension, count)?])
+}
+
+pub(super) fn each_repeated(
+    lowering: &mut Lowering<'_>,
+    input: Source,
+    dimension: usize,
+    count: u64,
+) -> OrFault<Source> {
+    let mut shape = lowering.shape(input);
     shape.insert(dimension + 1, Size::Fixed(1));
     let raised = lowering.reshape(input, shape.clone())?;
     shape[dimension + 1] = Size::Fixed(count);
     let expanded = lowering.add(Op::Expand { shape: shape.clone() }, &[raised])?;
     shape.remove(dimension + 1);
     shape[dimension] = shape[dimension].times(Size::Fixed(count)).ok_or("has too many elements")?;
-    Ok(vec![lowering.reshape(expanded, shape)?])
+    lowering.reshape(expanded, shape)
 }
 
 /// Each of several vectors along a dimension of its own.

@@ -4,6 +4,7 @@ mod bundle;
 mod cases;
 mod evaluation_mode;
 mod functions;
+mod layer_cases;
 mod onnx;
 mod operators;
 mod parity;

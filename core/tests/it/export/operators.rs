@@ -7,6 +7,7 @@ use distillery_core::exported::{ExportedNetwork, Op};
 use serde_json::json;
 
 use super::cases::{Case, Inputs, names, side, window};
+use super::layer_cases::attention;
 use super::onnx::model;
 use super::students::exported;
 use crate::exported::programs::{B, Network, expression, flag, float, int, ints, tensor};
@@ -152,27 +153,6 @@ fn norms(cases: &mut Vec<(String, Case)>) {
         let case = with(Case::map(), &[4]).with("input", "group_norm.default", "y", others, &[B, 4, 8, 8]);
         cases.push((format!("group_norm_{scale}_{shift}"), case));
     }
-}
-
-fn attention(cases: &mut Vec<(String, Case)>) {
-    let tokens = || {
-        Case::rows()
-            .then("transpose.int", "swapped", vec![("dim0", int(1)), ("dim1", int(2))], &[B, 64, 4])
-            .then("unsqueeze.default", "heads", vec![("dim", int(1))], &[B, 1, 64, 4])
-            .then("slice.Tensor", "tokens", vec![("dim", int(2)), ("start", int(0)), ("end", int(9))], &[B, 1, 9, 4])
-    };
-    let others = |more: Inputs| {
-        let same = vec![("key", tensor("tokens")), ("value", tensor("tokens"))];
-        same.into_iter().chain(more).collect::<Vec<_>>()
-    };
-    let operator = "scaled_dot_product_attention.default";
-    let shape = [B, 1, 9, 4];
-    cases.push(("attention".into(), tokens().with("query", operator, "y", others(Vec::new()), &shape)));
-    let more = others(vec![("is_causal", flag(true)), ("scale", float(0.7))]);
-    cases.push(("attention_causal".into(), tokens().with("query", operator, "y", more, &shape)));
-    let masked = tokens().parameters(&[("mask", &[9, 9])]);
-    let more = others(vec![("attn_mask", tensor("mask"))]);
-    cases.push(("attention_mask".into(), masked.with("query", operator, "y", more, &shape)));
 }
 
 fn elements(cases: &mut Vec<(String, Case)>) {

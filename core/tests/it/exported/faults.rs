@@ -288,7 +288,8 @@ fn attention_and_layer_norm_are_checked() {
         wrong.faults(),
         [
             "node norm: normalises [4], which its input does not end with",
-            "node seen: shares keys between heads (enable_gqa), which is not supported",
+            "node seen: shares keys between heads (enable_gqa), which queries [B, 4, 64] and keys or values [B, 4, 64] \
+             cannot",
         ]
     );
 }

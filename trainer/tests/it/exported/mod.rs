@@ -4,6 +4,7 @@ mod classifiers;
 mod fixtures;
 mod functions;
 mod heads;
+mod layers;
 mod networks;
 mod norms_and_shapes;
 mod operators;

@@ -1,0 +1,37 @@
+//! Networks for layers with several forms.
+
+use super::cases::{Case, Inputs};
+use crate::exported::programs::{B, flag, float, int, ints, tensor};
+
+pub fn attention(cases: &mut Vec<(String, Case)>) {
+    let tokens = || {
+        Case::rows()
+            .then("transpose.int", "swapped", vec![("dim0", int(1)), ("dim1", int(2))], &[B, 64, 4])
+            .then("unsqueeze.default", "heads", vec![("dim", int(1))], &[B, 1, 64, 4])
+            .then("slice.Tensor", "tokens", vec![("dim", int(2)), ("start", int(0)), ("end", int(9))], &[B, 1, 9, 4])
+    };
+    let others = |more: Inputs| {
+        let same = vec![("key", tensor("tokens")), ("value", tensor("tokens"))];
+        same.into_iter().chain(more).collect::<Vec<_>>()
+    };
+    let operator = "scaled_dot_product_attention.default";
+    let shape = [B, 1, 9, 4];
+    cases.push(("attention".into(), tokens().with("query", operator, "y", others(Vec::new()), &shape)));
+    let more = others(vec![("is_causal", flag(true)), ("scale", float(0.7))]);
+    cases.push(("attention_causal".into(), tokens().with("query", operator, "y", more, &shape)));
+    let masked = tokens().parameters(&[("mask", &[9, 9])]);
+    let more = others(vec![("attn_mask", tensor("mask"))]);
+    cases.push(("attention_mask".into(), masked.with("query", operator, "y", more, &shape)));
+    // Two heads of keys for four of queries.
+    let all = vec![("shape", ints(&[-1, 4, 4, 16]))];
+    let some = vec![("dim", int(1)), ("start", int(0)), ("end", int(2))];
+    let mut shared = Case::map().then("reshape.default", "heads", all, &[B, 4, 4, 16]).then(
+        "slice.Tensor",
+        "some",
+        some,
+        &[B, 2, 4, 16],
+    );
+    shared.value = "heads";
+    let more = vec![("key", tensor("some")), ("value", tensor("some")), ("enable_gqa", flag(true))];
+    cases.push(("attention_shared_keys".into(), shared.with("query", operator, "y", more, &[B, 4, 4, 16])));
+}
