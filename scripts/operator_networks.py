@@ -154,8 +154,9 @@ def functions():
     yield "amin", lambda x: x.amin((2, 3)) + x.min(dim=1)[0].mean((1, 2))[:, None]
     yield "max", lambda x: x * torch.max(x, dim=1, keepdim=True)[0]
     yield "adaptive_max_pool", nn.AdaptiveMaxPool2d(4)
+    yield "adaptive_max_pool_uneven", nn.AdaptiveMaxPool2d((5, 3))
     yield "adaptive_average_pool", nn.AdaptiveAvgPool2d((5, 3))
-    yield "pools_1d", nn.Sequential(nn.Flatten(2), nn.MaxPool1d(3, 2, 1), nn.AvgPool1d(2), nn.AdaptiveAvgPool1d(5))
+    yield "pools_1d", nn.Sequential(nn.Flatten(2), nn.MaxPool1d(3, 2, 1), nn.AvgPool1d(2), nn.AdaptiveAvgPool1d(50), nn.AdaptiveMaxPool1d(7))
     yield "stack", lambda x: torch.stack((x, x * x, x.sigmoid()), dim=2)
     yield "repeat", lambda x: x.repeat(1, 2, 1, 3) + x.tile(2, 1, 3)
     yield "repeat_interleave", lambda x: x.repeat_interleave(3, dim=1)

@@ -53,6 +53,8 @@ pub enum Op {
     AveragePool { window: Window, counts_padding: bool },
     /// Map [B, C, H, W] to [B, C, size].
     AdaptiveAveragePool { size: [u64; 2] },
+    /// Map [B, C, H, W] to [B, C, size].
+    AdaptiveMaxPool { size: [u64; 2] },
     /// The mean over some dimensions, which remain with size 1 or not at all.
     Mean { dimensions: Vec<usize>, keeps: bool },
     /// The largest element over some dimensions, which remain with size 1 or not at all.

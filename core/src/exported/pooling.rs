@@ -37,19 +37,34 @@ pub(super) fn adaptive_average_pool(arguments: &mut Arguments<'_>) -> OrFault<Op
     Ok(Op::AdaptiveAveragePool { size: arguments.pair("output_size", None)? })
 }
 
-/// Where the windows are of one size, which those of PyTorch are if the sides are multiples.
 pub(super) fn adaptive_max_pool(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let wanted = lowering.arguments.pair("output_size", None)?;
-    let sides = [lowering.fixed(input, 2)?, lowering.fixed(input, 3)?];
-    let side = |at: usize| sides[at].checked_div(wanted[at]).filter(|size| size * wanted[at] == sides[at]);
-    let Some((height, width)) = side(0).zip(side(1)) else {
-        return Err(format!("pools {sides:?} to {wanted:?}, and only windows of one size are supported"));
-    };
-    let size = [height, width];
-    let window = Window { size, stride: size, padding: [0, 0], dilation: [1, 1], rounds_up: false };
     lowering.leaves_out("the positions of largest elements");
-    Ok(vec![lowering.add(Op::MaxPool(window), &[input])?])
+    Ok(vec![adaptive_max(lowering, input, wanted)?])
+}
+
+/// Windows of PyTorch's are of one size, as those of other poolings, if the sides are multiples of the wanted ones.
+fn adaptive_max(lowering: &mut Lowering<'_>, input: Source, wanted: [u64; 2]) -> OrFault<Source> {
+    let sides = [lowering.fixed(input, 2)?, lowering.fixed(input, 3)?];
+    if wanted.contains(&0) {
+        return Err(format!("pools {sides:?} to {wanted:?}"));
+    }
+    if (0..2).any(|at| sides[at] % wanted[at] != 0) {
+        return lowering.add(Op::AdaptiveMaxPool { size: wanted }, &[input]);
+    }
+    let size = [0, 1].map(|at| sides[at] / wanted[at]);
+    let window = Window { size, stride: size, padding: [0, 0], dilation: [1, 1], rounds_up: false };
+    lowering.add(Op::MaxPool(window), &[input])
+}
+
+pub(super) fn adaptive_max_pool_1d(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let map = one_row(lowering, input)?;
+    let [length, _] = lowering.arguments.pair("output_size", None)?;
+    lowering.leaves_out("the positions of largest elements");
+    let pooled = adaptive_max(lowering, map, [1, length])?;
+    Ok(vec![without_row(lowering, pooled)?])
 }
 
 pub(super) fn adaptive_average_pool_1d(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {

@@ -68,7 +68,7 @@ pub(super) fn infer(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
         Op::Arithmetic { other: Operand::Tensor, .. } => broadcast(input(), &inputs[1].shape)?,
         Op::Concat { dimension } => concat(inputs, *dimension)?,
         Op::MaxPool(window) | Op::AveragePool { window, .. } => pooled(input(), *window)?,
-        Op::AdaptiveAveragePool { size } => {
+        Op::AdaptiveAveragePool { size } | Op::AdaptiveMaxPool { size } => {
             let [batch, channels, _, _] = map(input())?;
             vec![batch, channels, Size::Fixed(size[0]), Size::Fixed(size[1])]
         }

@@ -297,6 +297,7 @@ impl ProgramLowering<'_> {
                 ProgramOp::AveragePool { window: window(*read), counts_padding: *counts_padding }
             }
             Read::AdaptiveAveragePool { size } => ProgramOp::AdaptiveAveragePool { size: size.map(int) },
+            Read::AdaptiveMaxPool { size } => ProgramOp::AdaptiveMaxPool { size: size.map(int) },
             Read::Mean { dimensions: over, keeps } => ProgramOp::Mean { dimensions: dimensions(over), keeps: *keeps },
             Read::Reshape { shape } => ProgramOp::Reshape { shape: open(shape) },
             Read::Expand { shape } => ProgramOp::Expand { shape: shape.clone() },

@@ -52,6 +52,7 @@ fn of_one(op: &ProgramOp, x: &Tensor, scope: &ExecutionScope<'_>, overwrites: bo
             x.avg_pool2d(size, stride, padding, *rounds_up, *counts_padding, None::<i64>)
         }
         ProgramOp::AdaptiveAveragePool { size } => x.adaptive_avg_pool2d(size),
+        ProgramOp::AdaptiveMaxPool { size } => x.adaptive_max_pool2d(size).0,
         ProgramOp::Mean { dimensions, keeps } => x.mean_dim(dimensions.as_slice(), *keeps, None::<Kind>),
         ProgramOp::Max { dimensions, keeps, shares: true } => x.amax(dimensions, *keeps),
         ProgramOp::Max { dimensions, keeps, shares: false } => x.max_dim(dimensions[0], *keeps).0,

@@ -107,6 +107,9 @@ pub(super) enum ProgramOp {
     AdaptiveAveragePool {
         size: [i64; 2],
     },
+    AdaptiveMaxPool {
+        size: [i64; 2],
+    },
     Mean {
         dimensions: Vec<i64>,
         keeps: bool,

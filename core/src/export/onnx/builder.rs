@@ -217,14 +217,14 @@ impl<'a> OnnxBuilder<'a> {
 
     /// A matrix of float32 numbers.
     pub(super) fn matrix(&mut self, rows: u64, columns: u64, element: impl Fn(u64, u64) -> f32) -> Result<String> {
-        if rows.checked_mul(columns).is_none_or(|elements| elements > MOST_ELEMENTS) {
-            return refused(format!(
-                "the network averages {columns} positions to {rows}, which is too large to export"
-            ));
-        }
-        let elements = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
-        let bytes = elements.flat_map(|(row, column)| element(row, column).to_le_bytes()).collect();
+        let bytes = matrix(rows, columns, |row, column| element(row, column).to_le_bytes())?;
         Ok(self.constant("averages", DataType::Float, &[rows, columns], bytes))
+    }
+
+    /// A matrix of integers.
+    pub(super) fn integers(&mut self, rows: u64, columns: u64, element: impl Fn(u64, u64) -> u64) -> Result<String> {
+        let bytes = matrix(rows, columns, |row, column| signed(element(row, column)).to_le_bytes())?;
+        Ok(self.constant("windows", DataType::Int64, &[rows, columns], bytes))
     }
 
     pub(super) fn ints(&mut self, values: &[i64]) -> String {
@@ -268,4 +268,13 @@ impl<'a> OnnxBuilder<'a> {
 /// A size as ONNX has it. Sizes that do not fit belong to values that no machine can hold.
 pub(super) fn signed(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+/// The bytes of a matrix, row by row.
+fn matrix<const N: usize>(rows: u64, columns: u64, element: impl Fn(u64, u64) -> [u8; N]) -> Result<Vec<u8>> {
+    if rows.checked_mul(columns).is_none_or(|elements| elements > MOST_ELEMENTS) {
+        return refused(format!("the network pools {columns} positions to {rows}, which is too large to export"));
+    }
+    let elements = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+    Ok(elements.flat_map(|(row, column)| element(row, column)).collect())
 }

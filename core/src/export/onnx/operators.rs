@@ -44,6 +44,7 @@ impl OnnxBuilder<'_> {
             Op::MaxPool(window) => self.max_pool(node, *window),
             Op::AveragePool { window, counts_padding } => self.average_pool(node, *window, *counts_padding),
             Op::AdaptiveAveragePool { size } => self.adaptive_average_pool(node, *size),
+            Op::AdaptiveMaxPool { size } => self.adaptive_max_pool(node, *size),
             Op::Mean { dimensions, keeps } => self.reduce(node, "ReduceMean", dimensions, *keeps),
             Op::Max { dimensions, keeps, .. } => self.reduce(node, "ReduceMax", dimensions, *keeps),
             Op::Norm { dimensions, keeps } => self.reduce(node, "ReduceL2", dimensions, *keeps),

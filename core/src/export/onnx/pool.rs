@@ -102,4 +102,26 @@ impl OnnxBuilder<'_> {
         let fewer = self.step(&node.name, "MatMul", vec![rows, input], Vec::new());
         self.result(node, "MatMul", vec![fewer, columns], Vec::new())
     }
+    /// The same windows: the positions of each become a dimension of their own, in which shorter windows repeat their
+    /// last position.
+    pub(super) fn adaptive_max_pool(&mut self, node: &Node, size: [u64; 2]) -> Result<()> {
+        let map = sides(self.sizes(node.inputs[0]));
+        let [rows, columns] = [0, 1].map(|side| self.windows(size[side], map[side]));
+        let axis = |axis: i64| vec![AttributeProto::int("axis", axis)];
+        let largest = |axis: i64| vec![AttributeProto::ints("axes", vec![axis]), AttributeProto::int("keepdims", 0)];
+        let input = self.name(node.inputs[0])?;
+        let by_row = self.step(&node.name, "Gather", vec![input, rows?], axis(2));
+        let of_rows = self.step(&node.name, "ReduceMax", vec![by_row], largest(3));
+        let by_column = self.step(&node.name, "Gather", vec![of_rows, columns?], axis(3));
+        self.result(node, "ReduceMax", vec![by_column], largest(4))
+    }
+
+    /// The positions of each of `count` windows of `from` positions.
+    fn windows(&mut self, count: u64, from: u64) -> Result<String> {
+        let longest = from.div_ceil(count).saturating_add(u64::from(from % count != 0)).min(from);
+        self.integers(count, longest, |window, at| {
+            let (start, end) = (window * from / count, ((window + 1) * from).div_ceil(count));
+            (start + at).min(end - 1)
+        })
+    }
 }

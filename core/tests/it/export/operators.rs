@@ -13,9 +13,10 @@ use super::students::exported;
 use crate::exported::programs::{B, Network, expression, flag, float, int, ints, tensor};
 
 /// The names of all operations.
-const ALL: [&str; 34] = [
+const ALL: [&str; 35] = [
     "activation",
     "adaptive_average_pool",
+    "adaptive_max_pool",
     "arithmetic",
     "attention",
     "average_pool",
@@ -70,6 +71,7 @@ fn name(op: &Op) -> &'static str {
         Op::MaxPool(_) => "max_pool",
         Op::AveragePool { .. } => "average_pool",
         Op::AdaptiveAveragePool { .. } => "adaptive_average_pool",
+        Op::AdaptiveMaxPool { .. } => "adaptive_max_pool",
         Op::Mean { .. } => "mean",
         Op::Max { .. } => "max",
         Op::Norm { .. } => "norm",
@@ -222,10 +224,13 @@ fn pools(cases: &mut Vec<(String, Case)>) {
     let mut inputs = window(3, 4, 1, true);
     inputs.push(("dilation", ints(&[2, 2])));
     cases.push(("max_pool_dilated".into(), Case::map().then("max_pool2d.default", "y", inputs, &[B, 4, 3, 3])));
-    for size in [[1, 1], [4, 2], [3, 5]] {
-        let inputs = vec![("output_size", ints(&size))];
-        let case = Case::map().then("adaptive_avg_pool2d.default", "y", inputs, &[B, 4, size[0], size[1]]);
-        cases.push((format!("adaptive_{size:?}"), case));
+    for operator in ["adaptive_avg_pool2d.default", "adaptive_max_pool2d.default"] {
+        // Windows of one size, of several, of one position and more, and of positions that are repeated.
+        for size in [[1, 1], [4, 2], [3, 5], [8, 7], [11, 8]] {
+            let inputs = vec![("output_size", ints(&size))];
+            let case = Case::map().then(operator, "y", inputs, &[B, 4, size[0], size[1]]);
+            cases.push((format!("{operator}_{size:?}"), case));
+        }
     }
     for keeps in [true, false] {
         let inputs = vec![("dim", ints(&[1, 3])), ("keepdim", flag(keeps))];

@@ -183,17 +183,12 @@ fn result(op: &Op, inputs: &[&Tensor], shape: &[usize], batch: usize) -> Tensor 
         Op::AveragePool { window, counts_padding } => pool(x(), *window, shape, |values, places| {
             values.iter().sum::<f64>() / if *counts_padding { places as f64 } else { values.len() as f64 }
         }),
-        Op::AdaptiveAveragePool { size } => Tensor::build(shape, |index| {
-            let range = |side: usize| {
-                let (at, of, from) = (index[2 + side], size[side] as usize, x().shape[2 + side]);
-                at * from / of..((at + 1) * from).div_ceil(of)
-            };
-            let values: Vec<f64> = range(0)
-                .flat_map(|y| range(1).map(move |z| (y, z)))
-                .map(|(y, z)| x().at(&[index[0], index[1], y, z]))
-                .collect();
-            values.iter().sum::<f64>() / values.len() as f64
-        }),
+        Op::AdaptiveAveragePool { size } => {
+            adaptive_pool(x(), *size, shape, |values| values.iter().sum::<f64>() / values.len() as f64)
+        }
+        Op::AdaptiveMaxPool { size } => {
+            adaptive_pool(x(), *size, shape, |values| values.iter().copied().fold(f64::MIN, f64::max))
+        }
         Op::Mean { dimensions, .. } => {
             reduced(x(), dimensions, shape, |values| values.iter().sum::<f64>() / values.len() as f64)
         }
@@ -333,6 +328,18 @@ fn pool(x: &Tensor, window: Window, shape: &[usize], reduce: impl Fn(&[f64], usi
             values.extend(inside(1, &columns).iter().map(|&column| x.at(&[index[0], index[1], row, column])));
         }
         reduce(&values, rows.len() * columns.len())
+    })
+}
+
+fn adaptive_pool(x: &Tensor, size: [u64; 2], shape: &[usize], reduce: impl Fn(&[f64]) -> f64) -> Tensor {
+    Tensor::build(shape, |index| {
+        let range = |side: usize| {
+            let (at, of, from) = (index[2 + side], size[side] as usize, x.shape[2 + side]);
+            at * from / of..((at + 1) * from).div_ceil(of)
+        };
+        let places = range(0).flat_map(|row| range(1).map(move |column| (row, column)));
+        let values: Vec<f64> = places.map(|(row, column)| x.at(&[index[0], index[1], row, column])).collect();
+        reduce(&values)
     })
 }
 

@@ -33,3 +33,39 @@ fn consecutive_heads_of_queries_share_keys_and_values() {
         (softmax(&scores, 3).unsqueeze(4) * value.unsqueeze(2)).sum_dim_intlist([3_i64].as_slice(), false, None::<Kind>)
     });
 }
+
+/// The windows of an adaptive pooling of 8 positions.
+fn windows(count: i64) -> impl Iterator<Item = (i64, i64)> {
+    (0..count).map(move |at| (at * 8 / count, ((at + 1) * 8 + count - 1) / count))
+}
+
+#[test]
+fn adaptive_poolings_have_windows_of_any_size() {
+    let define = |x: &Tensor, [rows, columns]: [i64; 2]| {
+        let parts: Vec<Tensor> = windows(rows)
+            .flat_map(|row| windows(columns).map(move |column| (row, column)))
+            .map(|(row, column)| x.slice(2, row.0, row.1, 1).slice(3, column.0, column.1, 1).amax([2, 3], false))
+            .collect();
+        Tensor::stack(&parts, 2).view([4, 3, rows, columns])
+    };
+    for size in [[5, 3], [8, 7], [2, 3], [11, 1]] {
+        let build = |program: &mut programs::Network| {
+            let inputs = [("self", tensor("x")), ("output_size", ints(&size))];
+            let outputs = serde_json::json!([tensor("y"), tensor("positions")]);
+            program.bare_node("torch.ops.aten.adaptive_max_pool2d.default", &inputs, outputs);
+            let shape = [B, 3, size[0], size[1]];
+            ["y", "positions"].iter().for_each(|name| *program.recorded(name) = programs::meta(&shape));
+            ("y", shape.to_vec())
+        };
+        assert_computes("adaptive max pooling", false, &build, &|x, _| define(x, size));
+    }
+    let build = |program: &mut programs::Network| {
+        program.node("select.int", "row", &[("self", tensor("x")), ("dim", int(2)), ("index", int(3))], &[B, 3, 8]);
+        let inputs = [("self", tensor("row")), ("output_size", ints(&[5]))];
+        program.node("adaptive_max_pool1d.default", "y", &inputs, &[B, 3, 5]);
+        ("y", vec![B, 3, 5])
+    };
+    assert_computes("adaptive max pooling of rows", false, &build, &|x, _| {
+        define(&x.slice(2, 3, 4, 1).expand([4, 3, 8, 8], false), [1, 5])
+    });
+}
