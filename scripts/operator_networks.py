@@ -146,6 +146,8 @@ def functions():
     yield "instance_norm", nn.InstanceNorm2d(8, affine=True)
     yield "plain_norms", nn.Sequential(nn.BatchNorm2d(8, affine=False), nn.InstanceNorm2d(8), nn.GroupNorm(2, 8, affine=False))
     yield "rms_norm", nn.Sequential(nn.Flatten(2), nn.RMSNorm(256, eps=1e-4))
+    yield "local_response_norm", nn.Sequential(nn.LocalResponseNorm(5, 0.3, 0.75, 2.0), nn.Flatten(2), nn.LocalResponseNorm(2, 0.5))
+    yield "avg_pool3d", lambda x: F.avg_pool3d(x[:, None], (2, 3, 3), (1, 2, 3), (1, 1, 0), ceil_mode=True).flatten(1, 2)
     yield "normalize", lambda x: F.normalize(x, dim=1)
     yield "norms", lambda x: torch.cat((x.norm(dim=(2, 3)), x.norm(p=1, dim=(2, 3)), x.norm(p=float("inf"), dim=(2, 3))), 1)
     yield "variances", lambda x: torch.cat((x.var((2, 3)), x.std((2, 3), unbiased=False), torch.var_mean(x, (2, 3))[0]), 1)

@@ -221,6 +221,7 @@ fn several(name: &str) -> Option<Several> {
         "adaptive_max_pool1d.default" => pooling::adaptive_max_pool_1d,
         "adaptive_avg_pool1d.default" => pooling::adaptive_average_pool_1d,
         "avg_pool1d.default" => |lowering| pooling::pool_1d(lowering, pooling::PoolingKind::Average),
+        "avg_pool3d.default" => pooling::average_pool_3d,
         "max_pool1d.default" => |lowering| pooling::pool_1d(lowering, pooling::PoolingKind::Max),
         "stack.default" => resampling::stack,
         "repeat.default" => |lowering| resampling::repeat(lowering, "repeats"),

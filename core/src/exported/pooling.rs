@@ -5,6 +5,7 @@ use super::error::OrFault;
 use super::layers::{one_row, without_row};
 use super::lowering::{Lowering, Source};
 use super::op::{Op, Window};
+use super::size::{Size, shown_shape};
 
 fn window(arguments: &mut Arguments<'_>) -> OrFault<Window> {
     let size = arguments.pair("kernel_size", None)?;
@@ -109,4 +110,59 @@ pub(super) fn pool_1d(lowering: &mut Lowering<'_>, kind: PoolingKind) -> OrFault
     };
     let pooled = lowering.add(op, &[map])?;
     Ok(vec![without_row(lowering, pooled)?])
+}
+
+/// An average over [B, C, D, H, W], such as that of local response norm over channels: one over D, then one over H and
+/// W. The windows of each count their own positions, whose product is what PyTorch divides by.
+pub(super) fn average_pool_3d(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let size = three(&mut lowering.arguments, "kernel_size", None)?;
+    let stride = three(&mut lowering.arguments, "stride", Some(size))?;
+    let padding = three(&mut lowering.arguments, "padding", Some([0; 3]))?;
+    let rounds_up = lowering.arguments.flag("ceil_mode", Some(false))?;
+    let counts_padding = lowering.arguments.flag("count_include_pad", Some(true))?;
+    if lowering.arguments.take("divisor_override").is_some() {
+        return Err("divides by another number than the window's size, which is not supported".to_owned());
+    }
+    let shape = lowering.shape(input);
+    let [batch, channels, _, height, width] = shape[..] else {
+        return Err(format!("needs a volume [B, C, D, H, W], and has {}", shown_shape(&shape)));
+    };
+    let merged = |one: Size, two: Size| one.times(two).ok_or_else(|| "has too many elements".to_owned());
+    let dilation = [1, 1];
+    let over_depth = [[size[0], 1], [stride[0], 1], [padding[0], 0]];
+    let over_map = [size, stride, padding].map(|[_, height, width]| [height, width]);
+    let mut pooled = input;
+    for (at, [size, stride, padding]) in [over_depth, over_map].into_iter().enumerate() {
+        if (size, stride, padding) == ([1, 1], [1, 1], [0, 0]) {
+            continue;
+        }
+        let depth = lowering.shape(pooled)[2];
+        let map = match at {
+            0 => vec![batch, channels, depth, merged(height, width)?],
+            _ => vec![batch, merged(channels, depth)?, height, width],
+        };
+        let map = lowering.reshape(pooled, map)?;
+        let window = Window { size, stride, padding, dilation, rounds_up };
+        let made = lowering.add(Op::AveragePool { window, counts_padding }, &[map])?;
+        let sides = lowering.shape(made);
+        let volume = match at {
+            0 => vec![batch, channels, sides[2], height, width],
+            _ => vec![batch, channels, depth, sides[2], sides[3]],
+        };
+        pooled = lowering.reshape(made, volume)?;
+    }
+    Ok(vec![pooled])
+}
+
+/// One or three numbers for depth, height and width.
+fn three(arguments: &mut Arguments<'_>, name: &str, default: Option<[u64; 3]>) -> OrFault<[u64; 3]> {
+    let numbers = arguments.ints(name)?.unwrap_or_default();
+    let number = |number: i64| u64::try_from(number).map_err(|_| format!("has a negative {name}"));
+    match *numbers.as_slice() {
+        [] => default.ok_or_else(|| unexpected(name)),
+        [all] => Ok([number(all)?; 3]),
+        [depth, height, width] => Ok([number(depth)?, number(height)?, number(width)?]),
+        _ => Err(unexpected(name)),
+    }
 }

@@ -35,3 +35,21 @@ pub fn attention(cases: &mut Vec<(String, Case)>) {
     let more = vec![("key", tensor("some")), ("value", tensor("some")), ("enable_gqa", flag(true))];
     cases.push(("attention_shared_keys".into(), shared.with("query", operator, "y", more, &[B, 4, 4, 16])));
 }
+
+/// Averages over channels and over volumes.
+pub fn volumes(cases: &mut Vec<(String, Case)>) {
+    let one = || Case::map().then("unsqueeze.default", "one", vec![("dim", int(1))], &[B, 1, 4, 8, 8]);
+    let window = |size: &[i64], stride: &[i64], padding: &[i64]| {
+        vec![("kernel_size", ints(size)), ("stride", ints(stride)), ("padding", ints(padding))]
+    };
+    // Local response norm.
+    let padded = one().then("pad.default", "padded", vec![("pad", ints(&[0, 0, 0, 0, 1, 1]))], &[B, 1, 6, 8, 8]);
+    let inputs = window(&[3, 1, 1], &[1], &[]);
+    cases.push(("channels".into(), padded.then("avg_pool3d.default", "y", inputs, &[B, 1, 4, 8, 8])));
+    for counts in [true, false] {
+        let mut inputs = window(&[2, 3, 3], &[1, 2, 3], &[1, 1, 0]);
+        inputs.extend([("ceil_mode", flag(true)), ("count_include_pad", flag(counts))]);
+        let case = one().then("avg_pool3d.default", "y", inputs, &[B, 1, 5, 5, 3]);
+        cases.push((format!("volume_{counts}"), case));
+    }
+}
