@@ -144,6 +144,8 @@ def functions():
     yield "standardised_conv", StandardisedConv(8, 8, 3)
     yield "weight_norm", nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 3))
     yield "instance_norm", nn.InstanceNorm2d(8, affine=True)
+    yield "tracked_instance_norm", nn.Sequential(nn.InstanceNorm2d(8, affine=True, track_running_stats=True), nn.ReLU())
+    yield "tracked_instance_norm_1d", nn.Sequential(nn.Flatten(2), nn.InstanceNorm1d(8, momentum=0.3, track_running_stats=True))
     yield "plain_norms", nn.Sequential(nn.BatchNorm2d(8, affine=False), nn.InstanceNorm2d(8), nn.GroupNorm(2, 8, affine=False))
     yield "rms_norm", nn.Sequential(nn.Flatten(2), nn.RMSNorm(256, eps=1e-4))
     yield "local_response_norm", nn.Sequential(nn.LocalResponseNorm(5, 0.3, 0.75, 2.0), nn.Flatten(2), nn.LocalResponseNorm(2, 0.5))

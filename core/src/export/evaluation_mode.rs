@@ -93,8 +93,13 @@ impl EvaluationMode {
         }
         match node.target.as_str() {
             "torch.ops.aten.bernoulli_.float" => Ok(ones(document)),
-            // A weight that is standardised is normalised by its own statistics in evaluation, too.
-            "torch.ops.aten.batch_norm.default" if !node.has_tensor("running_mean") => Ok(Edit::Kept),
+            // What has no running statistics, such as a weight that is standardised, is normalised by its own in
+            // evaluation, too.
+            "torch.ops.aten.batch_norm.default" | "torch.ops.aten.instance_norm.default"
+                if !node.has_tensor("running_mean") =>
+            {
+                Ok(Edit::Kept)
+            }
             _ if node.inputs.iter().any(|argument| in_evaluation(argument).is_some()) => {
                 with_arguments(document, in_evaluation)
             }
@@ -131,7 +136,7 @@ impl NodeJson {
 fn in_evaluation(argument: &ArgumentJson) -> Option<Value> {
     let arg = &argument.arg;
     match argument.name.as_str() {
-        "training" | "train" if arg["as_bool"] == true => Some(json!({"as_bool": false})),
+        "training" | "train" | "use_input_stats" if arg["as_bool"] == true => Some(json!({"as_bool": false})),
         "dropout_p" if arg["as_float"].as_f64().or(arg["as_int"].as_f64()).is_some_and(|dropped| dropped != 0.0) => {
             Some(json!({"as_float": 0.0}))
         }

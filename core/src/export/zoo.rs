@@ -74,7 +74,7 @@ impl ZooConverter<'_> {
             Layer::Images => inputs[0],
             Layer::Convolution { weight } => self.convolution(weight, inputs[0], shape),
             Layer::BatchNorm { weight } => {
-                let op = Op::BatchNorm { training: false, momentum: 0.1, epsilon: 1e-5 };
+                let op = Op::BatchNorm { training: false, momentum: 0.1, epsilon: 1e-5, by_image: false };
                 let inputs = std::iter::once(inputs[0]).chain(weight..weight + 4).collect();
                 self.push(self.layer(weight), "batch_norm.default", op, inputs, shape)
             }

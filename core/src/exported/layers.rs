@@ -135,7 +135,7 @@ pub(super) fn batch_norm(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let momentum = lowering.arguments.number("momentum", None)?;
     let epsilon = lowering.arguments.number("eps", None)?;
     if let Some((mean, variance)) = statistics {
-        let op = Op::BatchNorm { training, momentum, epsilon };
+        let op = Op::BatchNorm { training, momentum, epsilon, by_image: false };
         return Ok(vec![lowering.add(op, &[input, scale, shift, mean, variance])?]);
     }
     // A weight [1, C, …] that is standardised has one row: its channels are groups.
@@ -153,12 +153,22 @@ pub(super) fn instance_norm(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>>
     let groups = lowering.fixed(input, 1)?;
     let scale = lowering.optional_tensor("weight")?;
     let shift = lowering.optional_tensor("bias")?;
-    let statistics = [lowering.optional_tensor("running_mean")?, lowering.optional_tensor("running_var")?];
-    let by_image = lowering.arguments.flag("use_input_stats", None)?;
+    let statistics = lowering.optional_tensor("running_mean")?.zip(lowering.optional_tensor("running_var")?);
+    let training = lowering.arguments.flag("use_input_stats", None)?;
+    let momentum = lowering.arguments.number("momentum", Some(0.1))?;
     let epsilon = lowering.arguments.number("eps", None)?;
-    lowering.arguments.pass(&["momentum", "cudnn_enabled"]);
-    if !by_image || statistics.iter().any(Option::is_some) {
-        return Err("has running statistics, which are supported for batch norm only".to_owned());
+    lowering.arguments.pass(&["cudnn_enabled"]);
+    if let Some((mean, variance)) = statistics {
+        let mut given = |vector: Option<Source>, neutral: f64| match vector {
+            Some(given) => Ok(given),
+            None => lowering.constant(Dtype::F32, &[groups], |_| neutral),
+        };
+        let (scale, shift) = (given(scale, 1.0)?, given(shift, 0.0)?);
+        let op = Op::BatchNorm { training, momentum, epsilon, by_image: true };
+        return Ok(vec![lowering.add(op, &[input, scale, shift, mean, variance])?]);
+    }
+    if !training {
+        return Err("uses running statistics, and has none".to_owned());
     }
     let op = Op::GroupNorm { groups, epsilon, scale: scale.is_some(), shift: shift.is_some() };
     let inputs: Vec<Source> = [input].into_iter().chain(scale).chain(shift).collect();

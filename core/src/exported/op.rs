@@ -15,6 +15,9 @@ pub enum Op {
         /// The weight of the batch in the running statistics.
         momentum: f64,
         epsilon: f64,
+        /// Whether training normalises each image by its own statistics, as instance norm does, whose means over the
+        /// batch go into the running ones.
+        by_image: bool,
     },
     /// A tensor, (scale), (shift), both of the last `dimensions` dimensions' shape.
     LayerNorm { dimensions: usize, epsilon: f64, scale: bool, shift: bool },

@@ -26,8 +26,8 @@ pub(super) fn finish(made: Tensor, added: Option<&Tensor>, relu: bool) -> Tensor
 /// A batch norm of `x` [B, C, N…] with scale, shift, running mean and running variance, then the sum with `added` and a
 /// ReLU.
 ///
-/// In training it uses the statistics of the batch; in a head those of the vectors of whole images. One value per
-/// channel has no variance: then it uses the running statistics and leaves them alone.
+/// In training it uses the statistics of the batch, or those of each image; in a head those of the vectors of whole
+/// images. One value per channel has no variance: then it uses the running statistics and leaves them alone.
 pub(super) fn norm(
     of: Norm,
     x: &Tensor,
@@ -37,8 +37,11 @@ pub(super) fn norm(
     scope: &ExecutionScope<'_>,
 ) -> Tensor {
     let size = x.size();
-    let values = size[0] * size[2..].iter().product::<i64>();
-    let of_batch = of.of_batch && values > scope.vectors;
+    let positions: i64 = size[2..].iter().product();
+    if of.of_batch && of.by_image && positions > 1 {
+        return finish(norm_by_image(of, x, [scale, shift, mean, variance], scope), added, relu);
+    }
+    let of_batch = of.of_batch && !of.by_image && size[0] * positions > scope.vectors;
     if of_batch && scope.vectors > 1 && size[0] % scope.batch == 0 {
         return finish(norm_by_whole_images(of, x, [scale, shift, mean, variance], scope), added, relu);
     }
@@ -69,10 +72,7 @@ fn norm_by_whole_images(
     scope: &ExecutionScope<'_>,
 ) -> Tensor {
     let size = x.size();
-    let images = scope.batch / scope.vectors;
-    let by_vector: Vec<i64> =
-        [images, scope.vectors, size[0] / scope.batch].into_iter().chain(size[1..].iter().copied()).collect();
-    let whole = x.reshape(by_vector).select(1, 0).flatten(0, 1);
+    let whole = of_whole_images(x, scope);
     let others: Vec<i64> = (0..size.len() as i64).filter(|&dimension| dimension != 1).collect();
     let (own_variance, own_mean) = whole.var_mean_correction(others.as_slice(), 0_i64, true);
     no_grad(|| {
@@ -85,6 +85,43 @@ fn norm_by_whole_images(
     by_channel[1] = size[1];
     let [scale, shift] = [scale, shift].map(|weight| weight.view(by_channel.as_slice()));
     (x - own_mean) * ((own_variance + of.epsilon).rsqrt() * scale) + shift
+}
+
+/// The rows of whole images among those of a head [B·vectors·k, C, N…].
+fn of_whole_images(x: &Tensor, scope: &ExecutionScope<'_>) -> Tensor {
+    let size = x.size();
+    let images = scope.batch / scope.vectors;
+    let by_vector: Vec<i64> =
+        [images, scope.vectors, size[0] / scope.batch].into_iter().chain(size[1..].iter().copied()).collect();
+    x.reshape(by_vector).select(1, 0).flatten(0, 1)
+}
+
+/// A norm of `x` [B, C, N…] in which each image has statistics of its own for each channel. Their means over the images
+/// are added to the running statistics, as in PyTorch's instance norm.
+fn norm_by_image(
+    of: Norm,
+    x: &Tensor,
+    [scale, shift, mean, variance]: [&Tensor; 4],
+    scope: &ExecutionScope<'_>,
+) -> Tensor {
+    no_grad(|| {
+        let has_regions = scope.vectors > 1 && x.size()[0] % scope.batch == 0;
+        let whole = if has_regions { of_whole_images(x, scope) } else { x.shallow_clone() };
+        let positions: Vec<i64> = (2..whole.dim() as i64).collect();
+        let statistics = whole.to_kind(mean.kind()).var_mean_correction(positions.as_slice(), 1_i64, false);
+        for (running, own) in [(variance, statistics.0), (mean, statistics.1)] {
+            let of_batch = own.mean_dim([0_i64].as_slice(), false, None::<Kind>);
+            let _ = running.shallow_clone().lerp_(&of_batch, of.momentum);
+        }
+    });
+    let channels = x.size()[1];
+    for_wide_weights(x).group_norm(channels, Some(scale), Some(shift), of.epsilon, true).to_kind(x.kind())
+}
+
+/// A map for a norm with float32 weights: CUDA's kernels take weights of the map's kind only.
+pub(super) fn for_wide_weights(x: &Tensor) -> Tensor {
+    let is_mixed = x.kind() == Kind::BFloat16 && x.device() != Device::Cpu;
+    if is_mixed { x.to_kind(Kind::Float) } else { x.shallow_clone() }
 }
 
 /// A convolution whose weights are converted to the kind of `input` [B, C, H, W].

@@ -262,9 +262,9 @@ impl ProgramLowering<'_> {
                 let geometry = Convolution { kernel, stride, padding, groups: small(*groups), bias: *bias };
                 ProgramOp::Convolution(Kernel { geometry, dilation: dilation.map(int) })
             }
-            Read::BatchNorm { training, momentum, epsilon } => {
-                let (momentum, epsilon) = (*momentum, *epsilon);
-                ProgramOp::BatchNorm(Norm { momentum, epsilon, of_batch: self.trains && *training })
+            Read::BatchNorm { training, momentum, epsilon, by_image } => {
+                let (momentum, epsilon, by_image) = (*momentum, *epsilon, *by_image);
+                ProgramOp::BatchNorm(Norm { momentum, epsilon, of_batch: self.trains && *training, by_image })
             }
             Read::LayerNorm { dimensions, epsilon, scale, shift } => {
                 let input = self.shape(node.inputs[0]);

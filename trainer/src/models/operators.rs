@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use distillery_core::exported::{Activation, Arithmetic, Operand};
 
-use super::layers::{convolution, every_second, norm};
+use super::layers::{convolution, every_second, for_wide_weights, norm};
 use super::program::{ProgramOp, ProgramWindow, Random, sized};
 use super::scope::{ExecutionScope, Made, Taken};
 
@@ -210,9 +210,7 @@ fn map_norm(op: &ProgramOp, x: &Tensor, weights: &[Taken<'_>]) -> Tensor {
     let mut weights = weights.iter().map(|weight| &**weight);
     let scale = if has_scale { weights.next() } else { None };
     let shift = if has_shift { weights.next() } else { None };
-    // CUDA's kernels take weights of the map's kind only.
-    let is_mixed = x.kind() == Kind::BFloat16 && x.device() != Device::Cpu && scale.or(shift).is_some();
-    let wide = if is_mixed { &x.to_kind(Kind::Float) } else { x };
+    let wide = if scale.or(shift).is_some() { for_wide_weights(x) } else { x.shallow_clone() };
     let made = match op {
         ProgramOp::LayerNorm { shape, epsilon, .. } => wide.layer_norm(shape, scale, shift, *epsilon, true),
         ProgramOp::GroupNorm { groups, epsilon, .. } => wide.group_norm(*groups, scale, shift, *epsilon, true),

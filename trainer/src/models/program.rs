@@ -200,6 +200,8 @@ pub(super) struct Norm {
     pub epsilon: f64,
     /// Whether it uses the statistics of the batch, and adds them to the running ones.
     pub of_batch: bool,
+    /// Whether these are the statistics of each image alone.
+    pub by_image: bool,
 }
 
 /// Something with a probability, and the number of the stream of random numbers that decides.

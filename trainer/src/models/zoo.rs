@@ -41,7 +41,7 @@ fn operation(layout: &Layout, op: LayoutOp, trains: bool) -> Option<(ProgramOp, 
             (ProgramOp::Convolution(Kernel { geometry, dilation: [1, 1] }), weight..weight + count)
         }
         LayoutOp::BatchNorm { weight } => {
-            let norm = Norm { momentum: MOMENTUM, epsilon: EPSILON, of_batch: trains };
+            let norm = Norm { momentum: MOMENTUM, epsilon: EPSILON, of_batch: trains, by_image: false };
             (ProgramOp::BatchNorm(norm), weight..weight + 4)
         }
         LayoutOp::Relu => (ProgramOp::Relu, none),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use zip::ZipArchive;
 
 use super::cases::{Case, names};
+use super::layer_cases::instance_norm;
 use super::operators;
 use super::reference;
 use super::students::{Files, Noise, exported};
@@ -120,6 +121,20 @@ fn batch_norms_use_running_statistics_and_batches_are_not_counted() {
     assert!(nodes[0].iter().all(|node| node["target"] != "torch.ops.aten.add_.Tensor"));
     assert_eq!(nodes[0].len() + 1, nodes[1].len());
     assert_equal_but(&nodes, &["norm", "counted"]);
+}
+
+#[test]
+fn instance_norms_use_running_statistics_where_there_are_any() {
+    let case = Case::map().parameters(&[("in.weight", &[4]), ("in.bias", &[4])]);
+    let network = instance_norm(case, true, true).network();
+    assert_eq!(network.read().unwrap().description().mode, Mode::Training);
+    let tracked = nodes(&network);
+    assert_eq!(*argument(&tracked[0], "y", "use_input_stats"), flag(false));
+    assert_equal_but(&tracked, &["y"]);
+    let others = vec![("use_input_stats", flag(true)), ("eps", float(1e-3))];
+    let own = Case::map().with("input", "instance_norm.default", "y", others, &MAP).network();
+    assert_eq!(own.read().unwrap().description().mode, Mode::Either);
+    assert_equal_but(&nodes(&own), &[]);
 }
 
 #[test]

@@ -53,3 +53,32 @@ pub fn volumes(cases: &mut Vec<(String, Case)>) {
         cases.push((format!("volume_{counts}"), case));
     }
 }
+
+/// Instance norms by running statistics, with and without scale and shift, and by those of each image.
+pub fn instance_norms(cases: &mut Vec<(String, Case)>) {
+    for (is_affine, training) in [(true, true), (false, true), (true, false)] {
+        let case =
+            if is_affine { Case::map().parameters(&[("in.weight", &[4]), ("in.bias", &[4])]) } else { Case::map() };
+        cases.push((format!("instance_norm_{is_affine}_{training}"), instance_norm(case, is_affine, training)));
+    }
+    let others = vec![("use_input_stats", flag(true)), ("momentum", float(0.1)), ("eps", float(1e-3))];
+    cases
+        .push(("instance_norm".into(), Case::map().with("input", "instance_norm.default", "y", others, &[B, 4, 8, 8])));
+}
+
+/// An instance norm `y` with running statistics, and the scale and shift `in.weight` and `in.bias` if it is affine.
+pub fn instance_norm(mut case: Case, is_affine: bool, training: bool) -> Case {
+    ["in.running_mean", "in.running_var"].iter().for_each(|key| case.network.buffer(key, &[4]));
+    let mut others = vec![
+        ("running_mean", tensor("in.running_mean")),
+        ("running_var", tensor("in.running_var")),
+        ("use_input_stats", flag(training)),
+        ("momentum", float(0.1)),
+        ("eps", float(1e-3)),
+        ("cudnn_enabled", flag(true)),
+    ];
+    if is_affine {
+        others.extend([("weight", tensor("in.weight")), ("bias", tensor("in.bias"))]);
+    }
+    case.with("input", "instance_norm.default", "y", others, &[B, 4, 8, 8])
+}

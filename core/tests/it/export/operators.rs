@@ -7,7 +7,7 @@ use distillery_core::exported::{ExportedNetwork, Op};
 use serde_json::json;
 
 use super::cases::{Case, Inputs, names, side, window};
-use super::layer_cases::{attention, volumes};
+use super::layer_cases::{attention, instance_norms, volumes};
 use super::onnx::model;
 use super::students::exported;
 use crate::exported::programs::{B, Network, expression, flag, float, int, ints, tensor};
@@ -318,7 +318,7 @@ fn choice(cases: &mut Vec<(String, Case)>) {
 /// A network for every operation, and several for those with many forms.
 pub fn cases() -> Vec<(String, Network)> {
     let mut cases = Vec::new();
-    for add in [layers, norms, attention, volumes, elements, pools, shapes, random, table, choice] {
+    for add in [layers, norms, instance_norms, attention, volumes, elements, pools, shapes, random, table, choice] {
         add(&mut cases);
     }
     cases.into_iter().map(|(name, case)| (name, case.network())).collect()

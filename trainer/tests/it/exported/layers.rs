@@ -1,8 +1,9 @@
 //! Layers that few networks have compute what their definitions say: see [`super::operators`].
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::operators::{assert_computes, softmax};
+use super::networks::{built, distance, images, set_values, value};
+use super::operators::{Weights, assert_computes, mean, softmax};
 use super::programs::{self, B, flag, float, int, ints, tensor};
 
 #[test]
@@ -124,4 +125,67 @@ fn local_response_norm_divides_by_the_channels_around() {
         let base: Tensor = (square + before) / 2.0 * 0.5 + 2.0;
         x / (base.log() * 0.75).exp()
     });
+}
+
+/// An instance norm of the images with running statistics.
+fn tracked_instance_norm(trains: bool) -> programs::Network {
+    let mut program = programs::Network::new();
+    ["n.weight", "n.bias"].iter().for_each(|key| program.parameter(key, &[3]));
+    ["n.running_mean", "n.running_var"].iter().for_each(|key| program.buffer(key, &[3]));
+    let inputs = [
+        ("input", tensor("x")),
+        ("weight", tensor("n.weight")),
+        ("bias", tensor("n.bias")),
+        ("running_mean", tensor("n.running_mean")),
+        ("running_var", tensor("n.running_var")),
+        ("use_input_stats", flag(trains)),
+        ("momentum", float(0.3)),
+        ("eps", float(1e-3)),
+    ];
+    program.node("instance_norm.default", "y", &inputs, &[B, 3, 8, 8]);
+    let flatten = [("self", tensor("y")), ("start_dim", int(1))];
+    program.node("flatten.using_ints", "logits", &flatten, &[B, 192]);
+    program.result("logits");
+    program
+}
+
+#[test]
+fn an_instance_norm_tracks_the_mean_of_its_images_statistics() {
+    let by_channel = |vector: &Tensor| vector.view([1, 3, 1, 1]);
+    // Exported and run in training, or not.
+    for (exported, trains) in [(true, true), (true, false), (false, true)] {
+        for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
+            let mut network = built(&tracked_instance_norm(exported));
+            network.place(Device::Cpu, kind);
+            set_values(&network);
+            let weights = Weights::of(&network);
+            let [running_mean, running_var] = ["n.running_mean", "n.running_var"].map(|key| by_channel(&weights[key]));
+            let given = images().set_requires_grad(true);
+            let own_mean = mean(&given, &[2, 3]);
+            let own_variance = mean(&(&given - &own_mean).square(), &[2, 3]);
+            let is_own = exported && trains;
+            let (centre, spread) = if is_own { (&own_mean, &own_variance) } else { (&running_mean, &running_var) };
+            let [scale, shift] = ["n.weight", "n.bias"].map(|key| by_channel(&weights[key]));
+            let wanted = ((&given - centre) / (spread + 1e-3).sqrt() * scale + shift).flatten(1, -1);
+            let input = images().to_kind(kind).set_requires_grad(true);
+            let found = network.logits(&input, trains);
+            assert!(distance(&found, &wanted) < tolerance, "{exported} {trains} in {kind:?}");
+            let along = value("direction", &wanted.size(), 7);
+            (&found * along.to_kind(kind)).sum(kind).backward();
+            (&wanted * &along).sum(Kind::Double).backward();
+            assert!(distance(&input.grad(), &given.grad()) < 10.0 * tolerance, "{exported} {trains} in {kind:?}");
+            for key in ["n.weight", "n.bias"] {
+                let weight = network.weights().iter().find(|weight| weight.name == key).unwrap();
+                assert!(distance(&weight.tensor.grad(), &weights[key].grad()) < 10.0 * tolerance, "{key}");
+            }
+            let now = Weights::of(&network);
+            let unbiased = mean(&(&own_variance * (64.0 / 63.0)), &[0]);
+            for (key, before, of_batch) in
+                [("n.running_mean", &running_mean, mean(&own_mean, &[0])), ("n.running_var", &running_var, unbiased)]
+            {
+                let wanted = if is_own { before * 0.7 + of_batch * 0.3 } else { before.shallow_clone() };
+                assert!(distance(&now[key], &wanted.flatten(0, -1)) < tolerance, "{key}: {exported} {trains}");
+            }
+        }
+    }
 }
