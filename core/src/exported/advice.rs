@@ -51,7 +51,7 @@ const OF_OPERATORS: [(&[&str], &str); 14] = [
         "which elements are taken may not depend on the images",
     ),
     (&["_aa.", "nearest_exact"], "interpolate without antialias, in the mode nearest, bilinear or bicubic"),
-    (&["conv_transpose"], "enlarge the map with nn.Upsample, and convolve it"),
+    (&["conv3d", "conv_transpose3d"], "volumes are not convolved: a network takes single images"),
     (&["lstm", "gru.", "rnn_"], "recurrent layers are not read"),
 ];
 

@@ -79,25 +79,61 @@ fn convolve(
 pub(super) fn convolution_1d(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let (input, weight) = (lowering.tensor("input")?, lowering.tensor("weight")?);
     let bias = lowering.optional_tensor("bias")?;
-    let one = |lowering: &mut Lowering<'_>, name: &str, default: u64| -> OrFault<u64> {
-        let numbers = lowering.arguments.ints(name)?.unwrap_or_default();
-        match *numbers.as_slice() {
-            [] => Ok(default),
-            [number] => u64::try_from(number).map_err(|_| unexpected(name)),
-            _ => Err(unexpected(name)),
-        }
-    };
-    let stride = [1, one(lowering, "stride", 1)?];
-    let dilation = [1, one(lowering, "dilation", 1)?];
+    let stride = [1, one_number(&mut lowering.arguments, "stride", 1)?];
+    let dilation = [1, one_number(&mut lowering.arguments, "dilation", 1)?];
     let groups = lowering.arguments.count("groups", Some(1))?;
     let kernel = ConvolutionKernel { sizes: [1, lowering.fixed(weight, 2)?], stride, dilation, groups };
     let is_named = lowering.arguments.is_text("padding");
-    let padding =
-        if is_named { named_padding(lowering, &kernel)? } else { [[0, 0], [one(lowering, "padding", 0)?; 2]] };
+    let padding = if is_named {
+        named_padding(lowering, &kernel)?
+    } else {
+        [[0, 0], [one_number(&mut lowering.arguments, "padding", 0)?; 2]]
+    };
     let map = one_row(lowering, input)?;
     let row_weight = one_row(lowering, weight)?;
     let convolved = convolve(lowering, [map, row_weight], bias, &kernel, padding)?;
     Ok(vec![without_row(lowering, convolved)?])
+}
+
+/// A number for the length of a sequence.
+fn one_number(arguments: &mut Arguments<'_>, name: &str, default: u64) -> OrFault<u64> {
+    match *arguments.ints(name)?.unwrap_or_default().as_slice() {
+        [] => Ok(default),
+        [number] => u64::try_from(number).map_err(|_| unexpected(name)),
+        _ => Err(unexpected(name)),
+    }
+}
+
+pub(super) fn transposed_convolution(arguments: &mut Arguments<'_>) -> OrFault<Op> {
+    arguments.tensor("input")?;
+    arguments.tensor("weight")?;
+    let bias = arguments.optional_tensor("bias")?.is_some();
+    Ok(Op::TransposedConvolution {
+        stride: arguments.pair("stride", Some([1, 1]))?,
+        padding: arguments.pair("padding", Some([0, 0]))?,
+        output_padding: arguments.pair("output_padding", Some([0, 0]))?,
+        dilation: arguments.pair("dilation", Some([1, 1]))?,
+        groups: arguments.count("groups", Some(1))?,
+        bias,
+    })
+}
+
+/// A transposed convolution [B, C, L]: one of maps that are one row high.
+pub(super) fn transposed_convolution_1d(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let (input, weight) = (lowering.tensor("input")?, lowering.tensor("weight")?);
+    let bias = lowering.optional_tensor("bias")?;
+    let arguments = &mut lowering.arguments;
+    let op = Op::TransposedConvolution {
+        stride: [1, one_number(arguments, "stride", 1)?],
+        padding: [0, one_number(arguments, "padding", 0)?],
+        output_padding: [0, one_number(arguments, "output_padding", 0)?],
+        dilation: [1, one_number(arguments, "dilation", 1)?],
+        groups: arguments.count("groups", Some(1))?,
+        bias: bias.is_some(),
+    };
+    let inputs = [one_row(lowering, input)?, one_row(lowering, weight)?];
+    let made = lowering.add(op, &inputs.into_iter().chain(bias).collect::<Vec<_>>())?;
+    Ok(vec![without_row(lowering, made)?])
 }
 
 /// [N, C, L] as [N, C, 1, L].

@@ -47,6 +47,7 @@ mod sums;
 mod symbols;
 mod tensors;
 mod ties;
+mod window_rules;
 
 use std::path::Path;
 

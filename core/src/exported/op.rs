@@ -8,6 +8,17 @@ use super::size::Size;
 pub enum Op {
     /// Map [B, C, H, W], weight [O, C / groups, kernel], (bias `[O]`).
     Convolution { stride: [u64; 2], padding: [u64; 2], dilation: [u64; 2], groups: u64, bias: bool },
+    /// Map [B, C, H, W], weight [C, O / groups, kernel], (bias `[O]`): what a convolution does to gradients.
+    TransposedConvolution {
+        stride: [u64; 2],
+        /// What is cut off on each side.
+        padding: [u64; 2],
+        /// What is added after the last row and column.
+        output_padding: [u64; 2],
+        dilation: [u64; 2],
+        groups: u64,
+        bias: bool,
+    },
     /// Map [B, C, N…], scale, shift, running mean and running variance `[C]`.
     BatchNorm {
         /// Whether the file was exported with the statistics of the batch.
@@ -208,6 +219,7 @@ impl Op {
             || matches!(
                 self,
                 Self::Convolution { .. }
+                    | Self::TransposedConvolution { .. }
                     | Self::BatchNorm { .. }
                     | Self::Linear { .. }
                     | Self::Mean { .. }

@@ -86,6 +86,7 @@ fn one(name: &str) -> Option<One> {
     use Activation::{Abs, Erf, Exp, Hardsigmoid, Hardswish, Log, Power, Relu, Sigmoid, Silu, Tanh};
     let operator: One = match name {
         "conv2d.default" => layers::convolution,
+        "conv_transpose2d.input" => layers::transposed_convolution,
         "layer_norm.default" => layers::layer_norm,
         "group_norm.default" => layers::group_norm,
         "linear.default" => layers::linear,
@@ -208,6 +209,7 @@ fn several(name: &str) -> Option<Several> {
         "_weight_norm.default" => sums::weight_norm,
         "conv2d.padding" => layers::convolution_by_name,
         "conv1d.default" | "conv1d.padding" => layers::convolution_1d,
+        "conv_transpose1d.default" => layers::transposed_convolution_1d,
         "sum.dim_IntList" => sums::sum,
         "max.dim" => sums::largest_of_one,
         "amin.default" => sums::smallest,

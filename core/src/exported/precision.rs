@@ -34,7 +34,14 @@ impl Builder<'_> {
             Origin::Node(index) => self.nodes.get(index).is_some_and(|node| node.full_precision),
             Origin::Images | Origin::Stored(_) => false,
         });
-        let is_product = matches!(op, Op::Convolution { .. } | Op::Linear { .. } | Op::Matmul | Op::Attention { .. });
+        let is_product = matches!(
+            op,
+            Op::Convolution { .. }
+                | Op::TransposedConvolution { .. }
+                | Op::Linear { .. }
+                | Op::Matmul
+                | Op::Attention { .. }
+        );
         // Masks are ones and zeros in any type.
         let is_drawn = inputs.is_empty() || matches!(op, Op::Bernoulli { .. });
         is_float

@@ -3,10 +3,9 @@
 use super::error::OrFault;
 use super::graph::{Graph, Node, Value};
 use super::op::{Op, Operand, Window};
-use super::size::{Size, product, shown_shape};
+use super::size::{Shape, Size, product, shown_shape};
+use super::window_rules::{convolution, map, pooled, transposed_convolution};
 use crate::checkpoint::Dtype;
-
-type Shape = Vec<Size>;
 
 /// How the message of a fault of types begins.
 pub(super) const COMPUTES_WITH: &str = "computes with ";
@@ -25,6 +24,11 @@ pub(super) fn infer(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
             let window =
                 Window { size: [0, 0], stride: *stride, padding: *padding, dilation: *dilation, rounds_up: false };
             convolution(inputs, window, *groups)?
+        }
+        Op::TransposedConvolution { stride, padding, output_padding, dilation, groups, .. } => {
+            let window =
+                Window { size: [0, 0], stride: *stride, padding: *padding, dilation: *dilation, rounds_up: false };
+            transposed_convolution(inputs, window, *output_padding, *groups)?
         }
         Op::BatchNorm { .. } => {
             let channels = input().get(1).copied();
@@ -142,74 +146,12 @@ fn check_types(op: &Op, inputs: &[&Value]) -> OrFault<()> {
     }
 }
 
-/// A map [B, C, H, W] whose channels and sides are known.
-fn map(shape: &[Size]) -> OrFault<[Size; 4]> {
-    match *shape {
-        [batch, Size::Fixed(channels), Size::Fixed(height), Size::Fixed(width)] => {
-            Ok([batch, Size::Fixed(channels), Size::Fixed(height), Size::Fixed(width)])
-        }
-        _ => Err(format!("needs a map [B, C, H, W], and has {}", shown_shape(shape))),
-    }
-}
-
 /// Checks vectors with an element per channel.
 fn vectors(vectors: &[&Value], channels: Option<u64>) -> OrFault<()> {
     let Some(channels) = channels else { return Err("has an input without channels".to_owned()) };
     match vectors.iter().find(|vector| vector.shape != [Size::Fixed(channels)]) {
         None => Ok(()),
         Some(vector) => Err(format!("has {channels} channels and a vector {}", shown_shape(&vector.shape))),
-    }
-}
-
-fn convolution(inputs: &[&Value], mut window: Window, groups: u64) -> OrFault<Shape> {
-    let [batch, channels, height, width] = map(&inputs[0].shape)?;
-    let weight = &inputs[1].shape;
-    let [Size::Fixed(outputs), Size::Fixed(per_group), Size::Fixed(kernel_height), Size::Fixed(kernel_width)] =
-        **weight
-    else {
-        return Err(format!("has a weight {}", shown_shape(weight)));
-    };
-    window.size = [kernel_height, kernel_width];
-    let fits = per_group.checked_mul(groups).map(Size::Fixed) == Some(channels);
-    if groups == 0 || outputs % groups != 0 || !fits {
-        return Err(format!("has {channels} channels, {groups} groups and a weight {}", shown_shape(weight)));
-    }
-    if inputs.get(2).is_some_and(|bias| bias.shape != [Size::Fixed(outputs)]) {
-        return Err(format!("has {outputs} outputs and a bias {}", shown_shape(&inputs[2].shape)));
-    }
-    let [height, width] = sides([height, width], window)?;
-    Ok(vec![batch, Size::Fixed(outputs), height, width])
-}
-
-fn pooled(shape: &[Size], window: Window) -> OrFault<Shape> {
-    let [batch, channels, height, width] = map(shape)?;
-    if (0..2).any(|side| window.padding[side] > window.size[side] / 2) {
-        return Err("has a padding of more than half its window".to_owned());
-    }
-    let [height, width] = sides([height, width], window)?;
-    Ok(vec![batch, channels, height, width])
-}
-
-/// Height and width after moving a window over a map.
-fn sides(sides: [Size; 2], window: Window) -> OrFault<[Size; 2]> {
-    let side = |at: usize| -> Option<u64> {
-        let (input, stride, padding) = (sides[at].fixed()?, window.stride[at], window.padding[at]);
-        let covered = window.dilation[at].checked_mul(window.size[at].checked_sub(1)?)?.checked_add(1)?;
-        let room = input.checked_add(padding.checked_mul(2)?)?.checked_sub(covered)?;
-        if stride == 0 || window.dilation[at] == 0 {
-            return None;
-        }
-        let steps = if window.rounds_up { room.div_ceil(stride) } else { room / stride };
-        // A window that would begin in the padding behind the map is left out.
-        let is_beyond = window.rounds_up && steps.checked_mul(stride)? >= input + padding;
-        Some(steps + 1 - u64::from(is_beyond))
-    };
-    match (side(0), side(1)) {
-        (Some(height), Some(width)) => Ok([Size::Fixed(height), Size::Fixed(width)]),
-        _ => Err(format!(
-            "moves a window of {:?} with stride {:?} and dilation {:?} over a map of {}×{}, where it has no place",
-            window.size, window.stride, window.dilation, sides[0], sides[1]
-        )),
     }
 }
 
@@ -360,6 +302,7 @@ fn macs(op: &Op, inputs: &[&Value], output: &[Size]) -> u64 {
     let last = |shape: &[Size]| shape.last().map_or(1, |size| size.per_image());
     match op {
         Op::Convolution { .. } => elements(output).saturating_mul(elements(&inputs[1].shape[1..])),
+        Op::TransposedConvolution { .. } => elements(&inputs[0].shape).saturating_mul(elements(&inputs[1].shape[1..])),
         Op::Linear { .. } | Op::Matmul => elements(output).saturating_mul(last(&inputs[0].shape)),
         Op::Attention { .. } => {
             let keys = inputs[1].shape[inputs[1].shape.len() - 2].per_image();

@@ -15,6 +15,9 @@ pub enum Size {
     Batch(u64),
 }
 
+/// The dimensions of a tensor.
+pub(super) type Shape = Vec<Size>;
+
 impl Size {
     /// The number, if it does not depend on the batch.
     #[must_use]

@@ -262,6 +262,12 @@ impl ProgramLowering<'_> {
                 let geometry = Convolution { kernel, stride, padding, groups: small(*groups), bias: *bias };
                 ProgramOp::Convolution(Kernel { geometry, dilation: dilation.map(int) })
             }
+            Read::TransposedConvolution { stride, padding, output_padding, dilation, groups, .. } => {
+                let [stride, padding, output_padding, dilation] =
+                    [stride, padding, output_padding, dilation].map(|pair| pair.map(int));
+                let groups = int(*groups);
+                ProgramOp::TransposedConvolution { stride, padding, output_padding, dilation, groups }
+            }
             Read::BatchNorm { training, momentum, epsilon, by_image } => {
                 let (momentum, epsilon, by_image) = (*momentum, *epsilon, *by_image);
                 ProgramOp::BatchNorm(Norm { momentum, epsilon, of_batch: self.trains && *training, by_image })

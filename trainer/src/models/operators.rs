@@ -78,6 +78,14 @@ fn of_several(op: &ProgramOp, inputs: &[Taken<'_>], scope: &ExecutionScope<'_>) 
         (ProgramOp::Convolution(kernel), [x, weight, bias @ ..]) => {
             convolution(*kernel, x, weight, bias.first().map(|t| &**t))
         }
+        (
+            ProgramOp::TransposedConvolution { stride, padding, output_padding, dilation, groups },
+            [x, weight, bias @ ..],
+        ) => {
+            let bias = bias.first().map(|bias| bias.to_kind(x.kind()));
+            let weight = weight.to_kind(x.kind());
+            x.conv_transpose2d(&weight, bias, stride, padding, output_padding, *groups, dilation)
+        }
         (ProgramOp::BatchNorm(of), [x, scale, shift, mean, variance]) => {
             norm(*of, x, [scale, shift, mean, variance], None, false, scope)
         }

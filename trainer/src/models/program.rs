@@ -50,6 +50,13 @@ impl Input {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ProgramOp {
     Convolution(Kernel),
+    TransposedConvolution {
+        stride: [i64; 2],
+        padding: [i64; 2],
+        output_padding: [i64; 2],
+        dilation: [i64; 2],
+        groups: i64,
+    },
     BatchNorm(Norm),
     Relu,
     /// The sum of two values of the same shape.

@@ -23,6 +23,12 @@ impl OnnxBuilder<'_> {
                 let inputs = self.names(&node.inputs)?;
                 self.result(node, "Conv", inputs, attributes)
             }
+            Op::TransposedConvolution { stride, padding, output_padding, dilation, groups, .. } => {
+                let mut attributes = convolution(*stride, *padding, *dilation, *groups);
+                let added = output_padding.iter().copied().map(signed).collect();
+                attributes.push(AttributeProto::ints("output_padding", added));
+                self.plain(node, "ConvTranspose", attributes)
+            }
             Op::BatchNorm { epsilon, .. } => {
                 let inputs = self.names(&node.inputs)?;
                 self.result(node, "BatchNormalization", inputs, vec![AttributeProto::float("epsilon", *epsilon)])

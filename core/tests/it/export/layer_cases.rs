@@ -82,3 +82,29 @@ pub fn instance_norm(mut case: Case, is_affine: bool, training: bool) -> Case {
     }
     case.with("input", "instance_norm.default", "y", others, &[B, 4, 8, 8])
 }
+
+/// Transposed convolutions of maps and of rows.
+pub fn transposed_convolutions(cases: &mut Vec<(String, Case)>) {
+    let inputs = |bias: bool, numbers: [(&'static str, &[i64]); 4], groups: i64| {
+        let mut inputs = vec![("weight", tensor("w"))];
+        inputs.extend(bias.then(|| ("bias", tensor("v"))));
+        inputs.extend(numbers.map(|(name, numbers)| (name, ints(numbers))));
+        inputs.push(("groups", int(groups)));
+        inputs
+    };
+    let named = |numbers: [&'static [i64]; 4]| {
+        let [stride, padding, more, dilation] = numbers;
+        [("stride", stride), ("padding", padding), ("output_padding", more), ("dilation", dilation)]
+    };
+    let operator = "conv_transpose2d.input";
+    let case = Case::map().parameters(&[("w", &[4, 3, 3, 2]), ("v", &[6])]);
+    let others = inputs(true, named([&[2, 3], &[1, 0], &[1, 2], &[1, 2]]), 2);
+    cases.push(("transposed".into(), case.with("input", operator, "y", others, &[B, 6, 16, 26])));
+    let case = Case::map().parameters(&[("w", &[4, 5, 2, 2])]);
+    let others = inputs(false, named([&[2], &[0], &[0], &[1]]), 1);
+    cases.push(("transposed_plain".into(), case.with("input", operator, "y", others, &[B, 5, 16, 16])));
+    let case = Case::rows().parameters(&[("w", &[4, 1, 5]), ("v", &[4])]);
+    let others = inputs(true, named([&[3], &[2], &[1], &[2]]), 4);
+    let operator = "conv_transpose1d.default";
+    cases.push(("transposed_rows".into(), case.with("input", operator, "y", others, &[B, 4, 195])));
+}

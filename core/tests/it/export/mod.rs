@@ -12,3 +12,4 @@ mod pt2;
 mod reference;
 mod runtime;
 mod students;
+mod windows;

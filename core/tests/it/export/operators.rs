@@ -7,13 +7,13 @@ use distillery_core::exported::{ExportedNetwork, Op};
 use serde_json::json;
 
 use super::cases::{Case, Inputs, names, side, window};
-use super::layer_cases::{attention, instance_norms, volumes};
+use super::layer_cases::{attention, instance_norms, transposed_convolutions, volumes};
 use super::onnx::model;
 use super::students::exported;
 use crate::exported::programs::{B, Network, expression, flag, float, int, ints, tensor};
 
 /// The names of all operations.
-const ALL: [&str; 35] = [
+const ALL: [&str; 36] = [
     "activation",
     "adaptive_average_pool",
     "adaptive_max_pool",
@@ -48,6 +48,7 @@ const ALL: [&str; 35] = [
     "slice",
     "softmax",
     "split",
+    "transposed_convolution",
     "where",
 ];
 
@@ -55,6 +56,7 @@ const ALL: [&str; 35] = [
 fn name(op: &Op) -> &'static str {
     match op {
         Op::Convolution { .. } => "convolution",
+        Op::TransposedConvolution { .. } => "transposed_convolution",
         Op::BatchNorm { .. } => "batch_norm",
         Op::LayerNorm { .. } => "layer_norm",
         Op::GroupNorm { .. } => "group_norm",
@@ -318,7 +320,20 @@ fn choice(cases: &mut Vec<(String, Case)>) {
 /// A network for every operation, and several for those with many forms.
 pub fn cases() -> Vec<(String, Network)> {
     let mut cases = Vec::new();
-    for add in [layers, norms, instance_norms, attention, volumes, elements, pools, shapes, random, table, choice] {
+    for add in [
+        layers,
+        norms,
+        transposed_convolutions,
+        instance_norms,
+        attention,
+        volumes,
+        elements,
+        pools,
+        shapes,
+        random,
+        table,
+        choice,
+    ] {
         add(&mut cases);
     }
     cases.into_iter().map(|(name, case)| (name, case.network())).collect()

@@ -4,6 +4,7 @@
 use distillery_core::exported::{Arithmetic, Graph, Node, Op, Operand, Origin, Size, Window};
 
 use super::functions::activation;
+use super::windows::{adaptive_pool, convolution, pool, transposed_convolution};
 
 /// A tensor in row-major order.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,12 +20,12 @@ impl Tensor {
     }
 
     /// Each element from its index.
-    fn build(shape: &[usize], mut element: impl FnMut(&[usize]) -> f64) -> Self {
+    pub fn build(shape: &[usize], mut element: impl FnMut(&[usize]) -> f64) -> Self {
         let data = (0..shape.iter().product()).map(|flat| element(&unflattened(flat, shape))).collect();
         Self { shape: shape.to_vec(), data }
     }
 
-    fn at(&self, index: &[usize]) -> f64 {
+    pub fn at(&self, index: &[usize]) -> f64 {
         self.data[index.iter().zip(&self.shape).fold(0, |flat, (index, size)| flat * size + index)]
     }
 
@@ -117,6 +118,11 @@ fn result(op: &Op, inputs: &[&Tensor], shape: &[usize], batch: usize) -> Tensor 
             let window =
                 Window { size: [0; 2], stride: *stride, padding: *padding, dilation: *dilation, rounds_up: false };
             convolution(x(), inputs[1], bias.then(|| inputs[2]), window, *groups as usize, shape)
+        }
+        Op::TransposedConvolution { stride, padding, dilation, groups, bias, .. } => {
+            let window =
+                Window { size: [0; 2], stride: *stride, padding: *padding, dilation: *dilation, rounds_up: false };
+            transposed_convolution(x(), inputs[1], bias.then(|| inputs[2]), window, *groups as usize, shape)
         }
         Op::BatchNorm { epsilon, .. } => Tensor::build(shape, |index| {
             let [scale, shift, mean, variance] = [1, 2, 3, 4].map(|at| inputs[at].data[index[1]]);
@@ -276,71 +282,6 @@ fn normalised(x: &Tensor, each: usize, epsilon: f64) -> Tensor {
         data.extend(part.iter().map(|value| (value - mean) / (variance + epsilon).sqrt()));
     }
     Tensor::new(&x.shape, data)
-}
-
-fn convolution(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    window: Window,
-    groups: usize,
-    shape: &[usize],
-) -> Tensor {
-    let [outputs, inputs, height, width] = [0, 1, 2, 3].map(|at| weight.shape[at]);
-    Tensor::build(shape, |index| {
-        let first = index[1] / (outputs / groups) * inputs;
-        let mut sum = bias.map_or(0.0, |bias| bias.data[index[1]]);
-        for (y, z) in (0..height).flat_map(|y| (0..width).map(move |z| (y, z))) {
-            let row_or_column = |side: usize, at: usize| {
-                let at = index[2 + side] * window.stride[side] as usize + at * window.dilation[side] as usize;
-                at.checked_sub(window.padding[side] as usize).filter(|&at| at < x.shape[2 + side])
-            };
-            let (Some(row), Some(column)) = (row_or_column(0, y), row_or_column(1, z)) else { continue };
-            // Plain indices: most of the time of these tests is spent here.
-            let mut place = ((index[0] * x.shape[1] + first) * x.shape[2] + row) * x.shape[3] + column;
-            let mut factor = (index[1] * inputs * height + y) * width + z;
-            for _ in 0..inputs {
-                sum += x.data[place] * weight.data[factor];
-                place += x.shape[2] * x.shape[3];
-                factor += height * width;
-            }
-        }
-        sum
-    })
-}
-
-/// `reduce` gets the values in a window, and the number of its places in the map and its padding.
-fn pool(x: &Tensor, window: Window, shape: &[usize], reduce: impl Fn(&[f64], usize) -> f64) -> Tensor {
-    Tensor::build(shape, |index| {
-        let places = |side: usize| {
-            let start = index[2 + side] * window.stride[side] as usize;
-            let end = x.shape[2 + side] + 2 * window.padding[side] as usize;
-            let at = move |at: u64| start + (at * window.dilation[side]) as usize;
-            (0..window.size[side]).map(at).filter(move |&at| at < end).collect::<Vec<_>>()
-        };
-        let inside = |side: usize, places: &[usize]| {
-            let places = places.iter().filter_map(|at| at.checked_sub(window.padding[side] as usize));
-            places.filter(|&at| at < x.shape[2 + side]).collect::<Vec<_>>()
-        };
-        let (rows, columns) = (places(0), places(1));
-        let mut values = Vec::new();
-        for row in inside(0, &rows) {
-            values.extend(inside(1, &columns).iter().map(|&column| x.at(&[index[0], index[1], row, column])));
-        }
-        reduce(&values, rows.len() * columns.len())
-    })
-}
-
-fn adaptive_pool(x: &Tensor, size: [u64; 2], shape: &[usize], reduce: impl Fn(&[f64]) -> f64) -> Tensor {
-    Tensor::build(shape, |index| {
-        let range = |side: usize| {
-            let (at, of, from) = (index[2 + side], size[side] as usize, x.shape[2 + side]);
-            at * from / of..((at + 1) * from).div_ceil(of)
-        };
-        let places = range(0).flat_map(|row| range(1).map(move |column| (row, column)));
-        let values: Vec<f64> = places.map(|(row, column)| x.at(&[index[0], index[1], row, column])).collect();
-        reduce(&values)
-    })
 }
 
 fn matmul(one: &Tensor, two: &Tensor, shape: &[usize]) -> Tensor {

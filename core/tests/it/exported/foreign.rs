@@ -86,7 +86,7 @@ fn operators_that_are_not_read_come_with_what_would_work() {
         ("torch.ops.aten.grid_sampler.default", "may not depend on the images"),
         ("torch.ops.aten._upsample_bilinear2d_aa.vec", "without antialias"),
         ("torch.ops.aten._upsample_nearest_exact2d.vec", "in the mode nearest"),
-        ("torch.ops.aten.conv_transpose2d.input", "nn.Upsample"),
+        ("torch.ops.aten.conv_transpose3d.input", "volumes are not convolved"),
         ("torch.ops.aten.lstm.input", "recurrent layers"),
         ("torch.ops.aten.view_as_complex.default", "complex numbers"),
         ("torch.ops.aten.fake_quantize_per_tensor_affine.default", "before it is quantised"),

@@ -7,6 +7,7 @@ mod constants;
 mod faults;
 pub mod fixtures;
 mod foreign;
+mod layers;
 mod meaning;
 mod mutations;
 mod operators;

@@ -14,6 +14,7 @@ mod refusals;
 mod rows;
 mod runs;
 mod ties;
+mod transposed;
 
 #[allow(dead_code, reason = "the tests of the reader use the rest")]
 #[path = "../../../../core/tests/it/exported/programs.rs"]

@@ -1,0 +1,52 @@
+//! Promise: layers of all geometries are read with their shapes, and what does not fit is a fault.
+
+use distillery_core::exported::Op;
+
+use super::programs::{B, Network, int, ints, tensor};
+
+/// A transposed convolution of a map [B, 4, 8, 8].
+fn transposed(weight: &[i64], numbers: &[(&'static str, &[i64])], groups: i64, shape: &[i64]) -> Network {
+    let mut network = Network::new();
+    network.convolve();
+    network.parameter("up.weight", weight);
+    let mut inputs = vec![("input", tensor("conv")), ("weight", tensor("up.weight")), ("groups", int(groups))];
+    inputs.extend(numbers.iter().map(|(name, numbers)| (*name, ints(numbers))));
+    network.node("conv_transpose2d.input", "up", &inputs, shape);
+    network.node("mean.dim", "mean", &[("self", tensor("up")), ("dim", ints(&[2, 3]))], &[B, 4]);
+    network.classify("mean");
+    network
+}
+
+#[test]
+fn a_transposed_convolution_has_its_own_shape_and_multiplications() {
+    let numbers: [(&str, &[i64]); 4] =
+        [("stride", &[2, 3]), ("padding", &[1, 0]), ("output_padding", &[1, 2]), ("dilation", &[1, 2])];
+    let read = transposed(&[4, 2, 3, 2], &numbers, 2, &[B, 4, 16, 26]).read().unwrap();
+    // Each of the 8·8 elements of 4 channels is multiplied with 2·3·2 weights.
+    let own = 8 * 8 * 4 * 2 * 3 * 2;
+    assert_eq!(read.description().macs, 8 * 8 * 4 * 3 * 9 + own + 5 * 4);
+    let found = read.graph().nodes.iter().find(|node| node.name == "up").unwrap();
+    let (stride, padding, output_padding, dilation) = ([2, 3], [1, 0], [1, 2], [1, 2]);
+    assert_eq!(
+        found.op,
+        Op::TransposedConvolution { stride, padding, output_padding, dilation, groups: 2, bias: false }
+    );
+}
+
+#[test]
+fn transposed_convolutions_that_do_not_fit_are_faults() {
+    type Numbers = [(&'static str, &'static [i64]); 1];
+    let stride: Numbers = [("stride", &[2, 2])];
+    let cases: [(&[i64], Numbers, i64, &str); 6] = [
+        (&[3, 4, 2, 2], stride, 1, "has 4 channels, 1 groups and a weight [3, 4, 2, 2]"),
+        (&[4, 4, 2, 2], stride, 3, "has 4 channels, 3 groups and a weight [4, 4, 2, 2]"),
+        (&[4, 4, 2, 2], stride, 0, "has 4 channels, 0 groups and a weight [4, 4, 2, 2]"),
+        (&[4, 4, 2], stride, 1, "has a weight [4, 4, 2]"),
+        (&[4, 4, 2, 2], [("stride", &[i64::MAX, 1])], 1, "spreads a map of 8×8 over windows of [2, 2]"),
+        (&[4, 4, 2, 2], [("output_padding", &[1, 0])], 1, "spreads a map of 8×8 over windows of [2, 2]"),
+    ];
+    for (weight, numbers, groups, says) in cases {
+        let faults = transposed(weight, &numbers, groups, &[B, 4, 16, 16]).faults();
+        assert!(faults[0].starts_with(&format!("node up: {says}")), "{faults:?}");
+    }
+}
