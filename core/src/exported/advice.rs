@@ -10,7 +10,7 @@ const MOST_NAMED: usize = 3;
 
 /// What operators that are not supported come from, and what to do instead: parts of their names, without the package
 /// of ATen's.
-const OF_OPERATORS: [(&[&str], &str); 14] = [
+const OF_OPERATORS: [(&[&str], &str); 13] = [
     (
         &["autocast"],
         "torch.autocast is enabled there. Leave it out of forward, or export with torch.autocast(…, enabled=False): a \
@@ -33,11 +33,6 @@ const OF_OPERATORS: [(&[&str], &str); 14] = [
          loops over tensors and the like",
     ),
     (&["fft_", "complex"], "complex numbers are not read"),
-    (
-        &["pow.Tensor_Tensor"],
-        "only exponents that are numbers are read. Fix a trained one, such as that of GeM pooling, with p.item() before \
-         the export",
-    ),
     (
         &["lt.", "le.", "gt.", "ge.", "eq.", "ne."],
         "only constants are compared. What depends on images is limited or chosen by relu, clamp, maximum and minimum",

@@ -70,6 +70,12 @@ pub(super) fn power(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     activation(arguments, Activation::Power { exponent })
 }
 
+pub(super) fn power_of_tensors(arguments: &mut Arguments<'_>) -> OrFault<Op> {
+    arguments.tensor("self")?;
+    arguments.tensor("exponent")?;
+    Ok(Op::Arithmetic { kind: Arithmetic::Power, other: Operand::Tensor })
+}
+
 pub(super) fn prelu(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("self")?;
     arguments.tensor("weight")?;

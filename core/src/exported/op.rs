@@ -173,6 +173,8 @@ pub enum Arithmetic {
     Maximum,
     /// The smaller of two. Equal ones share the gradient evenly.
     Minimum,
+    /// The first to the power of the second.
+    Power,
 }
 
 /// The second operand.
@@ -226,7 +228,10 @@ impl Op {
                     | Self::Dropout { .. }
                     | Self::AveragePool { .. }
                     | Self::AdaptiveAveragePool { .. }
-                    | Self::Arithmetic { other: Operand::Number(_), .. }
+                    | Self::Arithmetic {
+                        kind: Arithmetic::Add | Arithmetic::Subtract | Arithmetic::Multiply | Arithmetic::Divide,
+                        other: Operand::Number(_),
+                    }
             )
     }
 

@@ -94,6 +94,14 @@ pub(super) fn log_sigmoid(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     Ok(vec![lowering.with_number(Arithmetic::Multiply, softplus, -1.0)?])
 }
 
+/// A number to the power of a tensor.
+pub(super) fn power_of_number(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let base = lowering.arguments.number("self", None)?;
+    let exponent = lowering.tensor("exponent")?;
+    let base = lowering.constant(Dtype::F32, &[], |_| base)?;
+    Ok(vec![lowering.combine(Arithmetic::Power, base, exponent)?])
+}
+
 /// One half of a dimension times the sigmoid of the other.
 pub(super) fn gated(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use distillery_core::architecture::Convolution;
 use distillery_core::device_fault::DeviceFault;
+use distillery_core::exported::Arithmetic;
 
 use super::forward::run;
 use super::fusion::{FoldedNorm, Plan, Purpose, Step, fuse};
@@ -92,8 +93,13 @@ impl Frozen {
                 continue;
             }
             let step_kind = step.kind(kind);
-            let keeps =
-                matches!(step.op, ProgramOp::LayerNorm { .. } | ProgramOp::GroupNorm { .. } | ProgramOp::BatchNorm(_));
+            let keeps = matches!(
+                step.op,
+                ProgramOp::LayerNorm { .. }
+                    | ProgramOp::GroupNorm { .. }
+                    | ProgramOp::BatchNorm(_)
+                    | ProgramOp::Arithmetic { kind: Arithmetic::Power, .. }
+            );
             for input in &mut step.inputs {
                 let Input::Weight(index) = *input else { continue };
                 let weight = &weights[index];

@@ -108,18 +108,7 @@ fn of_several(op: &ProgramOp, inputs: &[Taken<'_>], scope: &ExecutionScope<'_>) 
             let kind = common([x, y]);
             x.to_kind(kind) + y.to_kind(kind)
         }
-        (ProgramOp::Arithmetic { kind, other: Operand::Tensor }, [x, y]) => {
-            let common = common([x, y]);
-            let (x, y) = (x.to_kind(common), y.to_kind(common));
-            match kind {
-                Arithmetic::Add => x + y,
-                Arithmetic::Subtract => x - y,
-                Arithmetic::Multiply => x * y,
-                Arithmetic::Divide => x / y,
-                Arithmetic::Maximum => x.maximum(&y),
-                Arithmetic::Minimum => x.minimum(&y),
-            }
-        }
+        (ProgramOp::Arithmetic { kind, other: Operand::Tensor }, [x, y]) => combined(*kind, x, y),
         (ProgramOp::Prelu, [x, slopes]) => x.prelu(&slopes.to_kind(x.kind())),
         (ProgramOp::Where, [condition, x, y]) => {
             let kind = common([x, y]);
@@ -143,6 +132,24 @@ fn common<'a, 'b: 'a>(tensors: impl IntoIterator<Item = &'a Taken<'b>>) -> Kind 
     if kinds.any(|kind| kind == Kind::BFloat16) { Kind::BFloat16 } else { first }
 }
 
+fn combined(kind: Arithmetic, x: &Taken<'_>, y: &Taken<'_>) -> Tensor {
+    let common = common([x, y]);
+    // As under autocast: a trained exponent has more digits than bfloat16.
+    let is_wide = kind == Arithmetic::Power && common == Kind::BFloat16;
+    let computed = if is_wide { Kind::Float } else { common };
+    let (x, y) = (x.to_kind(computed), y.to_kind(computed));
+    let made = match kind {
+        Arithmetic::Add => x + y,
+        Arithmetic::Subtract => x - y,
+        Arithmetic::Multiply => x * y,
+        Arithmetic::Divide => x / y,
+        Arithmetic::Maximum => x.maximum(&y),
+        Arithmetic::Minimum => x.minimum(&y),
+        Arithmetic::Power => x.pow(&y),
+    };
+    made.to_kind(common)
+}
+
 fn with_number(kind: Arithmetic, x: &Tensor, number: f64) -> Tensor {
     let tensor = || x.full_like(number);
     match kind {
@@ -152,6 +159,7 @@ fn with_number(kind: Arithmetic, x: &Tensor, number: f64) -> Tensor {
         Arithmetic::Divide => x.g_div_scalar(number),
         Arithmetic::Maximum => x.maximum(&tensor()),
         Arithmetic::Minimum => x.minimum(&tensor()),
+        Arithmetic::Power => x.pow_tensor_scalar(number),
     }
 }
 

@@ -135,6 +135,7 @@ impl OnnxBuilder<'_> {
             Arithmetic::Divide => "Div",
             Arithmetic::Maximum => "Max",
             Arithmetic::Minimum => "Min",
+            Arithmetic::Power => "Pow",
         };
         match other {
             Operand::Tensor => self.plain(node, op_type, Vec::new()),

@@ -103,6 +103,7 @@ fn combination(kind: Arithmetic) -> fn(f64, f64) -> f64 {
         Arithmetic::Divide => |one, two| one / two,
         Arithmetic::Maximum => f64::max,
         Arithmetic::Minimum => f64::min,
+        Arithmetic::Power => f64::powf,
     }
 }
 

@@ -203,6 +203,11 @@ fn elements(cases: &mut Vec<(String, Case)>) {
         let positive = Case::map().then("exp.default", "positive", Vec::new(), &[B, 4, 8, 8]);
         cases.push((operator.to_owned(), positive.then(operator, "y", Vec::new(), &[B, 4, 8, 8])));
     }
+    let positive = Case::map().parameters(&[("w", &[4, 1, 1])]).then("exp.default", "e", Vec::new(), &[B, 4, 8, 8]);
+    let others = vec![("exponent", tensor("w"))];
+    cases.push(("trained_power".into(), positive.then("pow.Tensor_Tensor", "y", others, &[B, 4, 8, 8])));
+    let number = vec![("self", float(1.7))];
+    cases.push(("power_of_number".into(), Case::map().with("exponent", "pow.Scalar", "y", number, &[B, 4, 8, 8])));
 }
 
 fn pools(cases: &mut Vec<(String, Case)>) {

@@ -167,6 +167,7 @@ fn result(op: &Op, inputs: &[&Tensor], shape: &[usize], batch: usize) -> Tensor 
                 Arithmetic::Divide => one / two,
                 Arithmetic::Maximum => one.max(two),
                 Arithmetic::Minimum => one.min(two),
+                Arithmetic::Power => one.powf(two),
             };
             match other {
                 Operand::Number(number) => x().map(|x| combine(x, *number)),

@@ -79,7 +79,6 @@ fn a_network_that_ends_in_probabilities_is_warned_of() {
 #[test]
 fn operators_that_are_not_read_come_with_what_would_work() {
     for (target, says) in [
-        ("torch.ops.aten.pow.Tensor_Tensor", "GeM pooling"),
         ("torch.ops.aten.gt.Scalar", "only constants are compared"),
         ("torch.ops.aten.randn_like.default", "only dropout and stochastic depth"),
         ("torch.ops.aten.topk.default", "may not depend on the images"),

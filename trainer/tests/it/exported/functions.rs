@@ -128,3 +128,39 @@ fn a_condition_chooses_between_two_tensors() {
     };
     assert_computes("where", false, &build, &define);
 }
+
+/// x to the power of p + 3, for a trained p of each channel.
+fn trained_power(program: &mut programs::Network, input: &'static str) -> (&'static str, Vec<i64>) {
+    program.parameter("p", &[3, 1, 1]);
+    program.node("add.Tensor", "exponent", &[("self", tensor("p")), ("other", float(3.0))], &[3, 1, 1]);
+    program.node("pow.Tensor_Tensor", "y", &[("self", tensor(input)), ("exponent", tensor("exponent"))], &SHAPE);
+    ("y", SHAPE.to_vec())
+}
+
+#[test]
+fn exponents_may_be_trained() {
+    let build = |program: &mut programs::Network| {
+        program.node("exp.default", "e", &[("self", tensor("x"))], &SHAPE);
+        trained_power(program, "e")
+    };
+    assert_computes("trained power", false, &build, &|x, weights| (x * (&weights["p"] + 3.0)).exp());
+    let build = |program: &mut programs::Network| {
+        program.node("pow.Scalar", "y", &[("self", float(1.75)), ("exponent", tensor("x"))], &SHAPE);
+        ("y", SHAPE.to_vec())
+    };
+    assert_computes("power of a number", false, &build, &|x, _| (x * 1.75_f64.ln()).exp());
+}
+
+#[test]
+fn the_gradient_of_a_power_of_zero_is_zero() {
+    let build = |program: &mut programs::Network| {
+        program.node("relu.default", "act", &[("self", tensor("x"))], &SHAPE);
+        trained_power(program, "act")
+    };
+    // Where x is not positive, that of 1, times zero.
+    assert_computes("power of zero", false, &build, &|x, weights| {
+        let holds = is_positive(x);
+        let base = x * &holds + (&holds * -1.0 + 1.0);
+        (base.log() * (&weights["p"] + 3.0)).exp() * holds
+    });
+}

@@ -105,3 +105,26 @@ fn a_frozen_network_computes_what_depends_on_weights_alone_in_float32() {
         assert!(off < tolerance, "{off:e} off in {kind:?}");
     }
 }
+
+#[test]
+fn a_trained_exponent_is_not_rounded_to_bfloat16() {
+    let mut program = programs::Network::new();
+    program.parameter("p", &[1]);
+    program.node("mul.Tensor", "none", &[("self", tensor("x")), ("other", float(0.0))], &MAP);
+    program.node("add.Tensor", "base", &[("self", tensor("none")), ("other", float(1000.0))], &MAP);
+    program.node("pow.Tensor_Tensor", "power", &[("self", tensor("base")), ("exponent", tensor("p"))], &MAP);
+    program.node("flatten.using_ints", "logits", &[("self", tensor("power")), ("start_dim", int(1))], &[B, 192]);
+    program.result("logits");
+    let mut network = built(&program);
+    network.place(Device::Cpu, Kind::Float);
+    // The next number of bfloat16 gives results that are 4 % larger.
+    network.set(0, &Tensor::from_slice(&[3.01_f32]));
+    let given = images().to_kind(Kind::Float);
+    let exact = Tensor::full([given.size()[0], 192], 1000_f64.powf(3.01), (Kind::Double, Device::Cpu));
+    network.compute_in(Kind::BFloat16);
+    let frozen = no_grad(|| network.constant(Kind::BFloat16, 4, 8).logits(&given, false));
+    for found in [no_grad(|| network.logits(&given, false)), no_grad(|| network.logits(&given, true)), frozen] {
+        let off = distance(&found, &exact);
+        assert!(off < 0.01, "{off:e}");
+    }
+}
