@@ -82,6 +82,8 @@ pub enum Op {
     /// The square root of the sum of squares over some dimensions, which remain with size 1 or not at all. Where it is
     /// zero, so is its gradient.
     Norm { dimensions: Vec<usize>, keeps: bool },
+    /// The logarithm of the sum of exponentials over some dimensions, which remain with size 1 or not at all.
+    LogSumExp { dimensions: Vec<usize>, keeps: bool },
     /// The same elements in row-major order under another shape.
     Reshape { shape: Vec<Size> },
     /// Repeats dimensions of size 1; new ones come first.

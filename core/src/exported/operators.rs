@@ -136,6 +136,7 @@ fn one(name: &str) -> Option<One> {
         "adaptive_avg_pool2d.default" | "_adaptive_avg_pool2d.default" => pooling::adaptive_average_pool,
         "mean.dim" => sums::mean,
         "amax.default" => sums::largest,
+        "logsumexp.default" => sums::log_sum_exp,
         "dropout.default" => functions::dropout,
         "contiguous.default" | "clone.default" | "alias.default" => functions::identity,
         "to.dtype" | "to.dtype_layout" | "to.device" | "to.other" | "type_as.default" | "_to_copy.default" => {

@@ -76,9 +76,10 @@ pub(super) fn infer(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
             let [batch, channels, _, _] = map(input())?;
             vec![batch, channels, Size::Fixed(size[0]), Size::Fixed(size[1])]
         }
-        Op::Mean { dimensions, keeps } | Op::Max { dimensions, keeps, .. } | Op::Norm { dimensions, keeps } => {
-            without_dimensions(input(), dimensions, *keeps)?
-        }
+        Op::Mean { dimensions, keeps }
+        | Op::Max { dimensions, keeps, .. }
+        | Op::Norm { dimensions, keeps }
+        | Op::LogSumExp { dimensions, keeps } => without_dimensions(input(), dimensions, *keeps)?,
         Op::Reshape { shape } => reshaped(input(), shape)?,
         Op::Expand { shape } => expanded(input(), shape)?,
         Op::Permute { order } => order.iter().map(|&dimension| input()[dimension]).collect(),

@@ -30,6 +30,12 @@ pub(super) fn largest(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     Ok(Op::Max { dimensions, keeps: arguments.flag("keepdim", Some(false))?, shares: true })
 }
 
+pub(super) fn log_sum_exp(arguments: &mut Arguments<'_>) -> OrFault<Op> {
+    let rank = arguments.tensor("self")?.shape.len();
+    let dimensions = arguments.dimensions("dim", rank)?;
+    Ok(Op::LogSumExp { dimensions, keeps: arguments.flag("keepdim", Some(false))? })
+}
+
 /// The smallest elements are the largest ones of what has the other sign.
 pub(super) fn smallest(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;

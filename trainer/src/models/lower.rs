@@ -297,6 +297,9 @@ impl ProgramLowering<'_> {
                 ProgramOp::Max { dimensions: dimensions(over), keeps: *keeps, shares: *shares }
             }
             Read::Norm { dimensions: over, keeps } => ProgramOp::Length { dimensions: dimensions(over), keeps: *keeps },
+            Read::LogSumExp { dimensions: over, keeps } => {
+                ProgramOp::LogSumExp { dimensions: dimensions(over), keeps: *keeps }
+            }
             Read::Concat { dimension: at } => ProgramOp::Concat { dimension: dimension(*at) },
             Read::MaxPool(read) => ProgramOp::MaxPool(window(*read)),
             Read::AveragePool { window: read, counts_padding } => {

@@ -57,6 +57,7 @@ fn of_one(op: &ProgramOp, x: &Tensor, scope: &ExecutionScope<'_>, overwrites: bo
         ProgramOp::Max { dimensions, keeps, shares: true } => x.amax(dimensions, *keeps),
         ProgramOp::Max { dimensions, keeps, shares: false } => x.max_dim(dimensions[0], *keeps).0,
         ProgramOp::Length { dimensions, keeps } => x.norm_scalaropt_dim(2.0, dimensions, *keeps),
+        ProgramOp::LogSumExp { dimensions, keeps } => in_float32(x, |x| x.logsumexp(dimensions, *keeps)),
         ProgramOp::Reshape { shape } => x.reshape(shape),
         ProgramOp::Expand { shape } => x.expand(sized(shape, scope.batch), false),
         ProgramOp::Permute { order } => x.permute(order),
@@ -130,6 +131,14 @@ fn common<'a, 'b: 'a>(tensors: impl IntoIterator<Item = &'a Taken<'b>>) -> Kind 
     let mut kinds = tensors.into_iter().map(|tensor| tensor.kind());
     let first = kinds.next().expect("there are tensors");
     if kinds.any(|kind| kind == Kind::BFloat16) { Kind::BFloat16 } else { first }
+}
+
+/// What a function that loses too much in bfloat16, of which autocast knows, too, makes of a map.
+fn in_float32(x: &Tensor, function: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    match x.kind() {
+        Kind::BFloat16 => function(&x.to_kind(Kind::Float)).to_kind(Kind::BFloat16),
+        _ => function(x),
+    }
 }
 
 fn combined(kind: Arithmetic, x: &Taken<'_>, y: &Taken<'_>) -> Tensor {

@@ -131,6 +131,10 @@ pub(super) enum ProgramOp {
         dimensions: Vec<i64>,
         keeps: bool,
     },
+    LogSumExp {
+        dimensions: Vec<i64>,
+        keeps: bool,
+    },
     /// -1 for the size that depends on the batch.
     Reshape {
         shape: Vec<i64>,

@@ -54,6 +54,7 @@ impl OnnxBuilder<'_> {
             Op::Mean { dimensions, keeps } => self.reduce(node, "ReduceMean", dimensions, *keeps),
             Op::Max { dimensions, keeps, .. } => self.reduce(node, "ReduceMax", dimensions, *keeps),
             Op::Norm { dimensions, keeps } => self.reduce(node, "ReduceL2", dimensions, *keeps),
+            Op::LogSumExp { dimensions, keeps } => self.reduce(node, "ReduceLogSumExp", dimensions, *keeps),
             // Nothing of these is left in evaluation.
             Op::Empty { .. } | Op::Bernoulli { .. } | Op::CountBatch | Op::Dropout { .. } | Op::Identity => Ok(()),
             Op::Reshape { shape } => {

@@ -13,7 +13,7 @@ use super::students::exported;
 use crate::exported::programs::{B, Network, expression, flag, float, int, ints, tensor};
 
 /// The names of all operations.
-const ALL: [&str; 36] = [
+const ALL: [&str; 37] = [
     "activation",
     "adaptive_average_pool",
     "adaptive_max_pool",
@@ -33,6 +33,7 @@ const ALL: [&str; 36] = [
     "layer_norm",
     "linear",
     "log_softmax",
+    "log_sum_exp",
     "matmul",
     "max",
     "max_pool",
@@ -77,6 +78,7 @@ fn name(op: &Op) -> &'static str {
         Op::Mean { .. } => "mean",
         Op::Max { .. } => "max",
         Op::Norm { .. } => "norm",
+        Op::LogSumExp { .. } => "log_sum_exp",
         Op::Reshape { .. } => "reshape",
         Op::Expand { .. } => "expand",
         Op::Permute { .. } => "permute",
@@ -242,7 +244,7 @@ fn pools(cases: &mut Vec<(String, Case)>) {
     for keeps in [true, false] {
         let inputs = vec![("dim", ints(&[1, 3])), ("keepdim", flag(keeps))];
         let shape: &[i64] = if keeps { &[B, 1, 8, 1] } else { &[B, 8] };
-        for operator in ["mean.dim", "amax.default", "linalg_vector_norm.default"] {
+        for operator in ["mean.dim", "amax.default", "linalg_vector_norm.default", "logsumexp.default"] {
             cases.push((format!("{operator}_{keeps}"), Case::map().then(operator, "y", inputs.clone(), shape)));
         }
     }

@@ -205,6 +205,9 @@ fn result(op: &Op, inputs: &[&Tensor], shape: &[usize], batch: usize) -> Tensor 
         Op::Norm { dimensions, .. } => {
             reduced(x(), dimensions, shape, |values| values.iter().map(|value| value * value).sum::<f64>().sqrt())
         }
+        Op::LogSumExp { dimensions, .. } => {
+            reduced(x(), dimensions, shape, |values| values.iter().map(|value| value.exp()).sum::<f64>().ln())
+        }
         Op::Reshape { .. } => Tensor::new(shape, x().data.clone()),
         Op::Expand { .. } => Tensor::build(shape, |index| x().broadcast(index)),
         Op::Permute { order } => Tensor::build(shape, |index| {

@@ -164,3 +164,21 @@ fn the_gradient_of_a_power_of_zero_is_zero() {
         (base.log() * (&weights["p"] + 3.0)).exp() * holds
     });
 }
+
+#[test]
+fn logarithms_of_sums_of_exponentials_do_not_overflow() {
+    let inputs = [("dim", ints(&[1, 3])), ("keepdim", flag(true))];
+    assert_of_images("logsumexp.default", &inputs, &[B, 1, 8, 1], &|x| {
+        x.exp().sum_dim_intlist([1_i64, 3].as_slice(), true, None::<Kind>).log()
+    });
+    let build = |program: &mut programs::Network| {
+        program.node("mul.Tensor", "large", &[("self", tensor("x")), ("other", float(1024.0))], &SHAPE);
+        program.node("logsumexp.default", "y", &[("self", tensor("large")), ("dim", ints(&[-1]))], &[B, 3, 8]);
+        ("y", vec![B, 3, 8])
+    };
+    assert_computes("large logsumexp", false, &build, &|x, _| {
+        let largest = x.amax([3], true);
+        ((x - &largest) * 1024.0).exp().sum_dim_intlist([3_i64].as_slice(), false, None::<Kind>).log()
+            + largest.squeeze_dim(3) * 1024.0
+    });
+}
