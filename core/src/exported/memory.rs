@@ -80,6 +80,7 @@ fn needs_inputs(op: &Op) -> bool {
         | Op::AveragePool { .. }
         | Op::AdaptiveAveragePool { .. }
         | Op::Mean { .. }
+        | Op::CumulativeSum { .. }
         | Op::Pad { .. }
         | Op::Roll { .. }
         | Op::Empty { .. }

@@ -84,6 +84,8 @@ pub enum Op {
     Norm { dimensions: Vec<usize>, keeps: bool },
     /// The logarithm of the sum of exponentials over some dimensions, which remain with size 1 or not at all.
     LogSumExp { dimensions: Vec<usize>, keeps: bool },
+    /// Each element plus all before it in a dimension.
+    CumulativeSum { dimension: usize },
     /// The same elements in row-major order under another shape.
     Reshape { shape: Vec<Size> },
     /// Repeats dimensions of size 1; new ones come first.

@@ -137,6 +137,7 @@ fn one(name: &str) -> Option<One> {
         "mean.dim" => sums::mean,
         "amax.default" => sums::largest,
         "logsumexp.default" => sums::log_sum_exp,
+        "cumsum.default" => sums::cumulative_sum,
         "dropout.default" => functions::dropout,
         "contiguous.default" | "clone.default" | "alias.default" => functions::identity,
         "to.dtype" | "to.dtype_layout" | "to.device" | "to.other" | "type_as.default" | "_to_copy.default" => {

@@ -99,6 +99,12 @@ pub(super) fn infer(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
             }
             input().to_vec()
         }
+        Op::CumulativeSum { dimension } => {
+            if input()[*dimension].fixed().is_none() {
+                return Err("sums over the batch, which is not supported".to_owned());
+            }
+            input().to_vec()
+        }
         Op::Rows => {
             let Some((Size::Fixed(_), row)) = input().split_first() else {
                 return Err(format!("takes rows of {}", shown_shape(input())));

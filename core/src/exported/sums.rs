@@ -36,6 +36,12 @@ pub(super) fn log_sum_exp(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     Ok(Op::LogSumExp { dimensions, keeps: arguments.flag("keepdim", Some(false))? })
 }
 
+pub(super) fn cumulative_sum(arguments: &mut Arguments<'_>) -> OrFault<Op> {
+    let rank = arguments.tensor("self")?.shape.len();
+    only_float32(arguments)?;
+    Ok(Op::CumulativeSum { dimension: arguments.dimension("dim", None, rank)? })
+}
+
 /// The smallest elements are the largest ones of what has the other sign.
 pub(super) fn smallest(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;

@@ -300,6 +300,7 @@ impl ProgramLowering<'_> {
             Read::LogSumExp { dimensions: over, keeps } => {
                 ProgramOp::LogSumExp { dimensions: dimensions(over), keeps: *keeps }
             }
+            Read::CumulativeSum { dimension: at } => ProgramOp::CumulativeSum { dimension: dimension(*at) },
             Read::Concat { dimension: at } => ProgramOp::Concat { dimension: dimension(*at) },
             Read::MaxPool(read) => ProgramOp::MaxPool(window(*read)),
             Read::AveragePool { window: read, counts_padding } => {

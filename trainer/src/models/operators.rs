@@ -58,6 +58,7 @@ fn of_one(op: &ProgramOp, x: &Tensor, scope: &ExecutionScope<'_>, overwrites: bo
         ProgramOp::Max { dimensions, keeps, shares: false } => x.max_dim(dimensions[0], *keeps).0,
         ProgramOp::Length { dimensions, keeps } => x.norm_scalaropt_dim(2.0, dimensions, *keeps),
         ProgramOp::LogSumExp { dimensions, keeps } => in_float32(x, |x| x.logsumexp(dimensions, *keeps)),
+        ProgramOp::CumulativeSum { dimension } => in_float32(x, |x| x.cumsum(*dimension, None::<Kind>)),
         ProgramOp::Reshape { shape } => x.reshape(shape),
         ProgramOp::Expand { shape } => x.expand(sized(shape, scope.batch), false),
         ProgramOp::Permute { order } => x.permute(order),

@@ -135,6 +135,9 @@ pub(super) enum ProgramOp {
         dimensions: Vec<i64>,
         keeps: bool,
     },
+    CumulativeSum {
+        dimension: i64,
+    },
     /// -1 for the size that depends on the batch.
     Reshape {
         shape: Vec<i64>,

@@ -55,6 +55,10 @@ impl OnnxBuilder<'_> {
             Op::Max { dimensions, keeps, .. } => self.reduce(node, "ReduceMax", dimensions, *keeps),
             Op::Norm { dimensions, keeps } => self.reduce(node, "ReduceL2", dimensions, *keeps),
             Op::LogSumExp { dimensions, keeps } => self.reduce(node, "ReduceLogSumExp", dimensions, *keeps),
+            Op::CumulativeSum { dimension } => {
+                let dimension = self.int(axis(*dimension));
+                self.with(node, "CumSum", vec![dimension], Vec::new())
+            }
             // Nothing of these is left in evaluation.
             Op::Empty { .. } | Op::Bernoulli { .. } | Op::CountBatch | Op::Dropout { .. } | Op::Identity => Ok(()),
             Op::Reshape { shape } => {

@@ -13,7 +13,7 @@ use super::students::exported;
 use crate::exported::programs::{B, Network, expression, flag, float, int, ints, tensor};
 
 /// The names of all operations.
-const ALL: [&str; 37] = [
+const ALL: [&str; 38] = [
     "activation",
     "adaptive_average_pool",
     "adaptive_max_pool",
@@ -25,6 +25,7 @@ const ALL: [&str; 37] = [
     "concat",
     "convolution",
     "count_batch",
+    "cumulative_sum",
     "dropout",
     "empty",
     "expand",
@@ -79,6 +80,7 @@ fn name(op: &Op) -> &'static str {
         Op::Max { .. } => "max",
         Op::Norm { .. } => "norm",
         Op::LogSumExp { .. } => "log_sum_exp",
+        Op::CumulativeSum { .. } => "cumulative_sum",
         Op::Reshape { .. } => "reshape",
         Op::Expand { .. } => "expand",
         Op::Permute { .. } => "permute",
@@ -119,7 +121,7 @@ fn layers(cases: &mut Vec<(String, Case)>) {
     }
     let case = Case::rows().parameters(&[("w", &[64, 6])]);
     cases.push(("matmul".into(), case.then("matmul.default", "y", vec![("other", tensor("w"))], &[B, 4, 6])));
-    for operator in ["softmax.int", "log_softmax.int"] {
+    for operator in ["softmax.int", "log_softmax.int", "cumsum.default"] {
         cases.push((operator.into(), Case::map().then(operator, "y", vec![("dim", int(1))], &[B, 4, 8, 8])));
     }
 }

@@ -208,6 +208,15 @@ fn result(op: &Op, inputs: &[&Tensor], shape: &[usize], batch: usize) -> Tensor 
         Op::LogSumExp { dimensions, .. } => {
             reduced(x(), dimensions, shape, |values| values.iter().map(|value| value.exp()).sum::<f64>().ln())
         }
+        Op::CumulativeSum { dimension } => Tensor::build(shape, |index| {
+            let mut index = index.to_vec();
+            let last = index[*dimension];
+            let upto = |at: usize| {
+                index[*dimension] = at;
+                x().at(&index)
+            };
+            (0..=last).map(upto).sum()
+        }),
         Op::Reshape { .. } => Tensor::new(shape, x().data.clone()),
         Op::Expand { .. } => Tensor::build(shape, |index| x().broadcast(index)),
         Op::Permute { order } => Tensor::build(shape, |index| {

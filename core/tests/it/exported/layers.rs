@@ -50,3 +50,12 @@ fn transposed_convolutions_that_do_not_fit_are_faults() {
         assert!(faults[0].starts_with(&format!("node up: {says}")), "{faults:?}");
     }
 }
+
+#[test]
+fn a_running_sum_over_the_batch_is_a_fault() {
+    let mut network = Network::new();
+    network.convolve();
+    network.node("cumsum.default", "sum", &[("self", tensor("conv")), ("dim", int(0))], &[B, 4, 8, 8]);
+    network.pool_and_classify("sum");
+    assert_eq!(network.fault(), "node sum: sums over the batch, which is not supported");
+}

@@ -1,7 +1,7 @@
 //! Further functions compute what their definitions say: see [`super::operators`].
 
 use serde_json::{Value, json};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::operators::{Weights, assert_computes, softmax};
 use super::programs::{self, B, flag, float, int, ints, tensor};
@@ -180,5 +180,13 @@ fn logarithms_of_sums_of_exponentials_do_not_overflow() {
         let largest = x.amax([3], true);
         ((x - &largest) * 1024.0).exp().sum_dim_intlist([3_i64].as_slice(), false, None::<Kind>).log()
             + largest.squeeze_dim(3) * 1024.0
+    });
+}
+
+#[test]
+fn running_sums_add_what_came_before() {
+    assert_of_images("cumsum.default", &[("dim", int(-2))], &SHAPE, &|x| {
+        let is_before = Tensor::ones([8, 8], (Kind::Double, Device::Cpu)).tril(0);
+        is_before.matmul(x)
     });
 }
