@@ -131,6 +131,10 @@ pub enum Activation {
         low: f64,
         high: f64,
     },
+    /// `low` where x is less, else x. Unlike that of [`Activation::Clamp`], the gradient is 1 everywhere.
+    AtLeast {
+        low: f64,
+    },
     Hardswish,
     Hardsigmoid,
     Silu,

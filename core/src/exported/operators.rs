@@ -223,6 +223,7 @@ fn several(name: &str) -> Option<Several> {
         "var_mean.correction" => |lowering| sums::variance(lowering, sums::Spread::VarianceAndMean),
         "linalg_vector_norm.default" => |lowering| sums::norm(lowering, "ord"),
         "norm.ScalarOpt_dim" => |lowering| sums::norm(lowering, "p"),
+        "cosine_similarity.default" => sums::cosine_similarity,
         "adaptive_max_pool2d.default" => pooling::adaptive_max_pool,
         "adaptive_max_pool1d.default" => pooling::adaptive_max_pool_1d,
         "adaptive_avg_pool1d.default" => pooling::adaptive_average_pool_1d,

@@ -6,6 +6,7 @@ use super::functions::only_float32;
 use super::layers::normalised;
 use super::lowering::{Lowering, Source};
 use super::op::{Activation, Arithmetic, Op};
+use super::rules;
 use super::schema::Argument;
 
 pub(super) fn mean(arguments: &mut Arguments<'_>) -> OrFault<Op> {
@@ -94,6 +95,33 @@ pub(super) fn norm(lowering: &mut Lowering<'_>, order: &str) -> OrFault<Vec<Sour
         return Ok(vec![lowering.add(Op::Max { dimensions, keeps, shares: true }, &[sizes])?]);
     }
     Err(format!("computes a norm of order {number}, and only 1, 2 and infinity are supported"))
+}
+
+/// The sum of products over a dimension, of vectors that are divided by their lengths, of which those below `eps` count
+/// as that. Sizes of 1 are broadcast. As in PyTorch, lengths are divided by first.
+pub(super) fn cosine_similarity(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let (one, two) = (lowering.tensor("x1")?, lowering.tensor("x2")?);
+    let shape = rules::broadcast(&lowering.shape(one), &lowering.shape(two))?;
+    let dimension = lowering.arguments.dimension("dim", Some(1), shape.len())?;
+    let epsilon = lowering.arguments.number("eps", Some(1e-8))?;
+    let mut directions = Vec::new();
+    for mut vectors in [one, two] {
+        let own = lowering.shape(vectors);
+        let at = (dimension + own.len()).checked_sub(shape.len());
+        let at = match at.filter(|&at| own[at] == shape[dimension]) {
+            Some(at) => at,
+            // Its one element is one of each vector.
+            None => {
+                vectors = lowering.add(Op::Expand { shape: shape.clone() }, &[vectors])?;
+                dimension
+            }
+        };
+        let length = lowering.add(Op::Norm { dimensions: vec![at], keeps: true }, &[vectors])?;
+        let divisor = lowering.activation(Activation::AtLeast { low: epsilon }, length)?;
+        directions.push(lowering.combine(Arithmetic::Divide, vectors, divisor)?);
+    }
+    let products = lowering.combine(Arithmetic::Multiply, directions[0], directions[1])?;
+    Ok(vec![lowering.sum(products, vec![dimension], false)?])
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -180,6 +180,10 @@ fn activation(function: Activation, x: &Tensor) -> Tensor {
         Activation::Clamp { low: 0.0, high: 6.0 } => x.relu6(),
         Activation::Clamp { low: -1.0, high: 1.0 } => x.hardtanh(),
         Activation::Clamp { low, high } => x.clamp(low, high),
+        Activation::AtLeast { low } => {
+            let value = x.detach();
+            x + (value.clamp_min(low) - value)
+        }
         Activation::Hardswish => x.hardswish(),
         Activation::Hardsigmoid => x.hardsigmoid(),
         Activation::Silu => x.silu(),

@@ -17,6 +17,10 @@ impl OnnxBuilder<'_> {
                 let limits = vec![self.float(low), self.float(high)];
                 self.with(node, "Clip", limits, Vec::new())
             }
+            Activation::AtLeast { low } => {
+                let limits = vec![self.float(low), self.float(f64::INFINITY)];
+                self.with(node, "Clip", limits, Vec::new())
+            }
             Activation::Hardswish => self.plain(node, "HardSwish", Vec::new()),
             Activation::Hardsigmoid => {
                 self.plain(node, "HardSigmoid", vec![float("alpha", 1.0 / 6.0), float("beta", 0.5)])

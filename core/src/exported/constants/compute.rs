@@ -111,6 +111,7 @@ fn function_of(function: Activation) -> Option<Box<dyn Fn(f64) -> f64>> {
     Some(match function {
         Activation::Relu => Box::new(|x| x.max(0.0)),
         Activation::Clamp { low, high } => Box::new(move |x| x.max(low).min(high)),
+        Activation::AtLeast { low } => Box::new(move |x| x.max(low)),
         Activation::Sigmoid => Box::new(|x| 1.0 / (1.0 + (-x).exp())),
         Activation::Tanh => Box::new(f64::tanh),
         Activation::Power { exponent } => Box::new(move |x| x.powf(exponent)),

@@ -7,6 +7,7 @@ pub fn activation(function: Activation, x: f64) -> f64 {
     match function {
         Activation::Relu => x.max(0.0),
         Activation::Clamp { low, high } => x.max(low).min(high),
+        Activation::AtLeast { low } => x.max(low),
         Activation::Hardswish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
         Activation::Hardsigmoid => (x + 3.0).clamp(0.0, 6.0) / 6.0,
         Activation::Silu => x * sigmoid(x),

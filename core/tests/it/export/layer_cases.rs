@@ -108,3 +108,10 @@ pub fn transposed_convolutions(cases: &mut Vec<(String, Case)>) {
     let operator = "conv_transpose1d.default";
     cases.push(("transposed_rows".into(), case.with("input", operator, "y", others, &[B, 4, 195])));
 }
+
+/// Cosines of rows and of directions that are parameters.
+pub fn cosines(cases: &mut Vec<(String, Case)>) {
+    let case = Case::rows().parameters(&[("w", &[4, 64])]);
+    let others = vec![("x2", tensor("w")), ("dim", int(-1))];
+    cases.push(("cosines".into(), case.with("x1", "cosine_similarity.default", "y", others, &[B, 4])));
+}

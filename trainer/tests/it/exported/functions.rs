@@ -190,3 +190,40 @@ fn running_sums_add_what_came_before() {
         is_before.matmul(x)
     });
 }
+
+#[test]
+fn cosines_of_images_and_of_the_directions_of_classes() {
+    let build = |program: &mut programs::Network| {
+        program.parameter("classes", &[5, 8]);
+        program.node("select.int", "row", &[("self", tensor("x")), ("dim", int(1)), ("index", int(0))], &[B, 8, 8]);
+        program.node("select.int", "vector", &[("self", tensor("row")), ("dim", int(1)), ("index", int(2))], &[B, 8]);
+        program.node("unsqueeze.default", "each", &[("self", tensor("vector")), ("dim", int(1))], &[B, 1, 8]);
+        let inputs = [("x1", tensor("each")), ("x2", tensor("classes")), ("dim", int(-1))];
+        program.node("cosine_similarity.default", "y", &inputs, &[B, 5]);
+        ("y", vec![B, 5])
+    };
+    let length = |x: &Tensor| x.square().sum_dim_intlist([-1_i64].as_slice(), true, None::<Kind>).sqrt();
+    assert_computes("cosines of classes", false, &build, &|x, weights| {
+        let vectors = x.select(1, 0).select(1, 2);
+        let classes = &weights["classes"];
+        (&vectors / length(&vectors)).matmul(&(classes / length(classes)).transpose(0, 1))
+    });
+    // Short vectors are divided by `eps`, and a dimension of one element is broadcast.
+    let build = |program: &mut programs::Network| {
+        let slice = [("self", tensor("x")), ("dim", int(3)), ("start", int(1)), ("end", int(2))];
+        program.node("slice.Tensor", "one", &slice, &[B, 3, 8, 1]);
+        program.node("mul.Tensor", "short", &[("self", tensor("one")), ("other", float(0.25))], &[B, 3, 8, 1]);
+        let inputs = [("x1", tensor("x")), ("x2", tensor("short")), ("dim", int(3)), ("eps", float(0.125))];
+        program.node("cosine_similarity.default", "y", &inputs, &[B, 3, 8]);
+        ("y", vec![B, 3, 8])
+    };
+    assert_computes("cosines of broadcast vectors", false, &build, &|x, _| {
+        let short = (x.slice(3, 1, 2, 1) * 0.25).expand([4, 3, 8, 8], false);
+        // PyTorch's gradient passes the limit.
+        let direction = |x: &Tensor| {
+            let own = length(x);
+            x / (&own + (own.detach().clamp_min(0.125) - own.detach()))
+        };
+        (direction(x) * direction(&short)).sum_dim_intlist([3_i64].as_slice(), false, None::<Kind>)
+    });
+}
