@@ -129,6 +129,8 @@ def functions():
     yield "clamp", lambda x: x.clamp(min=-0.2) + x.clamp(max=0.1) + x.clamp(-0.5, 0.5)
     yield "powers", lambda x: (x**2 + 1).sqrt() + (x.square() + 1).rsqrt() + 1 / (x * x + 1) + x.abs().pow(1.5)
     yield "exponentials", lambda x: (x.exp() + 1).log() + torch.erf(x) + (-x).abs()
+    yield "waves", lambda x: x + torch.sin(3 * x) ** 2 / 3 + x.cos() + x.sign() * x
+    yield "lp_pool", nn.LPPool2d(2, 3, stride=2)
     yield "gem", WithTensor((1,), lambda x, p: F.adaptive_avg_pool2d(x.clamp(min=1e-6).pow(p + 3), 1).pow(1.0 / (p + 3)))
     yield "powers_of_zero", WithTensor((8, 1, 1), lambda x, p: x.relu() ** (p.abs() + 1.5) + 1.7**x)
     yield "glu", nn.GLU(dim=1)

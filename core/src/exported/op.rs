@@ -169,6 +169,10 @@ pub enum Activation {
     Abs,
     /// The Gaussian error function.
     Erf,
+    /// −1, 0 or 1. Its gradient is zero.
+    Sign,
+    Sin,
+    Cos,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -83,7 +83,7 @@ type One = fn(&mut Arguments<'_>) -> OrFault<Op>;
 
 /// The operators that are one operation.
 fn one(name: &str) -> Option<One> {
-    use Activation::{Abs, Erf, Exp, Hardsigmoid, Hardswish, Log, Power, Relu, Sigmoid, Silu, Tanh};
+    use Activation::{Abs, Cos, Erf, Exp, Hardsigmoid, Hardswish, Log, Power, Relu, Sigmoid, Sign, Silu, Sin, Tanh};
     let operator: One = match name {
         "conv2d.default" => layers::convolution,
         "conv_transpose2d.input" => layers::transposed_convolution,
@@ -114,6 +114,9 @@ fn one(name: &str) -> Option<One> {
         "log.default" => |arguments| functions::activation(arguments, Log),
         "abs.default" => |arguments| functions::activation(arguments, Abs),
         "erf.default" => |arguments| functions::activation(arguments, Erf),
+        "sign.default" | "sgn.default" => |arguments| functions::activation(arguments, Sign),
+        "sin.default" => |arguments| functions::activation(arguments, Sin),
+        "cos.default" => |arguments| functions::activation(arguments, Cos),
         "sqrt.default" => |arguments| functions::activation(arguments, Power { exponent: 0.5 }),
         "rsqrt.default" => |arguments| functions::activation(arguments, Power { exponent: -0.5 }),
         "reciprocal.default" => |arguments| functions::activation(arguments, Power { exponent: -1.0 }),

@@ -209,6 +209,9 @@ fn activation(function: Activation, x: &Tensor) -> Tensor {
         Activation::Log => x.log(),
         Activation::Abs => x.abs(),
         Activation::Erf => x.erf(),
+        Activation::Sign => x.sign(),
+        Activation::Sin => x.sin(),
+        Activation::Cos => x.cos(),
     }
 }
 

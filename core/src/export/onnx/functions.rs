@@ -46,6 +46,9 @@ impl OnnxBuilder<'_> {
             Activation::Log => self.plain(node, "Log", Vec::new()),
             Activation::Abs => self.plain(node, "Abs", Vec::new()),
             Activation::Erf => self.plain(node, "Erf", Vec::new()),
+            Activation::Sign => self.plain(node, "Sign", Vec::new()),
+            Activation::Sin => self.plain(node, "Sin", Vec::new()),
+            Activation::Cos => self.plain(node, "Cos", Vec::new()),
         }
     }
 

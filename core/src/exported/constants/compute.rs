@@ -118,6 +118,9 @@ fn function_of(function: Activation) -> Option<Box<dyn Fn(f64) -> f64>> {
         Activation::Exp => Box::new(f64::exp),
         Activation::Log => Box::new(f64::ln),
         Activation::Abs => Box::new(f64::abs),
+        Activation::Sign => Box::new(sign),
+        Activation::Sin => Box::new(f64::sin),
+        Activation::Cos => Box::new(f64::cos),
         Activation::Hardswish
         | Activation::Hardsigmoid
         | Activation::Silu
@@ -127,6 +130,10 @@ fn function_of(function: Activation) -> Option<Box<dyn Fn(f64) -> f64>> {
         | Activation::Softplus { .. }
         | Activation::Erf => return None,
     })
+}
+
+pub(super) fn sign(x: f64) -> f64 {
+    if x == 0.0 { 0.0 } else { x.signum() }
 }
 
 fn concat(

@@ -1,7 +1,7 @@
 //! Operators that are read only where they compute constants.
 
 use super::Constant;
-use super::compute::{counted, of_all, of_each, to_the_end};
+use super::compute::{counted, of_all, of_each, sign, to_the_end};
 use crate::checkpoint::Dtype;
 use crate::exported::arguments::Arguments;
 use crate::exported::error::OrFault;
@@ -44,7 +44,7 @@ pub(in crate::exported) fn creation(name: &str) -> Option<ConstantOperator> {
         "floor.default" => |node| node.each(f64::floor),
         "ceil.default" => |node| node.each(f64::ceil),
         "round.default" => |node| node.each(f64::round_ties_even),
-        "sign.default" => |node| node.each(|x| if x == 0.0 { 0.0 } else { x.signum() }),
+        "sign.default" => |node| node.each(sign),
         "bitwise_not.default" | "logical_not.default" => |node| node.negated(),
         "eq.Scalar" | "eq.Tensor" => |node| node.compared(|one, two| one == two),
         "ne.Scalar" | "ne.Tensor" => |node| node.compared(|one, two| one != two),

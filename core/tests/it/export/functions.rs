@@ -40,6 +40,9 @@ pub fn activation(function: Activation, x: f64) -> f64 {
         Activation::Log => x.ln(),
         Activation::Abs => x.abs(),
         Activation::Erf => erf(x),
+        Activation::Sign => f64::from(u8::from(x > 0.0)) - f64::from(u8::from(x < 0.0)),
+        Activation::Sin => x.sin(),
+        Activation::Cos => x.cos(),
     }
 }
 

@@ -227,3 +227,10 @@ fn cosines_of_images_and_of_the_directions_of_classes() {
         (direction(x) * direction(&short)).sum_dim_intlist([3_i64].as_slice(), false, None::<Kind>)
     });
 }
+
+#[test]
+fn signs_and_waves() {
+    assert_of_images("sign.default", &[], &SHAPE, &|x| is_positive(x) * 2.0 - 1.0 + x * 0.0);
+    assert_of_images("sin.default", &[], &SHAPE, &|x| (x - std::f64::consts::FRAC_PI_2).cos());
+    assert_of_images("cos.default", &[], &SHAPE, &|x| (x + std::f64::consts::FRAC_PI_2).sin());
+}
