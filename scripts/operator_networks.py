@@ -188,6 +188,7 @@ def functions():
     yield "pixel_shuffle", nn.Sequential(nn.PixelShuffle(2), nn.PixelUnshuffle(4))
     yield "channel_shuffle", nn.ChannelShuffle(4)
     yield "upsample_nearest", nn.Upsample(scale_factor=2.5, mode="nearest")
+    yield "upsample_nearest_exact", nn.Sequential(nn.Upsample(scale_factor=2.5, mode="nearest-exact"), nn.Upsample(size=(23, 9), mode="nearest-exact"))
     yield "upsample_bilinear", nn.Upsample(size=(23, 9), mode="bilinear")
     yield "upsample_aligned", nn.Upsample(scale_factor=(1.5, 2), mode="bilinear", align_corners=True)
     yield "upsample_bicubic", nn.Upsample(size=(11, 24), mode="bicubic")

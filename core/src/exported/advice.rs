@@ -45,7 +45,7 @@ const OF_OPERATORS: [(&[&str], &str); 13] = [
         &["sort", "topk", "gather", "scatter", "nonzero", "argmax", "grid_sampler", "index_put"],
         "which elements are taken may not depend on the images",
     ),
-    (&["_aa.", "nearest_exact"], "interpolate without antialias, in the mode nearest, bilinear or bicubic"),
+    (&["_aa."], "interpolate without antialias, in the mode nearest, nearest-exact, bilinear or bicubic"),
     (&["conv3d", "conv_transpose3d"], "volumes are not convolved: a network takes single images"),
     (&["lstm", "gru.", "rnn_"], "recurrent layers are not read"),
 ];

@@ -249,6 +249,9 @@ fn several(name: &str) -> Option<Several> {
         "pixel_unshuffle.default" => resampling::pixel_unshuffle,
         "channel_shuffle.default" | "native_channel_shuffle.default" => resampling::channel_shuffle,
         "upsample_nearest2d.vec" => |lowering| resizing::resize(lowering, resizing::ResamplingKernel::Nearest),
+        "_upsample_nearest_exact2d.vec" => {
+            |lowering| resizing::resize(lowering, resizing::ResamplingKernel::NearestExact)
+        }
         "upsample_bilinear2d.vec" => |lowering| resizing::resize(lowering, resizing::ResamplingKernel::Linear),
         "upsample_bicubic2d.vec" => |lowering| resizing::resize(lowering, resizing::ResamplingKernel::Cubic),
         _ => return None,

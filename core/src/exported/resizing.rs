@@ -10,6 +10,8 @@ use crate::checkpoint::Dtype;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResamplingKernel {
     Nearest,
+    /// From the centres of elements rather than from their edges.
+    NearestExact,
     Linear,
     Cubic,
 }
@@ -18,7 +20,8 @@ pub(super) enum ResamplingKernel {
 pub(super) fn resize(lowering: &mut Lowering<'_>, kernel: ResamplingKernel) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("input")?;
     let (_, [_, height, width]) = sides(lowering, input)?;
-    let aligned = kernel != ResamplingKernel::Nearest && lowering.arguments.flag("align_corners", None)?;
+    let is_smooth = matches!(kernel, ResamplingKernel::Linear | ResamplingKernel::Cubic);
+    let aligned = is_smooth && lowering.arguments.flag("align_corners", None)?;
     let factors = lowering.arguments.numbers("scale_factors")?;
     let wanted = match lowering.arguments.ints("output_size")? {
         Some(sizes) => sizes.iter().map(|&size| u64::try_from(size).unwrap_or(0)).collect::<Vec<_>>(),
@@ -79,6 +82,10 @@ fn weights(lowering: &Lowering<'_>, kernel: ResamplingKernel, sampling: SampledS
             ResamplingKernel::Nearest if to == 2 * from => add((row / 2) as i64, 1.0),
             // In single precision, as PyTorch does it.
             ResamplingKernel::Nearest => add((row as f32 * scale as f32).floor() as i64, 1.0),
+            ResamplingKernel::NearestExact => {
+                let place = (f64::from(row as f32) + 0.5) * f64::from(scale as f32);
+                add((place as f32).floor() as i64, 1.0);
+            }
             ResamplingKernel::Linear => {
                 let centre = centre.max(0.0);
                 let (low, part) = (centre.floor(), centre.fract());
