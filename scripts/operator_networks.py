@@ -185,6 +185,8 @@ def functions():
     yield "embedding", WithTensor((12, 16), lambda x, table: x + F.embedding(torch.arange(16) % 12, table))
     yield "unfold", lambda x: x.unfold(2, 4, 3).unfold(3, 4, 4)
     yield "im2col", nn.Unfold((3, 2), dilation=2, padding=1, stride=(2, 3))
+    yield "col2im", lambda x: F.fold(x.reshape(-1, 32, 64), (16, 24), 2, dilation=2, padding=1, stride=(2, 3))
+    yield "unfold_and_fold", lambda x: F.fold(F.unfold(x, 3, padding=1).relu(), 16, 3, padding=1)
     yield "pixel_shuffle", nn.Sequential(nn.PixelShuffle(2), nn.PixelUnshuffle(4))
     yield "channel_shuffle", nn.ChannelShuffle(4)
     yield "upsample_nearest", nn.Upsample(scale_factor=2.5, mode="nearest")

@@ -245,6 +245,7 @@ fn several(name: &str) -> Option<Several> {
         "embedding.default" => resampling::embedding,
         "unfold.default" => resampling::unfold,
         "im2col.default" => resampling::columns,
+        "col2im.default" => resampling::map_of_columns,
         "pixel_shuffle.default" => resampling::pixel_shuffle,
         "pixel_unshuffle.default" => resampling::pixel_unshuffle,
         "channel_shuffle.default" | "native_channel_shuffle.default" => resampling::channel_shuffle,

@@ -226,22 +226,78 @@ pub(super) fn unfold(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     Ok(vec![lowering.permute(taken, order)?])
 }
 
+/// The geometry of windows whose elements are columns.
+struct Columns {
+    kernel: [u64; 2],
+    stride: [u64; 2],
+    padding: [u64; 2],
+    dilation: [u64; 2],
+}
+
+impl Columns {
+    fn of(lowering: &mut Lowering<'_>) -> OrFault<Self> {
+        let mut pair = |name: &str| lowering.arguments.pair(name, None);
+        let (kernel, dilation) = (pair("kernel_size")?, pair("dilation")?);
+        Ok(Self { kernel, dilation, padding: pair("padding")?, stride: pair("stride")? })
+    }
+
+    /// Positions in a window.
+    fn area(&self) -> u64 {
+        self.kernel[0].saturating_mul(self.kernel[1])
+    }
+
+    /// Kernels [channels·area, 1, h, w] of which each takes one position of one channel.
+    fn kernels(&self, lowering: &mut Lowering<'_>, channels: u64) -> OrFault<Source> {
+        let ([height, width], area) = (self.kernel, self.area());
+        let is_own = |at: u64| at / area % area == at % area;
+        let shape = [area.saturating_mul(channels), 1, height, width];
+        lowering.constant(Dtype::F32, &shape, |at| f64::from(u8::from(is_own(at))))
+    }
+}
+
 /// The windows of a map as columns [B, C·h·w, positions]: a convolution with weights of 0 and 1.
 pub(super) fn columns(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
-    let pair = |lowering: &mut Lowering<'_>, name: &str| lowering.arguments.pair(name, None);
-    let [height, width] = pair(lowering, "kernel_size")?;
-    let (dilation, padding, stride) =
-        (pair(lowering, "dilation")?, pair(lowering, "padding")?, pair(lowering, "stride")?);
+    let columns = Columns::of(lowering)?;
     let groups = lowering.fixed(input, 1)?;
-    let (area, many) = (height.saturating_mul(width), height.saturating_mul(width).saturating_mul(groups));
-    let is_own = |at: u64| at / area % area == at % area;
-    let weight = lowering.constant(Dtype::F32, &[many, 1, height, width], |at| f64::from(u8::from(is_own(at))))?;
+    let weight = columns.kernels(lowering, groups)?;
+    let Columns { stride, padding, dilation, .. } = columns;
     let op = Op::Convolution { stride, padding, dilation, groups, bias: false };
     let map = lowering.add(op, &[input, weight])?;
     let positions = lowering.fixed(map, 2)?.saturating_mul(lowering.fixed(map, 3)?);
     let batch = lowering.value(input).shape[0];
+    let many = columns.area().saturating_mul(groups);
     Ok(vec![lowering.reshape(map, vec![batch, Size::Fixed(many), Size::Fixed(positions)])?])
+}
+
+/// A map that columns [B, C·h·w, positions] are added up to: a transposed convolution with weights of 0 and 1.
+pub(super) fn map_of_columns(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let size = lowering.arguments.pair("output_size", None)?;
+    let columns = Columns::of(lowering)?;
+    let shape = lowering.shape(input);
+    let [batch, Size::Fixed(many), Size::Fixed(positions)] = shape[..] else {
+        return Err(format!("needs columns [B, C·h·w, positions], and has {}", shown_shape(&shape)));
+    };
+    // How often the window moves along a side, and what is left over behind its last place.
+    let side = |at: usize| -> Option<(u64, u64)> {
+        let covered = columns.dilation[at].checked_mul(columns.kernel[at].checked_sub(1)?)?.checked_add(1)?;
+        let room = size[at].checked_add(columns.padding[at].checked_mul(2)?)?.checked_sub(covered)?;
+        Some((room.checked_div(columns.stride[at])?, room.checked_rem(columns.stride[at])?))
+    };
+    let places = side(0).zip(side(1)).map(|((rows, below), (across, right))| ([rows + 1, across + 1], [below, right]));
+    let fits = |[rows, across]: [u64; 2]| rows.checked_mul(across) == Some(positions);
+    let channels = many.checked_div(columns.area()).filter(|channels| channels * columns.area() == many);
+    let (Some(([rows, across], output_padding)), Some(groups)) = (places.filter(|(sides, _)| fits(*sides)), channels)
+    else {
+        let kernel = columns.kernel;
+        return Err(format!("adds up columns {} of windows {kernel:?} to a map of {size:?}", shown_shape(&shape)));
+    };
+    let map = lowering.reshape(input, vec![batch, Size::Fixed(many), Size::Fixed(rows), Size::Fixed(across)])?;
+    let weight = columns.kernels(lowering, groups)?;
+    let Columns { stride, padding, dilation, .. } = columns;
+    let op = Op::TransposedConvolution { stride, padding, output_padding, dilation, groups, bias: false };
+    Ok(vec![lowering.add(op, &[map, weight])?])
 }
 
 /// Batch, channels, height and width of a map.

@@ -115,3 +115,15 @@ pub fn cosines(cases: &mut Vec<(String, Case)>) {
     let others = vec![("x2", tensor("w")), ("dim", int(-1))];
     cases.push(("cosines".into(), case.with("x1", "cosine_similarity.default", "y", others, &[B, 4])));
 }
+
+/// Columns that are added up to a map.
+pub fn folds(cases: &mut Vec<(String, Case)>) {
+    let inputs = vec![
+        ("output_size", ints(&[16, 24])),
+        ("kernel_size", ints(&[2, 2])),
+        ("dilation", ints(&[2, 2])),
+        ("padding", ints(&[1, 1])),
+        ("stride", ints(&[2, 3])),
+    ];
+    cases.push(("fold".into(), Case::rows().then("col2im.default", "y", inputs, &[B, 1, 16, 24])));
+}

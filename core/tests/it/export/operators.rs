@@ -7,7 +7,7 @@ use distillery_core::exported::{ExportedNetwork, Op};
 use serde_json::json;
 
 use super::cases::{Case, Inputs, names, side, window};
-use super::layer_cases::{attention, cosines, instance_norms, transposed_convolutions, volumes};
+use super::layer_cases::{attention, cosines, folds, instance_norms, transposed_convolutions, volumes};
 use super::onnx::model;
 use super::students::exported;
 use crate::exported::programs::{B, Network, expression, flag, float, int, ints, tensor};
@@ -338,6 +338,7 @@ pub fn cases() -> Vec<(String, Network)> {
         transposed_convolutions,
         instance_norms,
         cosines,
+        folds,
         attention,
         volumes,
         elements,

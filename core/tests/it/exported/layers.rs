@@ -87,3 +87,37 @@ fn the_exactly_nearest_is_the_one_around_the_centre() {
         assert_eq!(rows(from_factor, 16), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]);
     }
 }
+
+#[test]
+fn columns_that_are_not_those_of_the_map_are_a_fault() {
+    for (size, says) in
+        [([16, 24], None), ([14, 24], Some("[14, 24]")), ([17, 24], Some("[17, 24]")), ([0, 24], Some("[0, 24]"))]
+    {
+        let mut network = Network::new();
+        network.convolve();
+        network.node("flatten.using_ints", "rows", &[("self", tensor("conv")), ("start_dim", int(2))], &[B, 4, 64]);
+        let inputs = [
+            ("self", tensor("rows")),
+            ("output_size", ints(&size)),
+            ("kernel_size", ints(&[2, 2])),
+            ("dilation", ints(&[2, 2])),
+            ("padding", ints(&[1, 1])),
+            ("stride", ints(&[2, 3])),
+        ];
+        network.node("col2im.default", "map", &inputs, &[B, 1, 16, 24]);
+        network.node(
+            "expand.default",
+            "maps",
+            &[("self", tensor("map")), ("size", ints(&[-1, 4, -1, -1]))],
+            &[B, 4, 16, 24],
+        );
+        network.pool_and_classify("maps");
+        match says {
+            None => drop(network.read().unwrap()),
+            Some(says) => assert_eq!(
+                network.fault(),
+                format!("node map: adds up columns [B, 4, 64] of windows [2, 2] to a map of {says}")
+            ),
+        }
+    }
+}

@@ -110,3 +110,37 @@ fn a_transposed_convolution_of_rows_is_one_of_maps_that_are_one_row_high() {
     };
     assert_computes("transposed convolution of rows", false, &build, &define);
 }
+
+#[test]
+fn columns_are_added_up_to_the_map_whose_windows_they_are() {
+    let build = |program: &mut programs::Network| {
+        let all = [("self", tensor("x")), ("shape", ints(&[-1, 12, 16]))];
+        program.node("reshape.default", "columns", &all, &[B, 12, 16]);
+        let inputs = [
+            ("self", tensor("columns")),
+            ("output_size", ints(&[8, 12])),
+            ("kernel_size", ints(&[2, 2])),
+            ("dilation", ints(&[2, 2])),
+            ("padding", ints(&[1, 1])),
+            ("stride", ints(&[2, 3])),
+        ];
+        program.node("col2im.default", "y", &inputs, &[B, 3, 8, 12]);
+        ("y", vec![B, 3, 8, 12])
+    };
+    assert_computes("columns", false, &build, &|x, _| {
+        let columns = x.reshape([4, 3, 2, 2, 4, 4]);
+        // The window of row 1 and column 2 begins one position before (2, 6).
+        let mut sum = Tensor::zeros([4, 3, 10, 14], (Kind::Double, x.device()));
+        for (row, column, at, across) in indices() {
+            let element = columns.select(5, across).select(4, at).select(3, column).select(2, row);
+            let place = [at * 2 + row * 2, across * 3 + column * 2];
+            sum = sum + element.view([4, 3, 1, 1]).constant_pad_nd([place[1], 13 - place[1], place[0], 9 - place[0]]);
+        }
+        sum.slice(2, 1, 9, 1).slice(3, 1, 13, 1)
+    });
+}
+
+/// Rows and columns of a window of 2×2, and of its 4×4 places.
+fn indices() -> impl Iterator<Item = (i64, i64, i64, i64)> {
+    (0..64).map(|at| (at / 32, at / 16 % 2, at / 4 % 4, at % 4))
+}
