@@ -10,7 +10,7 @@ const MOST_NAMED: usize = 3;
 
 /// What operators that are not supported come from, and what to do instead: parts of their names, without the package
 /// of ATen's.
-const OF_OPERATORS: [(&[&str], &str); 13] = [
+const OF_OPERATORS: [(&[&str], &str); 12] = [
     (
         &["autocast"],
         "torch.autocast is enabled there. Leave it out of forward, or export with torch.autocast(…, enabled=False): a \
@@ -34,10 +34,6 @@ const OF_OPERATORS: [(&[&str], &str); 13] = [
     ),
     (&["fft_", "complex"], "complex numbers are not read"),
     (
-        &["lt.", "le.", "gt.", "ge.", "eq.", "ne."],
-        "only constants are compared. What depends on images is limited or chosen by relu, clamp, maximum and minimum",
-    ),
-    (
         &["rand", "normal_", "rrelu", "alpha_dropout", "multinomial"],
         "of random operators, only dropout and stochastic depth are read",
     ),
@@ -56,8 +52,7 @@ pub(super) fn of_operator(target: &str) -> Option<&'static str> {
     let of_aten = name.strip_prefix("aten.");
     let known = OF_OPERATORS.iter().find(|(parts, _)| {
         let name = of_aten.unwrap_or(name);
-        // A comparison is short, and its name the end of others.
-        parts.iter().any(|part| if part.len() == 3 { name.starts_with(part) } else { name.contains(part) })
+        parts.iter().any(|part| name.contains(part))
     });
     let other = if name == target {
         "of sizes, only sums, products and whole quotients are computed. Use sizes that are numbers"

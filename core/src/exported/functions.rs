@@ -156,8 +156,8 @@ pub(super) fn identity(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     Ok(Op::Identity)
 }
 
-/// A conversion, which must not change the type.
-pub(super) fn converted(arguments: &mut Arguments<'_>) -> OrFault<Op> {
+/// The types from and to which a node converts.
+pub(super) fn conversion(arguments: &mut Arguments<'_>) -> OrFault<(Dtype, Dtype)> {
     let from = arguments.tensor("self")?.dtype;
     let by_name = arguments.take("dtype");
     let by_tensor = arguments.optional_tensor("other")?.map(|other| other.dtype);
@@ -167,10 +167,7 @@ pub(super) fn converted(arguments: &mut Arguments<'_>) -> OrFault<Op> {
         _ => by_tensor.unwrap_or(from),
     };
     arguments.pass(&["layout", "device", "pin_memory", "non_blocking", "copy", "memory_format"]);
-    if from != to {
-        return Err(format!("converts from {from} to {to}, and only float32 is computed with"));
-    }
-    Ok(Op::Identity)
+    Ok((from, to))
 }
 
 pub(super) fn empty(arguments: &mut Arguments<'_>) -> OrFault<Op> {

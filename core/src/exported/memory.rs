@@ -83,6 +83,7 @@ fn needs_inputs(op: &Op) -> bool {
         | Op::CumulativeSum { .. }
         | Op::Pad { .. }
         | Op::Roll { .. }
+        | Op::Compare { .. }
         | Op::Empty { .. }
         | Op::Bernoulli { .. }
         | Op::CountBatch => false,

@@ -57,6 +57,8 @@ pub enum Op {
     Prelu,
     /// Conditions (bool), a tensor where they hold, a tensor where they do not; sizes of 1 are broadcast.
     Where,
+    /// Two tensors, or one and a number; sizes of 1 are broadcast. The result is bool, and has no gradient.
+    Compare { kind: Comparison, other: Operand },
     /// Two tensors, or one and a number; sizes of 1 are broadcast.
     Arithmetic { kind: Arithmetic, other: Operand },
     /// Tensors, which differ in the size of one dimension at most.
@@ -187,6 +189,16 @@ pub enum Arithmetic {
     Minimum,
     /// The first to the power of the second.
     Power,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    Equal,
+    NotEqual,
 }
 
 /// The second operand.

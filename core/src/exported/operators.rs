@@ -1,12 +1,13 @@
 //! Which of ATen's operators are read, and by what.
 
 use super::arguments::Arguments;
+use super::comparisons::{self, Logic};
 use super::einsum;
 use super::error::OrFault;
 use super::functions;
 use super::layers;
 use super::lowering::{Lowering, LoweringPlan, Source};
-use super::op::{Activation, Arithmetic, Op};
+use super::op::{Activation, Arithmetic, Comparison, Op};
 use super::pooling;
 use super::products;
 use super::resampling;
@@ -15,7 +16,7 @@ use super::resizing;
 use super::sums;
 
 /// ATen's operators that overwrite their first argument.
-const IN_PLACE: [&str; 35] = [
+const IN_PLACE: [&str; 36] = [
     "add_.Tensor",
     "sub_.Tensor",
     "mul_.Tensor",
@@ -38,6 +39,7 @@ const IN_PLACE: [&str; 35] = [
     "clamp_.default",
     "clamp_min_.default",
     "clamp_max_.default",
+    "threshold_.default",
     "neg_.default",
     "abs_.default",
     "exp_.default",
@@ -126,12 +128,17 @@ fn one(name: &str) -> Option<One> {
         "neg.default" => functions::negative,
         "softmax.int" => functions::softmax,
         "log_softmax.int" => functions::log_softmax,
-        "mul.Tensor" | "mul.Scalar" => |arguments| functions::arithmetic(arguments, Arithmetic::Multiply),
         "div.Tensor" | "div.Scalar" | "true_divide.Tensor" => {
             |arguments| functions::arithmetic(arguments, Arithmetic::Divide)
         }
         "maximum.default" | "max.other" => |arguments| functions::arithmetic(arguments, Arithmetic::Maximum),
         "minimum.default" | "min.other" => |arguments| functions::arithmetic(arguments, Arithmetic::Minimum),
+        "lt.Scalar" | "lt.Tensor" => |arguments| comparisons::compare(arguments, Comparison::Less),
+        "le.Scalar" | "le.Tensor" => |arguments| comparisons::compare(arguments, Comparison::LessOrEqual),
+        "gt.Scalar" | "gt.Tensor" => |arguments| comparisons::compare(arguments, Comparison::Greater),
+        "ge.Scalar" | "ge.Tensor" => |arguments| comparisons::compare(arguments, Comparison::GreaterOrEqual),
+        "eq.Scalar" | "eq.Tensor" => |arguments| comparisons::compare(arguments, Comparison::Equal),
+        "ne.Scalar" | "ne.Tensor" => |arguments| comparisons::compare(arguments, Comparison::NotEqual),
         "where.self" => functions::choose,
         "cat.default" | "concat.default" | "concatenate.default" => reshapes::concat,
         "max_pool2d.default" => pooling::max_pool,
@@ -143,9 +150,6 @@ fn one(name: &str) -> Option<One> {
         "cumsum.default" => sums::cumulative_sum,
         "dropout.default" => functions::dropout,
         "contiguous.default" | "clone.default" | "alias.default" => functions::identity,
-        "to.dtype" | "to.dtype_layout" | "to.device" | "to.other" | "type_as.default" | "_to_copy.default" => {
-            functions::converted
-        }
         "empty.memory_format" => functions::empty,
         "new_empty.default" => functions::new_empty,
         "bernoulli.float" => functions::bernoulli,
@@ -194,6 +198,17 @@ fn several(name: &str) -> Option<Several> {
     let operator: Several = match name {
         "add.Tensor" | "add.Scalar" => |lowering| products::scaled(lowering, Arithmetic::Add),
         "sub.Tensor" | "sub.Scalar" => |lowering| products::scaled(lowering, Arithmetic::Subtract),
+        "mul.Tensor" | "mul.Scalar" => comparisons::multiply,
+        "to.dtype" | "to.dtype_layout" | "to.device" | "to.other" | "type_as.default" | "_to_copy.default" => {
+            comparisons::converted
+        }
+        "logical_not.default" | "bitwise_not.default" => |lowering| comparisons::logic(lowering, Logic::Not),
+        "logical_and.default" | "bitwise_and.Tensor" => |lowering| comparisons::logic(lowering, Logic::And),
+        "logical_or.default" | "bitwise_or.Tensor" => |lowering| comparisons::logic(lowering, Logic::Or),
+        "clamp.Tensor" | "clamp_min.Tensor" | "clamp_max.Tensor" => comparisons::clamp,
+        "threshold.default" => comparisons::threshold,
+        "hardshrink.default" => comparisons::hard_shrink,
+        "softshrink.default" => comparisons::soft_shrink,
         "rsub.Scalar" | "rsub.Tensor" => products::subtract_from,
         "addcmul.default" => products::add_product,
         "addmm.default" => |lowering| products::add_matrix_product(lowering, ["mat1", "mat2"]),

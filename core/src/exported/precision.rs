@@ -29,7 +29,8 @@ impl Builder<'_> {
         inputs: &[ValueId],
         outputs: &[ValueId],
     ) -> bool {
-        let is_float = outputs.iter().all(|&output| self.scope.value(output).dtype == Dtype::F32);
+        let is_float = outputs.iter().all(|&output| self.scope.value(output).dtype == Dtype::F32)
+            || matches!(op, Op::Compare { .. });
         let takes_it = inputs.iter().any(|&input| match self.scope.value(input).origin {
             Origin::Node(index) => self.nodes.get(index).is_some_and(|node| node.full_precision),
             Origin::Images | Origin::Stored(_) => false,

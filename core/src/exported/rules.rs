@@ -68,8 +68,12 @@ pub(super) fn infer(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
             input().to_vec()
         }
         Op::Where => broadcast(&broadcast(input(), &inputs[1].shape)?, &inputs[2].shape)?,
-        Op::Arithmetic { other: Operand::Number(_), .. } => input().to_vec(),
-        Op::Arithmetic { other: Operand::Tensor, .. } => broadcast(input(), &inputs[1].shape)?,
+        Op::Arithmetic { other: Operand::Number(_), .. } | Op::Compare { other: Operand::Number(_), .. } => {
+            input().to_vec()
+        }
+        Op::Arithmetic { other: Operand::Tensor, .. } | Op::Compare { other: Operand::Tensor, .. } => {
+            broadcast(input(), &inputs[1].shape)?
+        }
         Op::Concat { dimension } => concat(inputs, *dimension)?,
         Op::MaxPool(window) | Op::AveragePool { window, .. } => pooled(input(), *window)?,
         Op::AdaptiveAveragePool { size } | Op::AdaptiveMaxPool { size } => {
@@ -120,6 +124,7 @@ pub(super) fn infer(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
 pub(super) fn dtype(op: &Op, inputs: &[&Value]) -> Dtype {
     match op {
         Op::Empty { .. } => Dtype::F32,
+        Op::Compare { .. } => Dtype::Bool,
         Op::Where => inputs.get(1).map_or(Dtype::F32, |input| input.dtype),
         _ => inputs.first().map_or(Dtype::F32, |input| input.dtype),
     }

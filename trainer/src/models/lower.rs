@@ -293,6 +293,7 @@ impl ProgramLowering<'_> {
             Read::LogSoftmax { dimension: at } => ProgramOp::LogSoftmax { dimension: dimension(*at) },
             Read::Prelu => ProgramOp::Prelu,
             Read::Where => ProgramOp::Where,
+            Read::Compare { kind, other } => ProgramOp::Compare { kind: *kind, other: *other },
             Read::Max { dimensions: over, keeps, shares } => {
                 ProgramOp::Max { dimensions: dimensions(over), keeps: *keeps, shares: *shares }
             }

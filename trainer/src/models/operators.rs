@@ -7,7 +7,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use distillery_core::exported::{Activation, Arithmetic, Operand};
+use distillery_core::exported::{Activation, Arithmetic, Comparison, Operand};
 
 use super::layers::{convolution, every_second, for_wide_weights, norm};
 use super::program::{ProgramOp, ProgramWindow, Random, sized};
@@ -42,6 +42,7 @@ fn of_one(op: &ProgramOp, x: &Tensor, scope: &ExecutionScope<'_>, overwrites: bo
         ProgramOp::Softmax { dimension } => x.softmax(*dimension, None::<Kind>),
         ProgramOp::LogSoftmax { dimension } => x.log_softmax(*dimension, None::<Kind>),
         ProgramOp::Arithmetic { kind, other: Operand::Number(number) } => with_number(*kind, x, *number),
+        ProgramOp::Compare { kind, other: Operand::Number(number) } => compared_with_number(*kind, x, *number),
         ProgramOp::Concat { .. } => x.shallow_clone(),
         ProgramOp::Shuffle { groups } => shuffle(x, *groups),
         ProgramOp::Subsample { zeros } => every_second(x).constant_pad_nd([0, 0, 0, 0, *zeros, *zeros]),
@@ -111,6 +112,7 @@ fn of_several(op: &ProgramOp, inputs: &[Taken<'_>], scope: &ExecutionScope<'_>) 
             x.to_kind(kind) + y.to_kind(kind)
         }
         (ProgramOp::Arithmetic { kind, other: Operand::Tensor }, [x, y]) => combined(*kind, x, y),
+        (ProgramOp::Compare { kind, other: Operand::Tensor }, [x, y]) => compared(*kind, x, y),
         (ProgramOp::Prelu, [x, slopes]) => x.prelu(&slopes.to_kind(x.kind())),
         (ProgramOp::Where, [condition, x, y]) => {
             let kind = common([x, y]);
@@ -170,6 +172,30 @@ fn with_number(kind: Arithmetic, x: &Tensor, number: f64) -> Tensor {
         Arithmetic::Maximum => x.maximum(&tensor()),
         Arithmetic::Minimum => x.minimum(&tensor()),
         Arithmetic::Power => x.pow_tensor_scalar(number),
+    }
+}
+
+fn compared(kind: Comparison, x: &Taken<'_>, y: &Taken<'_>) -> Tensor {
+    let common = common([x, y]);
+    let (x, y) = (x.to_kind(common), y.to_kind(common));
+    match kind {
+        Comparison::Less => x.lt_tensor(&y),
+        Comparison::LessOrEqual => x.le_tensor(&y),
+        Comparison::Greater => x.gt_tensor(&y),
+        Comparison::GreaterOrEqual => x.ge_tensor(&y),
+        Comparison::Equal => x.eq_tensor(&y),
+        Comparison::NotEqual => x.ne_tensor(&y),
+    }
+}
+
+fn compared_with_number(kind: Comparison, x: &Tensor, number: f64) -> Tensor {
+    match kind {
+        Comparison::Less => x.lt(number),
+        Comparison::LessOrEqual => x.le(number),
+        Comparison::Greater => x.gt(number),
+        Comparison::GreaterOrEqual => x.ge(number),
+        Comparison::Equal => x.eq(number),
+        Comparison::NotEqual => x.ne(number),
     }
 }
 

@@ -2,7 +2,7 @@
 //! exported one ([`super::lower`]), for training or for evaluation.
 
 use distillery_core::architecture::Convolution;
-use distillery_core::exported::{Activation, Arithmetic, Operand, Size};
+use distillery_core::exported::{Activation, Arithmetic, Comparison, Operand, Size};
 
 /// Index of a value in [`Program::shapes`].
 pub(super) type ProgramValueId = usize;
@@ -99,6 +99,10 @@ pub(super) enum ProgramOp {
     },
     Prelu,
     Where,
+    Compare {
+        kind: Comparison,
+        other: Operand,
+    },
     Arithmetic {
         kind: Arithmetic,
         other: Operand,

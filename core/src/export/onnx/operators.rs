@@ -3,7 +3,7 @@
 use super::builder::{OnnxBuilder, signed};
 use super::proto::AttributeProto;
 use crate::export::Result;
-use crate::exported::{Arithmetic, Node, Op, Operand, Size};
+use crate::exported::{Arithmetic, Comparison, Node, Op, Operand, Size};
 
 fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto::int(name, value)
@@ -45,6 +45,7 @@ impl OnnxBuilder<'_> {
             Op::LogSoftmax { dimension } => self.plain(node, "LogSoftmax", vec![int("axis", axis(*dimension))]),
             Op::Prelu => self.prelu(node),
             Op::Where => self.plain(node, "Where", Vec::new()),
+            Op::Compare { kind, other } => self.compare(node, *kind, *other),
             Op::Arithmetic { kind, other } => self.arithmetic(node, *kind, *other),
             Op::Concat { dimension } => self.plain(node, "Concat", vec![int("axis", axis(*dimension))]),
             Op::MaxPool(window) => self.max_pool(node, *window),
@@ -149,6 +150,25 @@ impl OnnxBuilder<'_> {
                 self.with(node, op_type, vec![number], Vec::new())
             }
         }
+    }
+
+    fn compare(&mut self, node: &Node, kind: Comparison, other: Operand) -> Result<()> {
+        let op_type = match kind {
+            Comparison::Less => "Less",
+            Comparison::LessOrEqual => "LessOrEqual",
+            Comparison::Greater => "Greater",
+            Comparison::GreaterOrEqual => "GreaterOrEqual",
+            Comparison::Equal | Comparison::NotEqual => "Equal",
+        };
+        let mut inputs = self.names(&node.inputs)?;
+        if let Operand::Number(number) = other {
+            inputs.push(self.float(number));
+        }
+        if kind != Comparison::NotEqual {
+            return self.result(node, op_type, inputs, Vec::new());
+        }
+        let equal = self.step(&node.name, op_type, inputs, Vec::new());
+        self.result(node, "Not", vec![equal], Vec::new())
     }
 
     fn expand(&mut self, node: &Node, shape: &[Size]) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod cases;
+mod comparison_cases;
 mod evaluation_mode;
 mod functions;
 mod layer_cases;

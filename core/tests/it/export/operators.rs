@@ -7,13 +7,14 @@ use distillery_core::exported::{ExportedNetwork, Op};
 use serde_json::json;
 
 use super::cases::{Case, Inputs, names, side, window};
+use super::comparison_cases::comparisons;
 use super::layer_cases::{attention, cosines, folds, instance_norms, transposed_convolutions, volumes};
 use super::onnx::model;
 use super::students::exported;
 use crate::exported::programs::{B, Network, expression, flag, float, int, ints, tensor};
 
 /// The names of all operations.
-const ALL: [&str; 38] = [
+const ALL: [&str; 39] = [
     "activation",
     "adaptive_average_pool",
     "adaptive_max_pool",
@@ -22,6 +23,7 @@ const ALL: [&str; 38] = [
     "average_pool",
     "batch_norm",
     "bernoulli",
+    "compare",
     "concat",
     "convolution",
     "count_batch",
@@ -70,6 +72,7 @@ fn name(op: &Op) -> &'static str {
         Op::LogSoftmax { .. } => "log_softmax",
         Op::Prelu => "prelu",
         Op::Where => "where",
+        Op::Compare { .. } => "compare",
         Op::Arithmetic { .. } => "arithmetic",
         Op::Concat { .. } => "concat",
         Op::MaxPool(_) => "max_pool",
@@ -347,6 +350,7 @@ pub fn cases() -> Vec<(String, Network)> {
         random,
         table,
         choice,
+        comparisons,
     ] {
         add(&mut cases);
     }

@@ -1,7 +1,7 @@
 //! Graphs computed step by step in double precision, as PyTorch documents its operators: slow, and written without
 //! regard to how they are exported.
 
-use distillery_core::exported::{Arithmetic, Graph, Node, Op, Operand, Origin, Size, Window};
+use distillery_core::exported::{Arithmetic, Comparison, Graph, Node, Op, Operand, Origin, Size, Window};
 
 use super::functions::activation;
 use super::windows::{adaptive_pool, convolution, pool, transposed_convolution};
@@ -173,6 +173,24 @@ fn result(op: &Op, inputs: &[&Tensor], shape: &[usize], batch: usize) -> Tensor 
                 Operand::Number(number) => x().map(|x| combine(x, *number)),
                 Operand::Tensor => {
                     Tensor::build(shape, |index| combine(x().broadcast(index), inputs[1].broadcast(index)))
+                }
+            }
+        }
+        Op::Compare { kind, other } => {
+            let holds = |one: f64, two: f64| {
+                f64::from(u8::from(match kind {
+                    Comparison::Less => one < two,
+                    Comparison::LessOrEqual => one <= two,
+                    Comparison::Greater => one > two,
+                    Comparison::GreaterOrEqual => one >= two,
+                    Comparison::Equal => one == two,
+                    Comparison::NotEqual => one != two,
+                }))
+            };
+            match other {
+                Operand::Number(number) => x().map(|x| holds(x, *number)),
+                Operand::Tensor => {
+                    Tensor::build(shape, |index| holds(x().broadcast(index), inputs[1].broadcast(index)))
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Exported networks compute, train and distil as in PyTorch.
 
 mod classifiers;
+mod comparisons;
 mod fixtures;
 mod functions;
 mod heads;

@@ -1,0 +1,130 @@
+//! Comparisons, and what is chosen or limited by them, compute what their definitions say: see [`super::operators`].
+
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+use super::operators::assert_computes;
+use super::programs::{self, B, float, tensor};
+
+const SHAPE: [i64; 4] = [B, 3, 8, 8];
+
+/// A node whose result is bool.
+fn condition(program: &mut programs::Network, operator: &str, name: &str, inputs: &[(&str, Value)]) {
+    program.node(operator, name, inputs, &SHAPE);
+    program.recorded(name)["dtype"] = json!(12);
+}
+
+/// 1 where a condition holds, else 0.
+fn number(condition: &Tensor) -> Tensor {
+    condition.to_kind(Kind::Double)
+}
+
+#[test]
+fn conditions_are_ones_and_zeros_where_they_are_multiplied_with() {
+    type Holds = fn(&Tensor, &Tensor) -> Tensor;
+    let comparisons: [(&str, Holds); 6] = [
+        ("lt", Tensor::lt_tensor),
+        ("le", Tensor::le_tensor),
+        ("gt", Tensor::gt_tensor),
+        ("ge", Tensor::ge_tensor),
+        ("eq", Tensor::eq_tensor),
+        ("ne", Tensor::ne_tensor),
+    ];
+    for (name, holds) in comparisons {
+        let build = |program: &mut programs::Network| {
+            program.parameter("limits", &[8]);
+            program.node("relu.default", "act", &[("self", tensor("x"))], &SHAPE);
+            let inputs = [("self", tensor("act")), ("other", tensor("limits"))];
+            condition(program, &format!("{name}.Tensor"), "one", &inputs);
+            let inputs = [("self", tensor("act")), ("other", float(0.0))];
+            condition(program, &format!("{name}.Scalar"), "two", &inputs);
+            program.node("mul.Tensor", "first", &[("self", tensor("x")), ("other", tensor("one"))], &SHAPE);
+            program.node("mul.Tensor", "second", &[("self", tensor("two")), ("other", tensor("limits"))], &SHAPE);
+            program.node("add.Tensor", "y", &[("self", tensor("first")), ("other", tensor("second"))], &SHAPE);
+            ("y", SHAPE.to_vec())
+        };
+        assert_computes(name, false, &build, &|x, weights| {
+            let (act, limits) = (x.clamp_min(0.0), &weights["limits"]);
+            x * number(&holds(&act, limits)) + limits * number(&holds(&act, &Tensor::from(0.0)))
+        });
+    }
+}
+
+#[test]
+fn conditions_choose_and_are_combined() {
+    let build = |program: &mut programs::Network| {
+        condition(program, "gt.Scalar", "above", &[("self", tensor("x")), ("other", float(-0.5))]);
+        condition(program, "lt.Scalar", "below", &[("self", tensor("x")), ("other", float(0.25))]);
+        condition(program, "logical_and.default", "within", &[("self", tensor("above")), ("other", tensor("below"))]);
+        condition(program, "bitwise_not.default", "beyond", &[("self", tensor("within"))]);
+        condition(program, "bitwise_or.Tensor", "any", &[("self", tensor("within")), ("other", tensor("beyond"))]);
+        let conversion = [("self", tensor("beyond")), ("dtype", json!({"as_scalar_type": 7}))];
+        program.node("to.dtype", "number", &conversion, &SHAPE);
+        let inputs = [("condition", tensor("within")), ("self", tensor("x")), ("other", tensor("number"))];
+        program.node("where.self", "chosen", &inputs, &SHAPE);
+        program.node("mul.Tensor", "all", &[("self", tensor("chosen")), ("other", tensor("any"))], &SHAPE);
+        let fill = [("self", tensor("all")), ("mask", tensor("beyond")), ("value", float(3.0))];
+        program.node("masked_fill.Scalar", "filled", &fill, &SHAPE);
+        program.node("add.Tensor", "y", &[("self", tensor("all")), ("other", tensor("filled"))], &SHAPE);
+        ("y", SHAPE.to_vec())
+    };
+    assert_computes("combined conditions", false, &build, &|x, _| {
+        let within = number(&x.gt(-0.5)) * number(&x.lt(0.25));
+        let beyond: Tensor = &within * -1.0 + 1.0;
+        (x * &within + &beyond) + (x * &within + beyond * 3.0)
+    });
+}
+
+#[test]
+fn limits_may_be_tensors() {
+    for (operator, has_low, has_high) in
+        [("clamp.Tensor", true, true), ("clamp_min.Tensor", true, false), ("clamp_max.Tensor", false, true)]
+    {
+        let build = |program: &mut programs::Network| {
+            let mut inputs = vec![("self", tensor("x"))];
+            for (name, key, is_there) in [("min", "low", has_low), ("max", "high", has_high)] {
+                if is_there {
+                    program.parameter(key, &[3, 1, 1]);
+                    inputs.push((name, tensor(key)));
+                }
+            }
+            program.node(operator, "y", &inputs, &SHAPE);
+            ("y", SHAPE.to_vec())
+        };
+        assert_computes(operator, false, &build, &|x, weights| {
+            let chosen = |condition: Tensor, yes: &Tensor, no: &Tensor| {
+                let holds = number(&condition);
+                yes * &holds + no * (holds * -1.0 + 1.0)
+            };
+            let mut limited = x.shallow_clone();
+            if has_low {
+                limited = chosen(limited.lt_tensor(&weights["low"]), &weights["low"], &limited);
+            }
+            if has_high {
+                limited = chosen(limited.gt_tensor(&weights["high"]), &weights["high"], &limited);
+            }
+            limited
+        });
+    }
+}
+
+#[test]
+fn thresholds_and_shrinking() {
+    let function = |operator: &'static str, numbers: &[(&'static str, f64)], define: &dyn Fn(&Tensor) -> Tensor| {
+        let build = |program: &mut programs::Network| {
+            let numbers = numbers.iter().map(|(name, number)| (*name, float(*number)));
+            let inputs: Vec<_> = [("self", tensor("x"))].into_iter().chain(numbers).collect();
+            program.node(operator, "y", &inputs, &SHAPE);
+            ("y", SHAPE.to_vec())
+        };
+        assert_computes(operator, false, &build, &|x, _| define(x));
+    };
+    function("threshold.default", &[("threshold", 0.25), ("value", -2.0)], &|x| {
+        let holds = number(&x.gt(0.25));
+        x * &holds - (holds * -1.0 + 1.0) * 2.0
+    });
+    function("hardshrink.default", &[("lambd", 0.25)], &|x| x * number(&x.abs().gt(0.25)));
+    function("softshrink.default", &[("lambd", 0.25)], &|x| {
+        (x - 0.25) * number(&x.gt(0.25)) + (x + 0.25) * number(&x.lt(-0.25))
+    });
+}
