@@ -148,14 +148,19 @@ pub(super) fn variance(lowering: &mut Lowering<'_>, spread: Spread) -> OrFault<V
     }
     let centre = lowering.add(Op::Mean { dimensions: dimensions.clone(), keeps: true }, &[input])?;
     let differences = lowering.combine(Arithmetic::Subtract, input, centre)?;
+    if spread == Spread::Deviation {
+        // As a length, whose gradient is zero where all elements are the same.
+        let length = lowering.add(Op::Norm { dimensions, keeps }, &[differences])?;
+        return Ok(vec![lowering.with_number(Arithmetic::Divide, length, (count - correction).sqrt())?]);
+    }
     let squares = lowering.activation(Activation::Power { exponent: 2.0 }, differences)?;
     let biased = lowering.add(Op::Mean { dimensions: dimensions.clone(), keeps }, &[squares])?;
     let variance = lowering.with_number(Arithmetic::Multiply, biased, count / (count - correction))?;
-    Ok(match spread {
-        Spread::Variance => vec![variance],
-        Spread::Deviation => vec![lowering.activation(Activation::Power { exponent: 0.5 }, variance)?],
-        Spread::VarianceAndMean => vec![variance, lowering.add(Op::Mean { dimensions, keeps }, &[input])?],
-    })
+    let mut results = vec![variance];
+    if spread == Spread::VarianceAndMean {
+        results.push(lowering.add(Op::Mean { dimensions, keeps }, &[input])?);
+    }
+    Ok(results)
 }
 
 pub(super) fn rms_norm(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {

@@ -234,3 +234,30 @@ fn signs_and_waves() {
     assert_of_images("sin.default", &[], &SHAPE, &|x| (x - std::f64::consts::FRAC_PI_2).cos());
     assert_of_images("cos.default", &[], &SHAPE, &|x| (x + std::f64::consts::FRAC_PI_2).sin());
 }
+
+/// A deviation over the last two dimensions.
+fn deviation(program: &mut programs::Network, input: &'static str) -> (&'static str, Vec<i64>) {
+    let inputs = [("self", tensor(input)), ("dim", ints(&[2, 3])), ("correction", int(1)), ("keepdim", flag(true))];
+    program.node("std.correction", "y", &inputs, &[B, 3, 1, 1]);
+    ("y", vec![B, 3, 1, 1])
+}
+
+#[test]
+fn deviations_of_equal_elements_have_no_gradient() {
+    let spread = |x: &Tensor| {
+        let centred = x - x.mean_dim([2_i64, 3].as_slice(), true, None::<Kind>);
+        centred.square().sum_dim_intlist([2_i64, 3].as_slice(), true, None::<Kind>) / 63.0
+    };
+    assert_computes("deviation", false, &|program| deviation(program, "x"), &|x, _| spread(x).sqrt());
+    let build = |program: &mut programs::Network| {
+        // Nothing of the images is above 2.
+        program.node("sub.Tensor", "low", &[("self", tensor("x")), ("other", float(2.0))], &SHAPE);
+        program.node("relu.default", "dead", &[("self", tensor("low"))], &SHAPE);
+        program.node("add.Tensor", "some", &[("self", tensor("dead")), ("other", tensor("x"))], &SHAPE);
+        deviation(program, "dead");
+        program.node("mul.Tensor", "product", &[("self", tensor("y")), ("other", tensor("some"))], &SHAPE);
+        program.node("add.Tensor", "sum", &[("self", tensor("product")), ("other", tensor("some"))], &SHAPE);
+        ("sum", SHAPE.to_vec())
+    };
+    assert_computes("deviation of zeros", false, &build, &|x, _| x.shallow_clone());
+}
