@@ -115,6 +115,7 @@ def functions():
     yes = torch.rand(16, 16) > 0.5
     yield "relu6", F.relu6
     yield "leaky_relu", nn.LeakyReLU(0.2, inplace=True)
+    yield "rrelu", lambda x: F.rrelu(x, 0.1, 0.3, training=False)
     yield "elu", nn.ELU(0.7)
     yield "celu", nn.CELU(1.3)
     yield "selu", nn.SELU()

@@ -34,7 +34,7 @@ const OF_OPERATORS: [(&[&str], &str); 12] = [
     ),
     (&["fft_", "complex"], "complex numbers are not read"),
     (
-        &["rand", "normal_", "rrelu", "alpha_dropout", "multinomial"],
+        &["rand", "normal_", "rrelu_with_noise", "alpha_dropout", "multinomial"],
         "of random operators, only dropout and stochastic depth are read",
     ),
     (

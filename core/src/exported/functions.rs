@@ -40,6 +40,18 @@ pub(super) fn leaky_relu(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     activation(arguments, Activation::LeakyRelu { slope })
 }
 
+/// In evaluation, the slope is the mean of those that training draws.
+pub(super) fn randomised_leaky_relu(arguments: &mut Arguments<'_>) -> OrFault<Op> {
+    let (low, high) = (arguments.number("lower", Some(0.125))?, arguments.number("upper", Some(1.0 / 3.0))?);
+    arguments.pass(&["generator"]);
+    if arguments.flag("training", Some(false))? {
+        return Err("draws slopes at random in training (RReLU), which is not supported: call eval() on these layers \
+                    before the export, or replace them by LeakyReLU"
+            .to_owned());
+    }
+    activation(arguments, Activation::LeakyRelu { slope: f64::midpoint(low, high) })
+}
+
 pub(super) fn elu(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let [alpha, scale, input_scale] = ["alpha", "scale", "input_scale"].map(|name| arguments.number(name, Some(1.0)));
     activation(arguments, Activation::Elu { alpha: alpha?, scale: scale?, input_scale: input_scale? })

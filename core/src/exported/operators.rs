@@ -16,7 +16,7 @@ use super::resizing;
 use super::sums;
 
 /// ATen's operators that overwrite their first argument.
-const IN_PLACE: [&str; 36] = [
+const IN_PLACE: [&str; 37] = [
     "add_.Tensor",
     "sub_.Tensor",
     "mul_.Tensor",
@@ -31,6 +31,7 @@ const IN_PLACE: [&str; 36] = [
     "sigmoid_.default",
     "tanh_.default",
     "leaky_relu_.default",
+    "rrelu_.default",
     "elu_.default",
     "celu_.default",
     "selu_.default",
@@ -107,6 +108,7 @@ fn one(name: &str) -> Option<One> {
         "tanh.default" => |arguments| functions::activation(arguments, Tanh),
         "gelu.default" => functions::gelu,
         "leaky_relu.default" => functions::leaky_relu,
+        "rrelu.default" => functions::randomised_leaky_relu,
         "elu.default" => functions::elu,
         "celu.default" => functions::celu,
         "selu.default" => functions::selu,

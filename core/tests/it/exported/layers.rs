@@ -1,9 +1,9 @@
 //! Promise: layers of all geometries are read with their shapes, and what does not fit is a fault.
 
-use distillery_core::exported::Op;
+use distillery_core::exported::{Activation, Op};
 use serde_json::json;
 
-use super::programs::{B, Network, int, ints, tensor};
+use super::programs::{B, Network, flag, float, int, ints, tensor};
 
 /// A transposed convolution of a map [B, 4, 8, 8].
 fn transposed(weight: &[i64], numbers: &[(&'static str, &[i64])], groups: i64, shape: &[i64]) -> Network {
@@ -120,4 +120,22 @@ fn columns_that_are_not_those_of_the_map_are_a_fault() {
             ),
         }
     }
+}
+
+#[test]
+fn slopes_that_are_drawn_are_their_mean_in_evaluation_and_a_fault_in_training() {
+    let network = |training: bool| {
+        let mut network = Network::new();
+        network.convolve();
+        let inputs =
+            [("self", tensor("conv")), ("lower", float(0.125)), ("upper", float(0.375)), ("training", flag(training))];
+        network.node("rrelu.default", "act", &inputs, &[B, 4, 8, 8]);
+        network.pool_and_classify("act");
+        network
+    };
+    let read = network(false).read().unwrap();
+    let found = read.graph().nodes.iter().find(|node| node.name == "act").unwrap();
+    assert_eq!(found.op, Op::Activation(Activation::LeakyRelu { slope: 0.25 }));
+    let fault = network(true).fault();
+    assert!(fault.starts_with("node act: draws slopes at random in training (RReLU)"), "{fault}");
 }
