@@ -198,6 +198,8 @@ def functions():
     yield "upsample_bilinear", nn.Upsample(size=(23, 9), mode="bilinear")
     yield "upsample_aligned", nn.Upsample(scale_factor=(1.5, 2), mode="bilinear", align_corners=True)
     yield "upsample_bicubic", nn.Upsample(size=(11, 24), mode="bicubic")
+    yield "upsample_antialiased", lambda x: F.interpolate(F.interpolate(x, (7, 21), mode="bicubic", antialias=True), (5, 9), mode="bilinear", antialias=True)
+    yield "upsample_1d", lambda x: F.interpolate(F.interpolate(F.interpolate(x.flatten(2), 100, mode="linear"), scale_factor=0.7), 33, mode="nearest-exact")
     yield "einsum", WithTensor((8, 5, 16), lambda x, w: torch.einsum("bchw,cdw->bdhc", x, w))
     yield "einsum_sum", lambda x: torch.einsum("bchw,bdhw->bcd", x, x)
     yield "addmm", WithTensor((8, 8), lambda x, w: torch.addmm(x.mean((2, 3)), x.amax((2, 3)), w, beta=0.5, alpha=2))

@@ -10,7 +10,7 @@ const MOST_NAMED: usize = 3;
 
 /// What operators that are not supported come from, and what to do instead: parts of their names, without the package
 /// of ATen's.
-const OF_OPERATORS: [(&[&str], &str); 12] = [
+const OF_OPERATORS: [(&[&str], &str); 11] = [
     (
         &["autocast"],
         "torch.autocast is enabled there. Leave it out of forward, or export with torch.autocast(…, enabled=False): a \
@@ -41,7 +41,6 @@ const OF_OPERATORS: [(&[&str], &str); 12] = [
         &["sort", "topk", "gather", "scatter", "nonzero", "argmax", "grid_sampler", "index_put"],
         "which elements are taken may not depend on the images",
     ),
-    (&["_aa."], "interpolate without antialias, in the mode nearest, nearest-exact, bilinear or bicubic"),
     (&["conv3d", "conv_transpose3d"], "volumes are not convolved: a network takes single images"),
     (&["lstm", "gru.", "rnn_"], "recurrent layers are not read"),
 ];

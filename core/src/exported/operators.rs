@@ -12,7 +12,7 @@ use super::pooling;
 use super::products;
 use super::resampling;
 use super::reshapes;
-use super::resizing;
+use super::resizing::{self, ResamplingKernel};
 use super::sums;
 
 /// ATen's operators that overwrite their first argument.
@@ -266,12 +266,24 @@ fn several(name: &str) -> Option<Several> {
         "pixel_shuffle.default" => resampling::pixel_shuffle,
         "pixel_unshuffle.default" => resampling::pixel_unshuffle,
         "channel_shuffle.default" | "native_channel_shuffle.default" => resampling::channel_shuffle,
-        "upsample_nearest2d.vec" => |lowering| resizing::resize(lowering, resizing::ResamplingKernel::Nearest),
-        "_upsample_nearest_exact2d.vec" => {
-            |lowering| resizing::resize(lowering, resizing::ResamplingKernel::NearestExact)
-        }
-        "upsample_bilinear2d.vec" => |lowering| resizing::resize(lowering, resizing::ResamplingKernel::Linear),
-        "upsample_bicubic2d.vec" => |lowering| resizing::resize(lowering, resizing::ResamplingKernel::Cubic),
+        _ => return resized(name),
+    };
+    Some(operator)
+}
+
+/// Those that resize rows and maps.
+fn resized(name: &str) -> Option<Several> {
+    use ResamplingKernel::{Cubic, Linear, Nearest, NearestExact};
+    let operator: Several = match name {
+        "upsample_nearest1d.vec" => |lowering| resizing::resize(lowering, Nearest, 1),
+        "upsample_nearest2d.vec" => |lowering| resizing::resize(lowering, Nearest, 2),
+        "_upsample_nearest_exact1d.vec" => |lowering| resizing::resize(lowering, NearestExact, 1),
+        "_upsample_nearest_exact2d.vec" => |lowering| resizing::resize(lowering, NearestExact, 2),
+        "upsample_linear1d.vec" => |lowering| resizing::resize(lowering, Linear { antialias: false }, 1),
+        "upsample_bilinear2d.vec" => |lowering| resizing::resize(lowering, Linear { antialias: false }, 2),
+        "_upsample_bilinear2d_aa.vec" => |lowering| resizing::resize(lowering, Linear { antialias: true }, 2),
+        "upsample_bicubic2d.vec" => |lowering| resizing::resize(lowering, Cubic { antialias: false }, 2),
+        "_upsample_bicubic2d_aa.vec" => |lowering| resizing::resize(lowering, Cubic { antialias: true }, 2),
         _ => return None,
     };
     Some(operator)

@@ -301,7 +301,7 @@ pub(super) fn map_of_columns(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>
 }
 
 /// Batch, channels, height and width of a map.
-pub(super) fn sides(lowering: &Lowering<'_>, input: Source) -> OrFault<(Size, [u64; 3])> {
+fn sides(lowering: &Lowering<'_>, input: Source) -> OrFault<(Size, [u64; 3])> {
     let shape = &lowering.value(input).shape;
     if shape.len() != 4 {
         return Err(format!("needs a map [B, C, H, W], and has {}", shown_shape(shape)));

@@ -82,7 +82,6 @@ fn operators_that_are_not_read_come_with_what_would_work() {
         ("torch.ops.aten.randn_like.default", "only dropout and stochastic depth"),
         ("torch.ops.aten.topk.default", "may not depend on the images"),
         ("torch.ops.aten.grid_sampler.default", "may not depend on the images"),
-        ("torch.ops.aten._upsample_bilinear2d_aa.vec", "without antialias"),
         ("torch.ops.aten.conv_transpose3d.input", "volumes are not convolved"),
         ("torch.ops.aten.lstm.input", "recurrent layers"),
         ("torch.ops.aten.view_as_complex.default", "complex numbers"),

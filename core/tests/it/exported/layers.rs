@@ -1,7 +1,6 @@
 //! Promise: layers of all geometries are read with their shapes, and what does not fit is a fault.
 
 use distillery_core::exported::{Activation, Op};
-use serde_json::json;
 
 use super::programs::{B, Network, flag, float, int, ints, tensor};
 
@@ -59,33 +58,6 @@ fn a_running_sum_over_the_batch_is_a_fault() {
     network.node("cumsum.default", "sum", &[("self", tensor("conv")), ("dim", int(0))], &[B, 4, 8, 8]);
     network.pool_and_classify("sum");
     assert_eq!(network.fault(), "node sum: sums over the batch, which is not supported");
-}
-
-#[test]
-fn the_exactly_nearest_is_the_one_around_the_centre() {
-    let rows = |from_factor: bool, columns: i64| {
-        let mut network = Network::new();
-        network.convolve();
-        let none = json!({"as_none": true});
-        let factors = json!({"as_floats": [1.0, columns as f64 / 8.0]});
-        let (size, factors) = if from_factor { (none, factors) } else { (ints(&[8, columns]), none) };
-        let inputs = [("input", tensor("conv")), ("output_size", size), ("scale_factors", factors)];
-        network.node("_upsample_nearest_exact2d.vec", "resized", &inputs, &[B, 4, 8, columns]);
-        network.pool_and_classify("resized");
-        let read = network.read().unwrap();
-        let weights =
-            read.tensors().iter().find(|stored| stored.tensor.name().starts_with("resized.constant.")).unwrap();
-        let (columns, weights) = (columns as usize, read.floats(weights).unwrap());
-        (0..columns)
-            .map(|column| (0..8).find(|row| weights[row * columns + column] == 1.0).unwrap())
-            .collect::<Vec<_>>()
-    };
-    for from_factor in [false, true] {
-        // ⌊(i + ½)·8/3⌋ and ⌊(i + ½)·8/12⌋; the nearest by edges would be 0, 2, 5 and so on.
-        assert_eq!(rows(from_factor, 3), [1, 4, 6]);
-        assert_eq!(rows(from_factor, 12), [0, 1, 1, 2, 3, 3, 4, 5, 5, 6, 7, 7]);
-        assert_eq!(rows(from_factor, 16), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]);
-    }
 }
 
 #[test]

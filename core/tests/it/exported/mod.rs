@@ -13,6 +13,7 @@ mod mutations;
 mod operators;
 mod precision;
 pub mod programs;
+mod resizing;
 mod rows;
 mod sizes;
 mod ties;
