@@ -204,6 +204,7 @@ def functions():
     yield "einsum_sum", lambda x: torch.einsum("bchw,bdhw->bcd", x, x)
     yield "addmm", WithTensor((8, 8), lambda x, w: torch.addmm(x.mean((2, 3)), x.amax((2, 3)), w, beta=0.5, alpha=2))
     yield "baddbmm", lambda x: torch.baddbmm(x[:, 0], x[:, 1], x[:, 2], beta=0.5, alpha=0.1)
+    yield "vectors", WithTensor((16,), lambda x, w: torch.cat((x @ w, w @ x), 1) * (w @ w.abs()))
     yield "moves", lambda x: x.movedim(1, -1).swapaxes(1, 2).mT.movedim((1, 2), (2, 3))
     yield "tensor_split", lambda x: torch.cat(x.tensor_split(3, 1)[::-1], 1) * x
     yield "narrow", lambda x: x.narrow(1, 2, 4).squeeze() * x[:, ::2].view_as(x[:, 1::2])

@@ -252,10 +252,26 @@ pub(super) fn linear(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     Ok(Op::Linear { bias: arguments.optional_tensor("bias")?.is_some() })
 }
 
-pub(super) fn matmul(arguments: &mut Arguments<'_>, other: &str) -> OrFault<Op> {
-    arguments.tensor("self")?;
-    arguments.tensor(other)?;
-    Ok(Op::Matmul)
+/// A product, in which a vector is a matrix of one row before the other factor, and of one column after it.
+pub(super) fn matmul(lowering: &mut Lowering<'_>, other: &str) -> OrFault<Vec<Source>> {
+    let (mut one, mut two) = (lowering.tensor("self")?, lowering.tensor(other)?);
+    let (first, second) = (lowering.shape(one), lowering.shape(two));
+    if let [length] = first[..] {
+        one = lowering.reshape(one, vec![Size::Fixed(1), length])?;
+    }
+    if let [length] = second[..] {
+        two = lowering.reshape(two, vec![length, Size::Fixed(1)])?;
+    }
+    let product = lowering.add(Op::Matmul, &[one, two])?;
+    let mut shape = lowering.shape(product);
+    if second.len() == 1 {
+        shape.pop();
+    }
+    if first.len() == 1 {
+        let row = shape.len() - if second.len() == 1 { 1 } else { 2 };
+        shape.remove(row);
+    }
+    Ok(vec![lowering.reshape(product, shape)?])
 }
 
 pub(super) fn attention(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {

@@ -93,8 +93,6 @@ fn one(name: &str) -> Option<One> {
         "layer_norm.default" => layers::layer_norm,
         "group_norm.default" => layers::group_norm,
         "linear.default" => layers::linear,
-        "matmul.default" => |arguments| layers::matmul(arguments, "other"),
-        "mm.default" | "bmm.default" => |arguments| layers::matmul(arguments, "mat2"),
         "relu.default" => |arguments| functions::activation(arguments, Relu),
         "relu6.default" => |arguments| functions::activation(arguments, Activation::Clamp { low: 0.0, high: 6.0 }),
         "hardtanh.default" => |arguments| functions::clamp(arguments, ["min_val", "max_val"], [-1.0, 1.0]),
@@ -226,6 +224,9 @@ fn several(name: &str) -> Option<Several> {
         }
         "feature_dropout.default" => products::feature_dropout,
         "fill.Scalar" => products::fill,
+        "matmul.default" => |lowering| layers::matmul(lowering, "other"),
+        "mm.default" | "bmm.default" => |lowering| layers::matmul(lowering, "mat2"),
+        "mv.default" => |lowering| layers::matmul(lowering, "vec"),
         "scaled_dot_product_attention.default" => layers::attention,
         "batch_norm.default" => layers::batch_norm,
         "instance_norm.default" => layers::instance_norm,

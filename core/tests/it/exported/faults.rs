@@ -320,9 +320,9 @@ fn layers_with_spectral_norm_are_named_with_what_to_do() {
         network.buffer(u, &[4]);
         network.buffer(v, &[27]);
         network.read().unwrap();
-        network.node("mv.default", "product", &[("self", tensor(orig)), ("vec", tensor(v))], &[4]);
+        network.node("vdot.default", "sigma", &[("self", tensor(u)), ("other", tensor(u))], &[]);
         let faults = network.faults();
         assert!(faults[0].starts_with("layer conv: spectral_norm is not supported. Before the export,"), "{faults:?}");
-        assert_eq!(faults[1], "operator aten.mv.default: is not supported; it computes product");
+        assert_eq!(faults[1], "operator aten.vdot.default: is not supported; it computes sigma");
     }
 }

@@ -189,3 +189,21 @@ fn an_instance_norm_tracks_the_mean_of_its_images_statistics() {
         }
     }
 }
+
+#[test]
+fn a_vector_is_a_row_before_a_matrix_and_a_column_after_it() {
+    let build = |program: &mut programs::Network| {
+        program.parameter("v", &[8]);
+        program.node("matmul.default", "after", &[("self", tensor("x")), ("other", tensor("v"))], &[B, 3, 8]);
+        program.node("matmul.default", "before", &[("self", tensor("v")), ("other", tensor("x"))], &[B, 3, 8]);
+        program.node("matmul.default", "square", &[("self", tensor("v")), ("other", tensor("v"))], &[]);
+        program.node("mul.Tensor", "both", &[("self", tensor("after")), ("other", tensor("before"))], &[B, 3, 8]);
+        program.node("mul.Tensor", "y", &[("self", tensor("both")), ("other", tensor("square"))], &[B, 3, 8]);
+        ("y", vec![B, 3, 8])
+    };
+    assert_computes("products with vectors", false, &build, &|x, weights| {
+        let vector = &weights["v"];
+        let sum = |x: Tensor, dimension: i64| x.sum_dim_intlist([dimension].as_slice(), false, None::<Kind>);
+        sum(x * vector, 3) * sum(x * vector.unsqueeze(1), 2) * vector.square().sum(Kind::Double)
+    });
+}
