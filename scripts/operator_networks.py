@@ -216,6 +216,7 @@ def functions():
     yield "attention", nn.Sequential(nn.Flatten(2), Attend())
     yield "causal", lambda x: F.scaled_dot_product_attention(x, x.flip(2), x.sigmoid(), is_causal=True, scale=0.3)
     yield "shared_keys", lambda x: F.scaled_dot_product_attention(x, x[:, ::4], x[:, 1::4], enable_gqa=True)
+    yield "learned_queries", WithTensor((1, 8, 3, 16), lambda x, q: F.scaled_dot_product_attention(q, x, x))
     yield "linspace", lambda x: x * torch.linspace(-1, 1, 16, dtype=f32) + torch.full((16, 1), 0.5)
 
 

@@ -5,6 +5,7 @@ use super::error::OrFault;
 use super::lowering::{Lowering, Source};
 use super::op::Op;
 use super::resampling::each_repeated;
+use super::rules::broadcast;
 use super::size::{Size, shown_shape};
 use crate::checkpoint::Dtype;
 
@@ -275,7 +276,8 @@ pub(super) fn matmul(lowering: &mut Lowering<'_>, other: &str) -> OrFault<Vec<So
 }
 
 pub(super) fn attention(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
-    let [query, mut key, mut value] = [lowering.tensor("query")?, lowering.tensor("key")?, lowering.tensor("value")?];
+    let [mut query, mut key, mut value] =
+        [lowering.tensor("query")?, lowering.tensor("key")?, lowering.tensor("value")?];
     let mask = lowering.optional_tensor("attn_mask")?;
     let shares_keys = lowering.arguments.flag("enable_gqa", Some(false))?;
     let dropout = probability(lowering.arguments.number("dropout_p", Some(0.0))?)?;
@@ -284,6 +286,16 @@ pub(super) fn attention(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     if shares_keys {
         key = for_all_heads(lowering, query, key)?;
         value = for_all_heads(lowering, query, value)?;
+    }
+    // Such as learned queries, which are the same for all images.
+    if let Some(leading) = leading(lowering, [query, key, value]) {
+        for part in [&mut query, &mut key, &mut value] {
+            let own = lowering.shape(*part);
+            let shape = [leading.as_slice(), &own[own.len() - 2..]].concat();
+            if shape != own {
+                *part = lowering.add(Op::Expand { shape }, &[*part])?;
+            }
+        }
     }
     let op = Op::Attention { mask: mask.is_some(), dropout, is_causal, scale };
     let inputs: Vec<Source> = [query, key, value].into_iter().chain(mask).collect();
@@ -308,4 +320,12 @@ fn for_all_heads(lowering: &mut Lowering<'_>, query: Source, shared: Source) -> 
             ))
         }
     }
+}
+
+/// What the dimensions before the last two are broadcast to, if they fit.
+fn leading(lowering: &Lowering<'_>, parts: [Source; 3]) -> Option<Vec<Size>> {
+    parts.iter().try_fold(Vec::new(), |leading, &part| {
+        let shape = &lowering.value(part).shape;
+        broadcast(&leading, &shape[..shape.len().checked_sub(2)?]).ok()
+    })
 }

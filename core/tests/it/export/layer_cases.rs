@@ -22,6 +22,11 @@ pub fn attention(cases: &mut Vec<(String, Case)>) {
     let masked = tokens().parameters(&[("mask", &[9, 9])]);
     let more = others(vec![("attn_mask", tensor("mask"))]);
     cases.push(("attention_mask".into(), masked.with("query", operator, "y", more, &shape)));
+    let mut case = tokens().parameters(&[("q", &[1, 3, 4])]);
+    let inputs = [("query", tensor("q")), ("key", tensor("tokens")), ("value", tensor("tokens"))];
+    case.network.node(operator, "y", &inputs, &[B, 1, 3, 4]);
+    (case.value, case.shape) = ("y", vec![B, 1, 3, 4]);
+    cases.push(("attention_learned_queries".into(), case));
     // Two heads of keys for four of queries.
     let all = vec![("shape", ints(&[-1, 4, 4, 16]))];
     let some = vec![("dim", int(1)), ("start", int(0)), ("end", int(2))];

@@ -35,6 +35,20 @@ fn consecutive_heads_of_queries_share_keys_and_values() {
     });
 }
 
+#[test]
+fn learned_queries_are_those_of_all_images() {
+    let build = |program: &mut programs::Network| {
+        program.parameter("q", &[5, 8]);
+        let inputs = [("query", tensor("q")), ("key", tensor("x")), ("value", tensor("x"))];
+        program.node("scaled_dot_product_attention.default", "y", &inputs, &[B, 3, 5, 8]);
+        ("y", vec![B, 3, 5, 8])
+    };
+    assert_computes("learned queries", false, &build, &|x, weights| {
+        let scores = weights["q"].matmul(&x.transpose(2, 3)) / 8_f64.sqrt();
+        softmax(&scores, 3).matmul(x)
+    });
+}
+
 /// The windows of an adaptive pooling of 8 positions.
 fn windows(count: i64) -> impl Iterator<Item = (i64, i64)> {
     (0..count).map(move |at| (at * 8 / count, ((at + 1) * 8 + count - 1) / count))
