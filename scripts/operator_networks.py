@@ -167,7 +167,7 @@ def functions():
     yield "cosine_similarity", WithTensor((6, 8), lambda x, w: F.cosine_similarity(x.mean((2, 3))[:, None], w, dim=-1))
     yield "cosine_of_maps", lambda x: F.cosine_similarity(x, x.flip(2)) * F.cosine_similarity(x, x[:, :1], dim=1, eps=0.5)
     yield "norms", lambda x: torch.cat((x.norm(dim=(2, 3)), x.norm(p=1, dim=(2, 3)), x.norm(p=float("inf"), dim=(2, 3))), 1)
-    yield "variances", lambda x: torch.cat((x.var((2, 3)), x.std((2, 3), unbiased=False), torch.var_mean(x, (2, 3))[0]), 1)
+    yield "variances", lambda x: torch.cat((x.var((2, 3)), x.std((2, 3), unbiased=False), torch.var_mean(x, (2, 3))[0], *torch.std_mean(x, (2, 3))), 1)
     yield "sum", lambda x: x.sum((2, 3)) / 256 + x.sum(dim=1, keepdim=True).flatten(1)[:, :8]
     yield "cumsum", lambda x: x.cumsum(1) * x.softmax(-1).cumsum(dim=-1)
     yield "amax", lambda x: x.amax((2, 3)) + x.relu().amax(dim=(2, 3))

@@ -13,7 +13,7 @@ use super::products;
 use super::resampling;
 use super::reshapes;
 use super::resizing::{self, ResamplingKernel};
-use super::sums;
+use super::sums::{self, Spread};
 
 /// ATen's operators that overwrite their first argument.
 const IN_PLACE: [&str; 37] = [
@@ -239,9 +239,10 @@ fn several(name: &str) -> Option<Several> {
         "max.dim" => sums::largest_of_one,
         "amin.default" => sums::smallest,
         "min.dim" => sums::smallest_of_one,
-        "var.correction" | "var.dim" => |lowering| sums::variance(lowering, sums::Spread::Variance),
-        "std.correction" | "std.dim" => |lowering| sums::variance(lowering, sums::Spread::Deviation),
-        "var_mean.correction" => |lowering| sums::variance(lowering, sums::Spread::VarianceAndMean),
+        "var.correction" | "var.dim" => |lowering| sums::variance(lowering, Spread::Variance, false),
+        "std.correction" | "std.dim" => |lowering| sums::variance(lowering, Spread::Deviation, false),
+        "var_mean.correction" | "var_mean.dim" => |lowering| sums::variance(lowering, Spread::Variance, true),
+        "std_mean.correction" | "std_mean.dim" => |lowering| sums::variance(lowering, Spread::Deviation, true),
         "linalg_vector_norm.default" => |lowering| sums::norm(lowering, "ord"),
         "norm.ScalarOpt_dim" => |lowering| sums::norm(lowering, "p"),
         "cosine_similarity.default" => sums::cosine_similarity,

@@ -128,11 +128,11 @@ pub(super) fn cosine_similarity(lowering: &mut Lowering<'_>) -> OrFault<Vec<Sour
 pub(super) enum Spread {
     Variance,
     Deviation,
-    VarianceAndMean,
 }
 
-/// The mean of squared differences from the mean, corrected for the number of elements.
-pub(super) fn variance(lowering: &mut Lowering<'_>, spread: Spread) -> OrFault<Vec<Source>> {
+/// The mean of squared differences from the mean, corrected for the number of elements, or its square root; then the
+/// mean, if it is asked for.
+pub(super) fn variance(lowering: &mut Lowering<'_>, spread: Spread, with_mean: bool) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let shape = lowering.shape(input);
     let dimensions = lowering.arguments.dimensions("dim", shape.len())?;
@@ -148,16 +148,19 @@ pub(super) fn variance(lowering: &mut Lowering<'_>, spread: Spread) -> OrFault<V
     }
     let centre = lowering.add(Op::Mean { dimensions: dimensions.clone(), keeps: true }, &[input])?;
     let differences = lowering.combine(Arithmetic::Subtract, input, centre)?;
-    if spread == Spread::Deviation {
-        // As a length, whose gradient is zero where all elements are the same.
-        let length = lowering.add(Op::Norm { dimensions, keeps }, &[differences])?;
-        return Ok(vec![lowering.with_number(Arithmetic::Divide, length, (count - correction).sqrt())?]);
-    }
-    let squares = lowering.activation(Activation::Power { exponent: 2.0 }, differences)?;
-    let biased = lowering.add(Op::Mean { dimensions: dimensions.clone(), keeps }, &[squares])?;
-    let variance = lowering.with_number(Arithmetic::Multiply, biased, count / (count - correction))?;
-    let mut results = vec![variance];
-    if spread == Spread::VarianceAndMean {
+    let mut results = vec![match spread {
+        Spread::Variance => {
+            let squares = lowering.activation(Activation::Power { exponent: 2.0 }, differences)?;
+            let biased = lowering.add(Op::Mean { dimensions: dimensions.clone(), keeps }, &[squares])?;
+            lowering.with_number(Arithmetic::Multiply, biased, count / (count - correction))?
+        }
+        Spread::Deviation => {
+            // As a length, whose gradient is zero where all elements are the same.
+            let length = lowering.add(Op::Norm { dimensions: dimensions.clone(), keeps }, &[differences])?;
+            lowering.with_number(Arithmetic::Divide, length, (count - correction).sqrt())?
+        }
+    }];
+    if with_mean {
         results.push(lowering.add(Op::Mean { dimensions, keeps }, &[input])?);
     }
     Ok(results)

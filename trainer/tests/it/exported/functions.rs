@@ -261,3 +261,20 @@ fn deviations_of_equal_elements_have_no_gradient() {
     };
     assert_computes("deviation of zeros", false, &build, &|x, _| x.shallow_clone());
 }
+
+#[test]
+fn a_deviation_comes_with_its_mean_if_that_is_asked_for() {
+    let build = |program: &mut programs::Network| {
+        let inputs = [("self", tensor("x")), ("dim", ints(&[3])), ("correction", float(2.0)), ("keepdim", flag(true))];
+        let outputs = json!([tensor("spread"), tensor("centre")]);
+        program.bare_node("torch.ops.aten.std_mean.correction", &inputs, outputs);
+        ["spread", "centre"].iter().for_each(|name| *program.recorded(name) = programs::meta(&[B, 3, 8, 1]));
+        program.node("mul.Tensor", "y", &[("self", tensor("spread")), ("other", tensor("centre"))], &[B, 3, 8, 1]);
+        ("y", vec![B, 3, 8, 1])
+    };
+    assert_computes("deviation and mean", false, &build, &|x, _| {
+        let centre = x.mean_dim([3_i64].as_slice(), true, None::<Kind>);
+        let squares = (x - &centre).square().sum_dim_intlist([3_i64].as_slice(), true, None::<Kind>);
+        (squares / 6.0).sqrt() * centre
+    });
+}
