@@ -17,7 +17,8 @@ pub(super) fn read(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let equation = lowering.arguments.text("equation", "")?;
     let tensors = lowering.tensors("tensors")?;
     lowering.arguments.pass(&["path"]);
-    let (inputs, output) = letters(equation)?;
+    let ranks: Vec<usize> = tensors.iter().map(|&tensor| lowering.value(tensor).shape.len()).collect();
+    let (inputs, output) = letters(&without_ellipses(equation, &ranks)?)?;
     if inputs.len() != tensors.len() {
         return Err("has another number of tensors than of terms in its equation".to_owned());
     }
@@ -35,6 +36,32 @@ pub(super) fn read(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     };
     let order = order(&result.letters, &output)?;
     Ok(vec![lowering.permute(result.source, order)?])
+}
+
+/// The equation with letters of their own for the dimensions that `...` stands for, of which terms have the last ones.
+fn without_ellipses(equation: &str, ranks: &[usize]) -> OrFault<String> {
+    const ELLIPSIS: &str = "...";
+    let plain: String = equation.chars().filter(|letter| *letter != ' ').take(200).collect();
+    let Some((inputs, output)) = plain.split_once("->").filter(|_| plain.contains(ELLIPSIS)) else { return Ok(plain) };
+    if inputs.split(',').count() != ranks.len() {
+        return Err("has another number of tensors than of terms in its equation".to_owned());
+    }
+    let unused = ('a'..='z').chain('A'..='Z').filter(|letter| !plain.contains(*letter)).collect::<String>();
+    let fault = || "has an equation with another number of dimensions than its tensor".to_owned();
+    // How many dimensions each term's ellipsis stands for.
+    let counts = inputs.split(',').zip(ranks).map(|(term, rank)| {
+        let own = term.replacen(ELLIPSIS, "", 1).chars().count();
+        rank.checked_sub(own).ok_or_else(fault)
+    });
+    let counts = counts.collect::<OrFault<Vec<usize>>>()?;
+    let most = inputs.split(',').zip(&counts).filter(|(term, _)| term.contains(ELLIPSIS)).map(|(_, count)| *count);
+    let all = unused.get(..most.max().unwrap_or(0)).ok_or_else(fault)?;
+    let inputs: Vec<String> = inputs
+        .split(',')
+        .zip(&counts)
+        .map(|(term, count)| term.replacen(ELLIPSIS, &all[all.len().saturating_sub(*count)..], 1))
+        .collect();
+    Ok(format!("{}->{}", inputs.join(","), output.replacen(ELLIPSIS, all, 1)))
 }
 
 /// The letters of an equation's terms and of its result.

@@ -1,6 +1,7 @@
 //! Promise: layers of all geometries are read with their shapes, and what does not fit is a fault.
 
 use distillery_core::exported::{Activation, Op};
+use serde_json::json;
 
 use super::programs::{B, Network, flag, float, int, ints, tensor};
 
@@ -110,4 +111,25 @@ fn slopes_that_are_drawn_are_their_mean_in_evaluation_and_a_fault_in_training() 
     assert_eq!(found.op, Op::Activation(Activation::LeakyRelu { slope: 0.25 }));
     let fault = network(true).fault();
     assert!(fault.starts_with("node act: draws slopes at random in training (RReLU)"), "{fault}");
+}
+
+#[test]
+fn an_ellipsis_stands_for_dimensions_without_letters() {
+    let network = |equation: &str, weight: &[i64], shape: &[i64]| {
+        let mut network = Network::new();
+        network.convolve();
+        network.parameter("w", weight);
+        let inputs = [
+            ("equation", json!({"as_string": equation})),
+            ("tensors", json!({"as_tensors": [{"name": "conv"}, {"name": "w"}]})),
+        ];
+        network.node("einsum.default", "sum", &inputs, shape);
+        network.pool_and_classify("sum");
+        network
+    };
+    network("...w,kw->...k", &[5, 8], &[B, 4, 8, 5]).read().unwrap();
+    network("... h w, k ... h -> ... k w", &[5, 4, 8], &[B, 4, 5, 8]).read().unwrap();
+    network("b...w,...w->b...w", &[4, 8, 8], &[B, 4, 8, 8]).read().unwrap();
+    let fault = network("...abcdef,kf->...k", &[5, 8], &[B, 4, 8, 5]).fault();
+    assert_eq!(fault, "node sum: has an equation with another number of dimensions than its tensor");
 }
