@@ -202,6 +202,7 @@ def functions():
     yield "upsample_1d", lambda x: F.interpolate(F.interpolate(F.interpolate(x.flatten(2), 100, mode="linear"), scale_factor=0.7), 33, mode="nearest-exact")
     yield "einsum", WithTensor((8, 5, 16), lambda x, w: torch.einsum("bchw,cdw->bdhc", x, w))
     yield "einsum_sum", lambda x: torch.einsum("bchw,bdhw->bcd", x, x)
+    yield "einsum_of_three", WithTensor((8, 5), lambda x, w: torch.einsum("bchw,cd,bw->bdh", x, w, x.mean((1, 2))))
     yield "einsum_ellipsis", WithTensor((6, 16), lambda x, w: torch.einsum("...w,kw->...k", x, w) + torch.einsum("...hw,w->...h", x, w[0])[..., None])
     yield "addmm", WithTensor((8, 8), lambda x, w: torch.addmm(x.mean((2, 3)), x.amax((2, 3)), w, beta=0.5, alpha=2))
     yield "baddbmm", lambda x: torch.baddbmm(x[:, 0], x[:, 1], x[:, 2], beta=0.5, alpha=0.1)

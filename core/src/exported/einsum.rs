@@ -1,5 +1,4 @@
-//! Reads Einstein sums of one or two tensors: permutations, sums over what only one of them has, and a product of
-//! matrices.
+//! Reads Einstein sums: permutations, sums over what only one tensor has, and products of matrices of two tensors.
 
 use super::error::OrFault;
 use super::lowering::{Lowering, Source};
@@ -29,11 +28,15 @@ pub(super) fn read(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
         }
         terms.push(Term { source, letters });
     }
-    let result = match terms.as_slice() {
-        [only] => alone(lowering, only.clone(), &output)?,
-        [one, two] => together(lowering, one.clone(), two.clone(), &output)?,
-        _ => return Err("multiplies more than two tensors, which is not supported".to_owned()),
-    };
+    // From the left, as PyTorch does it. What a later term has is kept until then.
+    let mut later = terms.into_iter();
+    let mut result = later.next().ok_or_else(|| "multiplies nothing".to_owned())?;
+    while let Some(next) = later.next() {
+        let of_later = later.as_slice().iter().flat_map(|term| &term.letters);
+        let kept: Vec<char> = output.iter().chain(of_later).copied().collect();
+        result = together(lowering, result, next, &kept)?;
+    }
+    let result = alone(lowering, result, &output)?;
     let order = order(&result.letters, &output)?;
     Ok(vec![lowering.permute(result.source, order)?])
 }

@@ -133,3 +133,21 @@ fn an_ellipsis_stands_for_dimensions_without_letters() {
     let fault = network("...abcdef,kf->...k", &[5, 8], &[B, 4, 8, 5]).fault();
     assert_eq!(fault, "node sum: has an equation with another number of dimensions than its tensor");
 }
+
+#[test]
+fn an_einstein_sum_of_three_tensors_is_two_products() {
+    let mut network = Network::new();
+    network.convolve();
+    network.parameter("w", &[4, 2]);
+    network.parameter("v", &[8, 2]);
+    let inputs = [
+        ("equation", json!({"as_string": "bchw,cd,hd->bhcw"})),
+        ("tensors", json!({"as_tensors": [{"name": "conv"}, {"name": "w"}, {"name": "v"}]})),
+    ];
+    network.node("einsum.default", "sum", &inputs, &[B, 8, 4, 8]);
+    network.node("mean.dim", "mean", &[("self", tensor("sum")), ("dim", ints(&[1, 3]))], &[B, 4]);
+    network.classify("mean");
+    let read = network.read().unwrap();
+    let products = read.graph().nodes.iter().filter(|node| node.op == Op::Matmul).count();
+    assert_eq!(products, 2);
+}

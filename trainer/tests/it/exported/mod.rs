@@ -14,6 +14,7 @@ mod randomness;
 mod refusals;
 mod rows;
 mod runs;
+mod sums;
 mod ties;
 mod transposed;
 
