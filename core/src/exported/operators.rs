@@ -246,6 +246,8 @@ fn several(name: &str) -> Option<Several> {
         "linalg_vector_norm.default" => |lowering| sums::norm(lowering, "ord"),
         "norm.ScalarOpt_dim" => |lowering| sums::norm(lowering, "p"),
         "cosine_similarity.default" => sums::cosine_similarity,
+        "cdist.default" => sums::distances,
+        "pairwise_distance.default" => sums::pairwise_distance,
         "adaptive_max_pool2d.default" => pooling::adaptive_max_pool,
         "adaptive_max_pool1d.default" => pooling::adaptive_max_pool_1d,
         "adaptive_avg_pool1d.default" => pooling::adaptive_average_pool_1d,

@@ -8,6 +8,7 @@ use super::lowering::{Lowering, Source};
 use super::op::{Activation, Arithmetic, Op};
 use super::rules;
 use super::schema::Argument;
+use super::size::Size;
 
 pub(super) fn mean(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let rank = arguments.tensor("self")?.shape.len();
@@ -84,17 +85,58 @@ pub(super) fn norm(lowering: &mut Lowering<'_>, order: &str) -> OrFault<Vec<Sour
     let number = lowering.arguments.number(order, Some(2.0))?;
     let dimensions = lowering.arguments.dimensions("dim", rank)?;
     let keeps = lowering.arguments.flag("keepdim", Some(false))?;
-    if number == 2.0 {
-        return Ok(vec![lowering.add(Op::Norm { dimensions, keeps }, &[input])?]);
+    Ok(vec![length(lowering, input, number, (dimensions, keeps))?])
+}
+
+/// The norm of an order, over dimensions that remain with size 1 or not at all.
+fn length(
+    lowering: &mut Lowering<'_>,
+    input: Source,
+    order: f64,
+    (dimensions, keeps): (Vec<usize>, bool),
+) -> OrFault<Source> {
+    if order == 2.0 {
+        return lowering.add(Op::Norm { dimensions, keeps }, &[input]);
     }
     let sizes = lowering.activation(Activation::Abs, input)?;
-    if number == 1.0 {
-        return Ok(vec![lowering.sum(sizes, dimensions, keeps)?]);
+    if order == 1.0 {
+        return lowering.sum(sizes, dimensions, keeps);
     }
-    if number == f64::INFINITY {
-        return Ok(vec![lowering.add(Op::Max { dimensions, keeps, shares: true }, &[sizes])?]);
+    if order == f64::INFINITY {
+        return lowering.add(Op::Max { dimensions, keeps, shares: true }, &[sizes]);
     }
-    Err(format!("computes a norm of order {number}, and only 1, 2 and infinity are supported"))
+    Err(format!("computes a norm of order {order}, and only 1, 2 and infinity are supported"))
+}
+
+/// The distances [N…, P, R] of vectors [N…, P, M] from others [N…, R, M].
+pub(super) fn distances(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let mut raised = Vec::new();
+    // [N…, P, 1, M] and [N…, 1, R, M].
+    for (name, from_end) in [("x1", 1), ("x2", 2)] {
+        let vectors = lowering.tensor(name)?;
+        let mut shape = lowering.shape(vectors);
+        let at = shape.len().checked_sub(from_end).filter(|_| shape.len() >= 2);
+        shape.insert(at.ok_or("has no vectors [N…, P, M]")?, Size::Fixed(1));
+        raised.push(lowering.reshape(vectors, shape)?);
+    }
+    let order = lowering.arguments.number("p", Some(2.0))?;
+    // How PyTorch computes them.
+    lowering.arguments.pass(&["compute_mode"]);
+    let differences = lowering.combine(Arithmetic::Subtract, raised[0], raised[1])?;
+    let last = lowering.value(differences).shape.len() - 1;
+    Ok(vec![length(lowering, differences, order, (vec![last], false))?])
+}
+
+/// The length of differences, to which `eps` is added.
+pub(super) fn pairwise_distance(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let (one, two) = (lowering.tensor("x1")?, lowering.tensor("x2")?);
+    let order = lowering.arguments.number("p", Some(2.0))?;
+    let epsilon = lowering.arguments.number("eps", Some(1e-6))?;
+    let keeps = lowering.arguments.flag("keepdim", Some(false))?;
+    let differences = lowering.combine(Arithmetic::Subtract, one, two)?;
+    let above_zero = lowering.with_number(Arithmetic::Add, differences, epsilon)?;
+    let last = lowering.value(above_zero).shape.len().checked_sub(1).ok_or("has no vectors [N…, M]")?;
+    Ok(vec![length(lowering, above_zero, order, (vec![last], keeps))?])
 }
 
 /// The sum of products over a dimension, of vectors that are divided by their lengths, of which those below `eps` count

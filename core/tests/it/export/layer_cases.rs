@@ -114,11 +114,14 @@ pub fn transposed_convolutions(cases: &mut Vec<(String, Case)>) {
     cases.push(("transposed_rows".into(), case.with("input", operator, "y", others, &[B, 4, 195])));
 }
 
-/// Cosines of rows and of directions that are parameters.
+/// Cosines of rows and of directions that are parameters, and distances from them.
 pub fn cosines(cases: &mut Vec<(String, Case)>) {
     let case = Case::rows().parameters(&[("w", &[4, 64])]);
     let others = vec![("x2", tensor("w")), ("dim", int(-1))];
     cases.push(("cosines".into(), case.with("x1", "cosine_similarity.default", "y", others, &[B, 4])));
+    let case = Case::rows().parameters(&[("w", &[5, 64])]);
+    let others = vec![("x2", tensor("w")), ("p", float(2.0))];
+    cases.push(("distances".into(), case.with("x1", "cdist.default", "y", others, &[B, 4, 5])));
 }
 
 /// Columns that are added up to a map.

@@ -1,10 +1,10 @@
-//! Einstein sums compute what their equations say: see [`super::operators`].
+//! Einstein sums and distances compute what their definitions say: see [`super::operators`].
 
 use serde_json::json;
 use tch::{Kind, Tensor};
 
 use super::operators::{Define, assert_computes};
-use super::programs::{self, B};
+use super::programs::{self, B, float, int, tensor};
 
 /// A sum of the images and of parameters.
 fn assert_sum(equation: &str, parameters: &[(&str, &[i64])], shape: &[i64], define: Define<'_>) {
@@ -40,4 +40,40 @@ fn a_sum_of_three_tensors_is_that_of_all_their_products() {
         let [w, v] = [weights["w"].view([1, 3, 1, 1, 2]), weights["v"].view([1, 1, 8, 1, 2])];
         sum(&(x.unsqueeze(4) * w * v), &[1, 2])
     });
+}
+
+#[test]
+fn distances_from_vectors_that_are_trained() {
+    let length = |x: &Tensor, order: f64| match order {
+        1.0 => sum(&x.abs(), &[-1]),
+        2.0 => sum(&x.square(), &[-1]).sqrt(),
+        _ => x.abs().amax([-1], false),
+    };
+    for order in [1.0, 2.0, f64::INFINITY] {
+        let number = if order.is_finite() { float(order) } else { json!({"as_float": "Infinity"}) };
+        let build = |program: &mut programs::Network| {
+            program.parameter("prototypes", &[5, 8]);
+            program.node(
+                "select.int",
+                "rows",
+                &[("self", tensor("x")), ("dim", int(1)), ("index", int(1))],
+                &[B, 8, 8],
+            );
+            let inputs = [("x1", tensor("rows")), ("x2", tensor("prototypes")), ("p", number.clone())];
+            program.node("cdist.default", "y", &inputs, &[B, 8, 5]);
+            ("y", vec![B, 8, 5])
+        };
+        assert_computes("distances", false, &build, &|x, weights| {
+            length(&(x.select(1, 1).unsqueeze(2) - &weights["prototypes"]), order)
+        });
+        let build = |program: &mut programs::Network| {
+            program.parameter("centre", &[3, 8, 8]);
+            let inputs = [("x1", tensor("x")), ("x2", tensor("centre")), ("p", number.clone()), ("eps", float(0.125))];
+            program.node("pairwise_distance.default", "y", &inputs, &[B, 3, 8]);
+            ("y", vec![B, 3, 8])
+        };
+        assert_computes("pairwise distances", false, &build, &|x, weights| {
+            length(&(x - &weights["centre"] + 0.125), order)
+        });
+    }
 }
