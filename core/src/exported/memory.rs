@@ -30,10 +30,13 @@ impl Buffers {
     fn of(graph: &Graph) -> Self {
         let mut owner: Vec<ValueId> = (0..graph.values.len()).collect();
         for node in graph.nodes.iter().filter(|node| node.op.is_view()) {
-            // A reshaped value may have to be copied. That is rare enough for an estimate.
-            if let Some(&input) = node.inputs.first() {
-                node.outputs.iter().for_each(|&output| owner[output] = owner[input]);
-            }
+            let Some(&input) = node.inputs.first() else { continue };
+            // One that was repeated has to be copied. That others may have to be is rare enough for an estimate.
+            let is_copied = |output: ValueId| {
+                matches!(node.op, Op::Reshape { .. }) && elements(graph, output) > elements(graph, owner[input])
+            };
+            let outputs: Vec<ValueId> = node.outputs.iter().copied().filter(|&output| !is_copied(output)).collect();
+            outputs.into_iter().for_each(|output| owner[output] = owner[input]);
         }
         Self { owner }
     }

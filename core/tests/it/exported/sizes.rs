@@ -13,6 +13,19 @@ fn the_memory_of_values_is_that_of_a_pass() {
 }
 
 #[test]
+fn what_is_repeated_and_reshaped_takes_memory_of_its_own() {
+    let mut network = Network::new();
+    network.convolve();
+    let inputs = [("self", tensor("conv")), ("repeats", super::programs::int(3)), ("dim", super::programs::int(3))];
+    network.node("repeat_interleave.self_int", "wide", &inputs, &[B, 4, 8, 24]);
+    network.pool_and_classify("wide");
+    let description = network.read().unwrap().description().clone();
+    // What was pooled; the map, and the one that is three times as wide.
+    let expected = MemoryDescription { kept_elements: 4, peak_elements: (1 + 3) * 4 * 8 * 8 };
+    assert_eq!(description.memory, expected);
+}
+
+#[test]
 fn a_long_head_is_cut_in_the_description() {
     let mut network = Network::new();
     network.convolve();
