@@ -61,7 +61,8 @@ pub(super) fn plain_name(target: &str) -> Option<(String, bool)> {
     let name = target.strip_prefix("torch.ops.aten.")?;
     match IN_PLACE.contains(&name) {
         true => Some((name.replacen("_.", ".", 1), true)),
-        false if name.contains("_.") => None,
+        // Python's own operators, such as `__and__`, overwrite nothing.
+        false if name.contains("_.") && !name.starts_with("__") => None,
         false => Some((name.to_owned(), false)),
     }
 }
@@ -203,8 +204,12 @@ fn several(name: &str) -> Option<Several> {
             comparisons::converted
         }
         "logical_not.default" | "bitwise_not.default" => |lowering| comparisons::logic(lowering, Logic::Not),
-        "logical_and.default" | "bitwise_and.Tensor" => |lowering| comparisons::logic(lowering, Logic::And),
-        "logical_or.default" | "bitwise_or.Tensor" => |lowering| comparisons::logic(lowering, Logic::Or),
+        "logical_and.default" | "bitwise_and.Tensor" | "__and__.Tensor" => {
+            |lowering| comparisons::logic(lowering, Logic::And)
+        }
+        "logical_or.default" | "bitwise_or.Tensor" | "__or__.Tensor" => {
+            |lowering| comparisons::logic(lowering, Logic::Or)
+        }
         "clamp.Tensor" | "clamp_min.Tensor" | "clamp_max.Tensor" => comparisons::clamp,
         "threshold.default" => comparisons::threshold,
         "hardshrink.default" => comparisons::hard_shrink,

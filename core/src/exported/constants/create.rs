@@ -52,8 +52,12 @@ pub(in crate::exported) fn creation(name: &str) -> Option<ConstantOperator> {
         "le.Scalar" | "le.Tensor" => |node| node.compared(|one, two| one <= two),
         "gt.Scalar" | "gt.Tensor" => |node| node.compared(|one, two| one > two),
         "ge.Scalar" | "ge.Tensor" => |node| node.compared(|one, two| one >= two),
-        "logical_and.default" | "bitwise_and.Tensor" => |node| node.compared(|one, two| one != 0.0 && two != 0.0),
-        "logical_or.default" | "bitwise_or.Tensor" => |node| node.compared(|one, two| one != 0.0 || two != 0.0),
+        "logical_and.default" | "bitwise_and.Tensor" | "__and__.Tensor" => {
+            |node| node.compared(|one, two| one != 0.0 && two != 0.0)
+        }
+        "logical_or.default" | "bitwise_or.Tensor" | "__or__.Tensor" => {
+            |node| node.compared(|one, two| one != 0.0 || two != 0.0)
+        }
         "div.Tensor_mode" | "div.Scalar_mode" => |node| node.divided(),
         "floor_divide.default" | "floor_divide.Scalar" => {
             |node| node.combined("self", "other", |one, two| (one / two).floor())

@@ -143,6 +143,26 @@ fn conditions_are_not_to_become_float32() {
 }
 
 #[test]
+fn operators_of_python_are_read_unless_they_overwrite() {
+    let network = |operator: &str| {
+        let mut network = Network::new();
+        network.convolve();
+        network.node("gt.Scalar", "positive", &[("self", tensor("conv")), ("other", int(0))], &[B, 4, 8, 8]);
+        let inputs = [("self", tensor("positive")), ("other", tensor("positive"))];
+        network.node(operator, "both", &inputs, &[B, 4, 8, 8]);
+        for name in ["positive", "both"] {
+            network.recorded(name)["dtype"] = json!(BOOL);
+        }
+        network.node("mul.Tensor", "kept", &[("self", tensor("conv")), ("other", tensor("both"))], &[B, 4, 8, 8]);
+        network.pool_and_classify("kept");
+        network
+    };
+    network("__and__.Tensor").read().unwrap();
+    let fault = network("__iand__.Tensor").fault();
+    assert!(fault.starts_with("operator aten.__iand__.Tensor: is not supported"), "{fault}");
+}
+
+#[test]
 fn a_network_that_recomputes_activations_is_to_be_exported_without_that() {
     let mut network = Network::new();
     network.convolve();

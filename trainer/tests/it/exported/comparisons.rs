@@ -57,7 +57,7 @@ fn conditions_choose_and_are_combined() {
         condition(program, "lt.Scalar", "below", &[("self", tensor("x")), ("other", float(0.25))]);
         condition(program, "logical_and.default", "within", &[("self", tensor("above")), ("other", tensor("below"))]);
         condition(program, "bitwise_not.default", "beyond", &[("self", tensor("within"))]);
-        condition(program, "bitwise_or.Tensor", "any", &[("self", tensor("within")), ("other", tensor("beyond"))]);
+        condition(program, "__or__.Tensor", "any", &[("self", tensor("within")), ("other", tensor("beyond"))]);
         let conversion = [("self", tensor("beyond")), ("dtype", json!({"as_scalar_type": 7}))];
         program.node("to.dtype", "number", &conversion, &SHAPE);
         let inputs = [("condition", tensor("within")), ("self", tensor("x")), ("other", tensor("number"))];
