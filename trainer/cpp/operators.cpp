@@ -5,6 +5,7 @@
 #include "optimizer.cpp"
 #include "random.cpp"
 #include "ranks.cpp"
+#include "sdd.cpp"
 #include "trace.cpp"
 #include "unfolded.cpp"
 #include "winograd.cpp"

@@ -50,6 +50,9 @@ extern "C" char *distillery_cuda_begin(int8_t device) {
     });
 }
 
+// The thread's stream on `device`, a cudaStream_t, to which kernels of our own are issued.
+extern "C" void *distillery_cuda_stream(int8_t device) { return c10::cuda::getCurrentCUDAStream(device).stream(); }
+
 // Records the kernels that `work` issues to the thread's stream, without running them. `work` returns whether it
 // succeeded, and must not throw. The graph owns the memory that `work` allocates.
 extern "C" char *distillery_graph_record(Recording **made, bool (*work)(void *), void *context) {

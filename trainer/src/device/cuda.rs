@@ -39,6 +39,24 @@ pub(crate) fn load() -> Result<(), String> {
     library(c"libtorch_cuda.so", libc::RTLD_GLOBAL).map(drop)
 }
 
+/// A function of a library.
+///
+/// # Safety
+/// The library is open and never closed, and `F` is the type of a pointer to that function.
+///
+/// # Errors
+/// The library has no such function.
+pub(super) unsafe fn function<F: Copy>(library: *mut c_void, name: &CStr) -> Result<F, String> {
+    const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
+    // SAFETY: the library is open and the name NUL-terminated.
+    let found = unsafe { libc::dlsym(library, name.as_ptr()) };
+    if found.is_null() {
+        return Err(format!("there is no function {}", name.to_string_lossy()));
+    }
+    // SAFETY: F is a pointer to a function of that type, as the caller says.
+    Ok(unsafe { std::mem::transmute_copy::<*mut c_void, F>(&found) })
+}
+
 /// Opens a library and never closes it.
 pub(super) fn library(name: &CStr, scope: c_int) -> Result<*mut c_void, String> {
     // SAFETY: the name is NUL-terminated, and the libraries have PyTorch's initialisers or none. dlerror's text is
@@ -93,6 +111,8 @@ fn swap_tf32(mut allowed: bool) -> bool {
 const PLUGIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cuda.so"));
 
 type Work = extern "C" fn(*mut c_void) -> bool;
+/// Returns the current stream of this thread on a GPU.
+pub(super) type StreamOf = extern "C" fn(i8) -> *mut c_void;
 
 /// The functions of `cuda/`.
 #[derive(Debug)]
@@ -101,6 +121,7 @@ pub struct Plugin {
     record: extern "C" fn(*mut *mut c_void, Work, *mut c_void) -> *mut c_char,
     replay: extern "C" fn(*mut c_void) -> *mut c_char,
     free: extern "C" fn(*mut c_void),
+    stream: StreamOf,
     nccl: Option<ptr::NonNull<c_void>>,
 }
 
@@ -143,6 +164,7 @@ impl Plugin {
                 free: std::mem::transmute::<*mut c_void, extern "C" fn(*mut c_void)>(
                     function(c"distillery_graph_free")?.as_ptr(),
                 ),
+                stream: std::mem::transmute::<*mut c_void, StreamOf>(function(c"distillery_cuda_stream")?.as_ptr()),
                 nccl: function(c"distillery_nccl_backend").ok(),
             }))
         }
@@ -155,6 +177,11 @@ impl Plugin {
     pub fn begin(&self, index: usize) -> Result<(), String> {
         let index = i8::try_from(index).map_err(|_| format!("cuda:{index} does not exist"))?;
         checked((self.begin)(index))
+    }
+
+    /// The function that returns this thread's stream.
+    pub(super) fn stream(&self) -> StreamOf {
+        self.stream
     }
 
     /// The function that creates NCCL's backend of a process group: a `MakeBackend` of `cpp/ranks.h`.

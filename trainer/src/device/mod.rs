@@ -5,7 +5,9 @@ pub mod cuda;
 pub(crate) mod ffi;
 pub(crate) mod kernels;
 pub(crate) mod later;
+pub mod nvrtc;
 pub(crate) mod optimizers;
+pub mod sdd_kernel;
 pub mod trace;
 
 use std::os::unix::process::CommandExt;

@@ -3,6 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::device::sdd_kernel::{Base, Computed, Parameters, SddKernel};
 use crate::loss::clustering::clustering;
 use crate::loss::region::{Loss, standardised};
 use crate::loss::target::{MixedLabels, Target};
@@ -143,6 +144,8 @@ pub struct Distillation {
     region_weights: Tensor,
     /// Averages regions by scale: [scales, N]
     scale_means: Tensor,
+    /// Computes everything but the clustering, in place of libtorch's operators.
+    kernel: Option<SddKernel>,
 }
 
 impl Distillation {
@@ -203,7 +206,38 @@ impl Distillation {
             clustering: None,
             region_weights: Tensor::from_slice(&region_weights).to_device(device),
             scale_means: Tensor::from_slice(&scale_means).view([scales.len() as i64, total as i64]).to_device(device),
+            kernel: None,
         }
+    }
+
+    /// From now on one kernel computes the loss and its gradient. Logits must be float32, or bfloat16 on the CPU.
+    ///
+    /// # Errors
+    /// There is no kernel for this loss, or none for the device.
+    pub fn use_kernel(&mut self, device: Device) -> Result<(), String> {
+        let parameters = self.kernel_parameters()?;
+        self.kernel = Some(SddKernel::new(parameters, device)?);
+        Ok(())
+    }
+
+    fn kernel_parameters(&self) -> Result<Parameters, String> {
+        let (base, temperature, [alpha, beta, gamma]) = match self.base {
+            Loss::Kd { temperature } => (Base::Kd, temperature, [0.0; 3]),
+            Loss::Dkd { temperature, alpha, beta } => (Base::Dkd, temperature, [alpha, beta, 0.0]),
+            Loss::Nkd { temperature, gamma, exclude_target } => {
+                let base = if exclude_target { Base::NkdWithoutTarget } else { Base::Nkd };
+                (base, temperature, [0.0, 0.0, gamma])
+            }
+            Loss::Ttm { .. } | Loss::Wttm { .. } | Loss::Dist { .. } => {
+                return Err("only kd, dkd and nkd have a kernel".to_owned());
+            }
+        };
+        if self.is_standardised {
+            return Err("there is no kernel for standardised logits".to_owned());
+        }
+        let GroupWeights { consistent, complementary } = self.weights;
+        let (by_class, scales) = (self.grouping == Grouping::Class, self.scales.clone());
+        Ok(Parameters { base, by_class, scales, temperature, alpha, beta, gamma, consistent, complementary })
     }
 
     /// The loss of a batch with labels `target` `[B]`.
@@ -222,11 +256,32 @@ impl Distillation {
     }
 
     fn of_labels(&self, student: &Regions, teacher: &Regions, target: &Target) -> Distilled {
+        if let Some(kernel) = &self.kernel {
+            let of = |labels: &Tensor| self.by_kernel(kernel, student, teacher, labels);
+            let own = of(&target.labels);
+            let Some(MixedLabels { labels, own_share }) = &target.mixed else { return own };
+            return own.mixed_with(&of(labels), own_share);
+        }
         let losses = self.losses(student, teacher, &target.labels);
         let own = self.of_losses(&losses, teacher, &target.labels);
         let Some(MixedLabels { labels, own_share }) = &target.mixed else { return own };
         let losses = if self.base.depends_on_label() { self.losses(student, teacher, labels) } else { losses };
         own.mixed_with(&self.of_losses(&losses, teacher, labels), own_share)
+    }
+
+    /// Everything but the clustering, by the kernel.
+    fn by_kernel(&self, kernel: &SddKernel, student: &Regions, teacher: &Regions, labels: &Tensor) -> Distilled {
+        let Computed { loss, consistent, complementary, complementary_fraction, per_scale, complementary_per_scale } =
+            kernel.apply(&student.local, &teacher.local, &teacher.global, labels, &self.region_weights);
+        Distilled {
+            loss,
+            consistent,
+            complementary,
+            complementary_fraction,
+            per_scale,
+            complementary_per_scale,
+            clustering: None,
+        }
     }
 
     /// The unweighted loss of each region: [B, N]

@@ -6,14 +6,18 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use distillery_core::architecture;
+use distillery_core::spec::Grouping;
 use distillery_trainer::device;
 use distillery_trainer::device::cuda::{Plugin, Tf32, compute_deterministically};
+use distillery_trainer::loss::region::Loss;
+use distillery_trainer::loss::sdd::{Distillation, GroupWeights, Regions};
 use distillery_trainer::models;
 use distillery_trainer::run::cuda_graphs::{ExecutionMode, StepExecutor};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use crate::support::process::program;
+use crate::support::torch::hashed;
 use crate::support::training::{Training, specification};
 use crate::support::{Workspace, merged, text};
 
@@ -119,6 +123,73 @@ fn a_recorded_step_computes_the_same_as_an_eager_one() {
             let difference = largest_difference(&recorded, &eager);
             assert!(difference < 1e-5, "{changes} in {kind:?}: {difference}");
         }
+    }
+}
+
+/// Steps whose loss the kernel computes, after which the state is compared with that of libtorch's operators.
+#[test]
+fn the_losses_kernel_trains_like_libtorchs_operators() {
+    let Some((device, _alone)) = gpu("the kernel of the loss beside libtorch's operators") else { return };
+    let _in_full = Tf32::set(false);
+    for method in ["sdd_kd", "sdd_dkd", "sdd_nkd"] {
+        let changes = json!({"distillation": {"method": method}});
+        let by_kernel = |mode: ExecutionMode| {
+            let spec = specification(changes.clone());
+            let mut training = Training::new(&spec, device, Kind::Float, StepExecutor::in_mode(mode));
+            let distillation = training.objective.distillation.as_mut().expect("there is a teacher");
+            distillation.use_kernel(device).unwrap();
+            (0..12).for_each(|_| drop(training.step(None)));
+            assert!(training.executor.events().is_empty(), "a graph could not be recorded");
+            training.state()
+        };
+        let recorded = by_kernel(graphs());
+        let difference = largest_difference(&recorded, &by_kernel(ExecutionMode::Eager));
+        assert!(difference < 1e-5, "{method}, recorded beside eager: {difference}");
+        let difference =
+            largest_difference(&recorded, &trained(changes.clone(), device, Kind::Float, ExecutionMode::Eager));
+        assert!(difference < 1e-3, "{method}, the kernel beside libtorch's operators: {difference}");
+    }
+}
+
+/// One launch against another, and against the same source on the CPU.
+#[test]
+fn the_losses_kernel_computes_on_a_gpu_what_it_computes_on_the_cpu() {
+    let Some((device, _alone)) = gpu("the kernel of the loss on both devices") else { return };
+    let (images, scales) = (64, [1, 2, 4]);
+    let nkd = |exclude_target| Loss::Nkd { temperature: 3.0, gamma: 8.0, exclude_target };
+    let dkd = Loss::Dkd { temperature: 3.0, alpha: 0.5, beta: 8.0 };
+    for (loss, classes) in [Loss::Kd { temperature: 3.0 }, dkd, nkd(false), nkd(true)]
+        .into_iter()
+        .flat_map(|loss| [2, 7, 100, 1000].map(|classes| (loss, classes)))
+    {
+        let logits = |salt, size| (hashed(&[images, 21, classes], salt) * size).to_kind(Kind::Float);
+        let (student, teacher) = (logits(1, 5.0), logits(2, 20.0));
+        let labels = Tensor::arange(images, (Kind::Int64, Device::Cpu)).remainder(classes);
+        let on = |device: Device| -> Vec<(String, Tensor)> {
+            let weights = GroupWeights { consistent: 1.0, complementary: 2.0 };
+            let scale_weights = [1.0, 0.5, 2.0];
+            let mut distillation =
+                Distillation::from_parts(loss, &scales, &scale_weights, Grouping::Label, weights, device);
+            distillation.use_kernel(device).unwrap();
+            let leaf = student.to_device(device).detach().copy().set_requires_grad(true);
+            let regions = [&leaf, &teacher.to_device(device)].map(|logits| Regions::split(logits, &scales));
+            let found = distillation.apply(&regions[0], &regions[1], &labels.to_device(device));
+            found.loss.backward();
+            let names = ["loss", "complementary", "fraction", "per scale", "fractions per scale", "gradient"];
+            let numbers = [
+                found.loss.detach(),
+                found.complementary,
+                found.complementary_fraction,
+                found.per_scale,
+                found.complementary_per_scale,
+                leaf.grad(),
+            ];
+            names.map(str::to_owned).into_iter().zip(numbers.map(|numbers| numbers.to_device(Device::Cpu))).collect()
+        };
+        let (found, wanted) = (on(device), on(Device::Cpu));
+        let difference = largest_difference(&found, &wanted);
+        assert!(difference < 1e-5, "{loss:?} of {classes} classes: {difference}");
+        assert_eq!(found, on(device), "{loss:?} of {classes} classes: another launch gives other bytes");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Losses and gradients match the formulas of the papers and the values of the published implementation.
 
+mod kernel;
 mod later;
 mod reference;
 
