@@ -19,6 +19,7 @@ mod doctor;
 mod doubts;
 mod exported;
 mod gpu;
+mod kernels;
 mod loader;
 mod local_spec;
 mod losses;
