@@ -111,7 +111,7 @@ other_tests() { tests steps:: optim:: losses:: rows::; }
 
 recorded_and_eager() {
     local flags
-    for flags in "" "--graphs"; do
+    for flags in "" "--graphs" "--graphs --own-kernels"; do
         echo "steps ${flags:-one by one}:"
         # shellcheck disable=SC2086
         ./step --device "$DEVICE" --pair resnet32x4 resnet8x4 --precision tf32 bfloat16 --steps 100 $flags || return 1

@@ -79,6 +79,11 @@ pub struct TrainArgs {
     /// Slower; the student is the same.
     #[arg(long, env = "DISTILLERY_NO_CUDA_GRAPHS")]
     pub no_cuda_graphs: bool,
+    /// Compute the distillation loss and its gradient by one kernel instead of libtorch's operators: for kd, dkd and nkd,
+    /// at any scales. On a GPU it is compiled first, which takes half a second, and no GPU has run it yet. The student
+    /// differs by rounding.
+    #[arg(long, env = "DISTILLERY_OWN_KERNELS")]
+    pub own_kernels: bool,
     /// Write no images of the data set: neither samples.safetensors, without which exports of the students are not
     /// checked and have no int8 form, nor the pictures in predictions.safetensors.
     #[arg(long, env = "DISTILLERY_NO_SAMPLES")]

@@ -32,7 +32,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(120);
 /// The environment variables passed to the trainer: where to find programs, libraries and GPUs, how many threads to
 /// use, how to use a GPU, and whether to keep images. The database's address and credentials are not passed. Whole
 /// names, because others start with these: `LANGSMITH_API_KEY`, `HOMEBREW_GITHUB_API_TOKEN`, `NVIDIA_API_KEY`.
-const ENVIRONMENT: [&str; 12] = [
+const ENVIRONMENT: [&str; 13] = [
     "PATH",
     "HOME",
     "TMPDIR",
@@ -43,6 +43,7 @@ const ENVIRONMENT: [&str; 12] = [
     "NVIDIA_VISIBLE_DEVICES",
     "RUST_BACKTRACE",
     "DISTILLERY_THREADS",
+    "DISTILLERY_OWN_KERNELS",
     "DISTILLERY_NO_CUDA_GRAPHS",
     "DISTILLERY_NO_SAMPLES",
 ];

@@ -78,6 +78,7 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
         shard: Shard::WHOLE,
         threads: threads(&args.compute),
         cuda_graphs: !args.no_cuda_graphs,
+        own_kernels: args.own_kernels,
         samples: !args.no_samples,
         data_memory: data_memory(&args.compute),
         // A user's own disk is the user's; a worker's trainer reads what others uploaded.

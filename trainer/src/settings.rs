@@ -30,6 +30,8 @@ pub struct Settings {
     pub follow_links: bool,
     /// Whether steps on a GPU are recorded as CUDA graphs.
     pub cuda_graphs: bool,
+    /// Whether one kernel computes the distillation loss, where there is one for it.
+    pub own_kernels: bool,
     /// Whether images of the data set are written: those with which exports of the students are checked, and pictures of
     /// what the student gets wrong.
     pub samples: bool,

@@ -117,6 +117,7 @@ fn settings(args: &VerifyArgs, attempt: &AttemptRecord, output: &Path) -> Settin
         data_memory: attempt.data_memory,
         follow_links: true,
         cuda_graphs: true,
+        own_kernels: attempt.loss_kernel,
         samples: false,
         // The repetition must not use results of an earlier run.
         cache_dir: None,

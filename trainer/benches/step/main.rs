@@ -40,6 +40,9 @@ struct Args {
     /// Record steps that are timed as a whole as CUDA graphs.
     #[arg(long)]
     graphs: bool,
+    /// Compute the distillation loss by its kernel.
+    #[arg(long)]
+    own_kernels: bool,
     /// Let cuDNN time several algorithms for each size.
     #[arg(long)]
     cudnn_benchmark: bool,

@@ -69,6 +69,10 @@ impl Measured {
         student.compute_in(kind);
         let trained = student.weights().iter().filter(|weight| weight.trained);
         let parameters = trained.map(|weight| (weight.name.clone(), weight.tensor.shallow_clone())).collect();
+        let mut distillation = Distillation::new(&spec.distillation, device);
+        if let (true, Some(distillation)) = (args.own_kernels, &mut distillation) {
+            distillation.use_kernel(device).unwrap_or_else(|error| panic!("--own-kernels: {error}"));
+        }
         Self {
             precision: precision.to_owned(),
             _tf32: Tf32::set(tf32),
@@ -90,7 +94,7 @@ impl Measured {
                 batch_size: args.batch,
                 teacher: Some(teacher),
                 kept_scales: spec.distillation.scales.clone(),
-                distillation: Distillation::new(&spec.distillation, device),
+                distillation,
                 label_loss: CrossEntropy::default(),
                 cross_entropy: spec.distillation.weights.cross_entropy,
                 weight: spec.distillation.weights.distillation,

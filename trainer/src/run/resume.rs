@@ -139,6 +139,9 @@ pub struct AttemptRecord {
     /// The limit in bytes on decoded images in memory. It decides whether a split is streamed, and so shuffled
     /// differently.
     pub data_memory: u64,
+    /// Whether one kernel computes the distillation loss, which rounds differently.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub loss_kernel: bool,
 }
 
 impl AttemptRecord {
@@ -151,6 +154,20 @@ impl AttemptRecord {
             format!(
                 "this attempt computes on {own}, and the one before it on {before}: the student may differ in its last \
                  digits from that of an uninterrupted run"
+            )
+        })
+    }
+
+    /// A warning if the attempt goes on where `earlier` stopped, but computes the loss otherwise.
+    #[must_use]
+    pub fn other_loss(&self, earlier: &Self) -> Option<String> {
+        (self.loss_kernel != earlier.loss_kernel).then(|| {
+            let name = |is_kernel| if is_kernel { "the kernel" } else { "libtorch's operators" };
+            format!(
+                "the distillation loss is computed by {}, and in the attempt before this one it was by {}: the student \
+                 may differ in its last digits from that of an uninterrupted run",
+                name(self.loss_kernel),
+                name(earlier.loss_kernel)
             )
         })
     }
@@ -332,6 +349,7 @@ mod tests {
             precision: "bfloat16".to_owned(),
             threads: 1,
             data_memory: 0,
+            loss_kernel: false,
         }
     }
 
@@ -343,6 +361,16 @@ mod tests {
         assert_eq!(new.other_card(&new), None);
         // The CPU, and an attempt of an earlier version.
         assert_eq!((new.other_card(&attempt(None)), attempt(None).other_card(&old)), (None, None));
+    }
+
+    #[test]
+    fn an_attempt_that_computes_the_loss_otherwise_than_the_one_before_says_so() {
+        let (composed, fused) = (attempt(None), AttemptRecord { loss_kernel: true, ..attempt(None) });
+        assert!(fused.other_loss(&composed).unwrap().contains("by the kernel, and in the attempt before"));
+        assert!(composed.other_loss(&fused).unwrap().contains("by libtorch's operators, and in the attempt before"));
+        assert_eq!((fused.other_loss(&fused), composed.other_loss(&composed)), (None, None));
+        let text = serde_json::to_string(&fused).unwrap();
+        assert_eq!(serde_json::from_str::<AttemptRecord>(&text).unwrap(), fused);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::models::state_dict::StateDict;
 use crate::settings::Settings;
 use crate::worker_link::report::{Report, warning};
 use distillery_core::dataset::MeanStd;
-use distillery_core::protocol::{Started, files};
+use distillery_core::protocol::{Event, Level, Started, files};
 use distillery_core::spec::{self, LabelLoss, TrainingPlan, TrainingSpec};
 
 /// What a run works with.
@@ -101,12 +101,12 @@ impl Setup {
             }
             None => (Counters::new(identity, size), None, RunPredictions::default()),
         };
-        let attempt = attempt(settings, device, arithmetic, counters.step);
-        warn_of(counters.attempts.last().and_then(|earlier| attempt.other_card(earlier)), report);
+        let recorded_accuracy = teacher.as_ref().and_then(|teacher| teacher.recorded_accuracy);
+        let mut objective = objective(spec, &data, device, batch_size, teacher)?;
+        let loss_kernel = settings.own_kernels && use_loss_kernel(&mut objective, device, report);
+        let attempt = attempt(settings, device, arithmetic, &counters, loss_kernel, report);
         let started = started(spec, &attempt, &data, &counters);
         counters.attempts.extend((!counters.is_over(spec.training.epochs)).then_some(attempt));
-        let recorded_accuracy = teacher.as_ref().and_then(|teacher| teacher.recorded_accuracy);
-        let objective = objective(spec, &data, device, batch_size, teacher)?;
         startup.mark("networks");
         Ok(Self {
             device,
@@ -148,17 +148,48 @@ fn warn_of(doubts: impl IntoIterator<Item = String>, report: &mut dyn Report) {
     doubts.into_iter().for_each(|doubt| report.event(&warning(doubt)));
 }
 
-fn attempt(settings: &Settings, device: Device, arithmetic: MapPrecision, from_step: u64) -> AttemptRecord {
-    AttemptRecord {
+/// Has the kernel compute the distillation loss, if there is one. Tells the job's history what computes it.
+fn use_loss_kernel(objective: &mut Objective, device: Device, report: &mut dyn Report) -> bool {
+    let Some(distillation) = &mut objective.distillation else { return false };
+    let used = distillation.use_kernel(device);
+    report.event(&match &used {
+        Ok(()) => {
+            let message = "one kernel computes the distillation loss and its gradient".to_owned();
+            Event::Log { level: Level::Info, message }
+        }
+        Err(error) => warning(format!(
+            "the kernel of the distillation loss is not used, so libtorch's operators compute it, which is slower on a \
+             GPU: {error}"
+        )),
+    });
+    used.is_ok()
+}
+
+/// The attempt that begins. Warns of what it does otherwise than the one before.
+fn attempt(
+    settings: &Settings,
+    device: Device,
+    arithmetic: MapPrecision,
+    counters: &Counters,
+    loss_kernel: bool,
+    report: &mut dyn Report,
+) -> AttemptRecord {
+    let attempt = AttemptRecord {
         number: settings.attempt,
         started_at: Utc::now(),
-        from_step,
+        from_step: counters.step,
         device: settings.all_devices.clone().unwrap_or_else(|| device::name(device)),
         card: Card::of(device),
         precision: arithmetic.name().to_owned(),
         threads: u32::try_from(settings.threads).unwrap_or(u32::MAX),
         data_memory: settings.data_memory,
+        loss_kernel,
+    };
+    if let Some(earlier) = counters.attempts.last() {
+        warn_of(attempt.other_card(earlier), report);
+        warn_of(attempt.other_loss(earlier), report);
     }
+    attempt
 }
 
 fn started(spec: &TrainingPlan, attempt: &AttemptRecord, data: &Data, counters: &Counters) -> Started {

@@ -1,4 +1,4 @@
-// cuBLAS and cuDNN.
+// cuBLAS, cuDNN and NVRTC.
 #include "stub.h"
 
 #include <stdint.h>
@@ -112,3 +112,7 @@ int cudnnGetBatchNormalizationTrainingExReserveSpaceSize(pointer handle, int mod
     *size = 0;
     return 0;
 }
+
+// --- NVRTC, which makes programs of no size ------------------------------------------------------------------------------
+
+int nvrtcCompileProgram(void) { return fails("nvrtcCompileProgram"); }

@@ -1,4 +1,4 @@
-// A stand-in for a GPU: what libtorch's CUDA half needs of CUDA's driver and runtime, cuBLAS, cuDNN and NCCL, so
+// A stand-in for a GPU: what libtorch's CUDA half needs of CUDA's driver and runtime, cuBLAS, cuDNN, NVRTC and NCCL, so
 // that it runs on a machine without one. Kernels do nothing, so no number is right. Device memory is the host's, and copies copy. All
 // other functions do nothing and succeed; `build` generates them.
 //

@@ -91,6 +91,38 @@ fn a_convolution_that_cudnn_cannot_fuse_is_computed_in_parts() {
 }
 
 #[test]
+fn steps_whose_loss_is_one_kernel_can_be_recorded_and_a_launch_that_fails_tells_cudas_reason() {
+    let Some(stub) = Stub::build("the kernel of the loss on a stand-in for a GPU") else { return };
+    run_again(&["cuda_stub::inside::steps_with_the_losses_kernel_can_be_recorded"], &stub.variables("1", ""));
+    let test = "cuda_stub::inside::a_launch_of_the_losses_kernel_tells_of_the_double_bit_error";
+    run_again(&[test], &stub.variables("1", "cuLaunchKernel=214"));
+}
+
+#[test]
+fn where_the_losses_kernel_cannot_be_made_libtorch_computes_the_loss_with_a_warning() {
+    let Some(stub) = Stub::build("the kernel of the loss that cannot be made") else { return };
+    let workspace = Workspace::new().with_teacher();
+    let spec = workspace.distilled("sdd_kd");
+    let cases = [
+        ("", None),
+        ("nvrtcCompileProgram=6", Some("NVRTC cannot compile it: status 6")),
+        ("cuModuleLoadData=209", Some("the driver cannot load it: status 209")),
+    ];
+    for (index, (errors, reason)) in cases.into_iter().enumerate() {
+        let mut command = workspace.command_on("cuda", &spec, &format!("run-{index}"));
+        let run = command.args(["--events", "--own-kernels"]).envs(stub.variables("1", errors)).output().unwrap();
+        let said = text(&run.stdout);
+        let events: Vec<Event> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let warnings = warnings(&events);
+        let fallback =
+            warnings.iter().find(|warning| warning.contains("the kernel of the distillation loss is not used"));
+        assert_eq!(fallback.is_some(), reason.is_some(), "{errors}: {said}{}", text(&run.stderr));
+        assert!(fallback.is_none_or(|warning| warning.contains(reason.unwrap())), "{errors}: {fallback:?}");
+        assert_eq!(said.contains("one kernel computes the distillation loss"), reason.is_none(), "{errors}: {said}");
+    }
+}
+
+#[test]
 fn devices_are_those_that_the_driver_shows() {
     let Some(stub) = Stub::build("choosing among GPUs") else { return };
     run_again(&["cuda_stub::inside::two_gpus_can_be_opened_and_no_third"], &stub.variables("2", ""));
@@ -210,7 +242,7 @@ mod inside {
     use distillery_core::protocol::ErrorClass;
     use distillery_trainer::device;
     use distillery_trainer::device::cuda::Plugin;
-    use distillery_trainer::error::Error;
+    use distillery_trainer::error::{Error, caught};
     use distillery_trainer::models;
     use distillery_trainer::run::cuda_graphs::{ExecutionMode, StepExecutor};
     use serde_json::{Value, json};
@@ -256,6 +288,39 @@ mod inside {
                 assert!(events.is_empty(), "{changes} in {kind:?}: {events:?}");
             }
         }
+    }
+
+    /// Training whose loss is one kernel.
+    fn with_kernel(method: &str) -> Training {
+        let (device, mode) = graphs();
+        let spec = specification(json!({"distillation": {"method": method}}));
+        let mut training = Training::new(&spec, device, Kind::Float, StepExecutor::in_mode(mode));
+        training.objective.distillation.as_mut().unwrap().use_kernel(device).unwrap();
+        training
+    }
+
+    #[test]
+    fn steps_with_the_losses_kernel_can_be_recorded() {
+        if !is_inside() {
+            return;
+        }
+        for method in ["sdd_kd", "sdd_dkd", "sdd_nkd"] {
+            let mut training = with_kernel(method);
+            (0..9).for_each(|_| drop(training.step(None)));
+            let events = training.executor.events();
+            assert!(events.is_empty(), "{method}: {events:?}");
+        }
+    }
+
+    #[test]
+    fn a_launch_of_the_losses_kernel_tells_of_the_double_bit_error() {
+        if !is_inside() {
+            return;
+        }
+        let mut training = with_kernel("sdd_kd");
+        let error = caught(|| Ok(training.step(None))).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Machine, "{error}");
+        assert!(error.message.contains("the GPU is broken: CUDA error"), "{error}");
     }
 
     #[test]

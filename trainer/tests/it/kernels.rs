@@ -1,10 +1,16 @@
-//! Kernels of our own: that NVRTC compiles them for the GPUs of several generations.
+//! Kernels of our own: that NVRTC compiles them for the GPUs of several generations, and that a run says whether it uses
+//! them.
 
 use std::io::Write;
 use std::path::Path;
 
+use distillery_core::protocol::{Event, Level};
 use distillery_trainer::device::nvrtc::Nvrtc;
 use distillery_trainer::device::sdd_kernel::{Base, SOURCE};
+use serde_json::json;
+
+use crate::support::process::program;
+use crate::support::{Workspace, merged, text, warnings};
 
 /// What `scripts/setup nvrtc` or a PyTorch for GPUs has installed. `None`, with a message, without either.
 fn nvrtc(test: &str) -> Option<Nvrtc> {
@@ -40,4 +46,33 @@ fn nvrtcs_messages_are_told() {
     let Some(nvrtc) = nvrtc("what NVRTC says of a fault") else { return };
     let error = nvrtc.compile(c"__global__ void one() { undeclared(); }", (9, 0), &[]).unwrap_err();
     assert!(error.contains("undeclared"), "{error}");
+}
+
+#[test]
+fn a_run_says_whether_the_kernel_computes_the_loss_and_repeats_to_the_same_bytes() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = merged(workspace.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}}));
+    let says = |events: &[Event], what: &str| {
+        let is_it =
+            |event: &Event| matches!(event, Event::Log { level: Level::Info, message } if message.contains(what));
+        events.iter().any(is_it)
+    };
+    let with = workspace.finish(&spec, "with", &["--own-kernels"]);
+    assert!(says(&with, "one kernel computes the distillation loss"), "{with:?}");
+    assert_eq!(workspace.json("with/manifest.json")["attempts"][0]["loss_kernel"], true);
+    let verified = program("verify").arg(workspace.path("with/manifest.json")).output().unwrap();
+    assert!(verified.status.success(), "{}{}", text(&verified.stdout), text(&verified.stderr));
+
+    let without = workspace.finish(&spec, "without", &[]);
+    assert!(!says(&without, "kernel"), "{without:?}");
+    assert!(workspace.json("without/manifest.json")["attempts"][0].get("loss_kernel").is_none());
+}
+
+#[test]
+fn a_loss_without_a_kernel_is_computed_by_libtorch_with_a_warning() {
+    let workspace = Workspace::new().with_teacher();
+    let events = workspace.finish(&workspace.distilled("sdd_wttm"), "run", &["--own-kernels"]);
+    let warnings = warnings(&events);
+    assert!(warnings.iter().any(|warning| warning.contains("only kd, dkd and nkd have a kernel")), "{warnings:?}");
+    assert!(workspace.json("run/manifest.json")["attempts"][0].get("loss_kernel").is_none());
 }
