@@ -79,9 +79,9 @@ pub struct TrainArgs {
     /// Slower; the student is the same.
     #[arg(long, env = "DISTILLERY_NO_CUDA_GRAPHS")]
     pub no_cuda_graphs: bool,
-    /// Compute the distillation loss and its gradient by one kernel instead of libtorch's operators: for kd, dkd and nkd,
-    /// at any scales. On a GPU it is compiled first, which takes half a second, and no GPU has run it yet. The student
-    /// differs by rounding.
+    /// Use kernels of our own instead of libtorch's operators: one crops and normalises the images of a batch, and one
+    /// computes the distillation loss with its gradient, for kd, dkd and nkd at any scales. On a GPU they are compiled
+    /// first, which takes a second, and no GPU has run them yet. The loss, and so the student, differs by rounding.
     #[arg(long, env = "DISTILLERY_OWN_KERNELS")]
     pub own_kernels: bool,
     /// Write no images of the data set: neither samples.safetensors, without which exports of the students are not

@@ -1,5 +1,6 @@
 // All that includes libtorch's headers, as one translation unit: reading them takes most of the time of a compilation.
 #include "context.cpp"
+#include "crop.cpp"
 #include "inference.cpp"
 #include "norm.cpp"
 #include "optimizer.cpp"

@@ -6,25 +6,15 @@
 #include <limits>
 
 #include "../cuda/kernels/sdd_loss.cuh"
+#include "gpu_kernel.h"
 #include "parallel.h"
 #include "shim.h"
 
-// What does not change from step to step. As in src/device/sdd_kernel.rs, like the next.
+// What does not change from step to step. As in src/device/sdd_kernel.rs.
 struct SddSettings {
     const int *starts;  // [scales + 1]
     int scales, base, grouping;
     float temperature, alpha, beta, gamma, consistent, complementary;
-};
-
-// The kernel on a GPU, for logits in float32.
-struct SddLaunch {
-    void *kernel;
-    // cuLaunchKernel and cuGetErrorString.
-    int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **,
-                  void **);
-    int (*describe)(int, const char **);
-    // distillery_cuda_stream of cuda/graph.cpp.
-    void *(*stream)(int8_t);
 };
 
 namespace {
@@ -33,16 +23,10 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-void on_gpu(sdd::Arguments &arguments, const SddLaunch &gpu, int8_t device) {
+void on_gpu(sdd::Arguments &arguments, const GpuKernel &gpu, int8_t device) {
     const int rows = arguments.images * arguments.regions;
     const unsigned blocks = std::max(1, (rows + sdd::TEAMS - 1) / sdd::TEAMS);
-    void *parameters[] = {&arguments};
-    const int status = gpu.launch(gpu.kernel, blocks, 1, 1, sdd::LANES * sdd::TEAMS, 1, 1, 0, gpu.stream(device),
-                                  parameters, nullptr);
-    if (status == 0) return;
-    const char *reason = nullptr;
-    gpu.describe(status, &reason);
-    TORCH_CHECK(false, "CUDA error: ", reason ? reason : "unknown", " (status ", status, " of the loss's kernel)");
+    gpu.issue(arguments, blocks, sdd::LANES * sdd::TEAMS, device);
 }
 
 template <class T>
@@ -67,7 +51,7 @@ Tensor contiguous_in_images(const Tensor &logits) {
 struct SddLoss : torch::autograd::Function<SddLoss> {
     // The loss, a scalar, and the report of the kernel.
     static variable_list forward(AutogradContext *context, Tensor student, Tensor teacher, Tensor global, Tensor labels,
-                                 Tensor region_weights, const SddSettings *settings, const SddLaunch *gpu) {
+                                 Tensor region_weights, const SddSettings *settings, const GpuKernel *gpu) {
         const auto kind = student.scalar_type();
         TORCH_CHECK(kind == at::kFloat || (kind == at::kBFloat16 && !gpu), "the loss's kernel takes no logits of ",
                     kind);
@@ -137,10 +121,11 @@ struct SddLoss : torch::autograd::Function<SddLoss> {
 
 }  // namespace
 
-// The loss of logits [B, R, K], with gradient, and what the kernel reports of it. `gpu` is null on the CPU.
+// The loss of logits [B, R, K], with gradient, and what the kernel reports of it. `gpu` takes logits in float32, and is
+// null on the CPU.
 extern "C" char *distillery_sdd(Tensor **loss, Tensor **report, const Tensor *student, const Tensor *teacher,
                                 const Tensor *global, const Tensor *labels, const Tensor *region_weights,
-                                const SddSettings *settings, const SddLaunch *gpu) {
+                                const SddSettings *settings, const GpuKernel *gpu) {
     return guarded([&] {
         auto made = SddLoss::apply(*student, *teacher, *global, *labels, *region_weights, settings, gpu);
         *loss = new Tensor(made[0]);

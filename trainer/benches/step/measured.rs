@@ -70,8 +70,11 @@ impl Measured {
         let trained = student.weights().iter().filter(|weight| weight.trained);
         let parameters = trained.map(|weight| (weight.name.clone(), weight.tensor.shallow_clone())).collect();
         let mut distillation = Distillation::new(&spec.distillation, device);
-        if let (true, Some(distillation)) = (args.own_kernels, &mut distillation) {
-            distillation.use_kernel(device).unwrap_or_else(|error| panic!("--own-kernels: {error}"));
+        let mut normalisation = Normalisation::new(mean, std, device);
+        if args.own_kernels {
+            let distilled = distillation.as_mut().map_or(Ok(()), |distillation| distillation.use_kernel(device));
+            let used = distilled.and_then(|()| normalisation.use_kernel(device));
+            used.unwrap_or_else(|error| panic!("--own-kernels: {error}"));
         }
         Self {
             precision: precision.to_owned(),
@@ -89,7 +92,7 @@ impl Measured {
             optimizer: Optimizer::new(&spec.training.optimizer, parameters),
             meter: Meter::new(&spec.distillation.scales, device),
             objective: Objective {
-                normalisation: Normalisation::new(mean, std, device),
+                normalisation,
                 teacher_normalisation: None,
                 batch_size: args.batch,
                 teacher: Some(teacher),

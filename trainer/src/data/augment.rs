@@ -11,7 +11,7 @@ use super::random::generator;
 use distillery_core::dataset::Rectangle;
 
 /// Black pixels added on each side before the crop, as published for CIFAR.
-const PADDING: i64 = 4;
+pub(super) const PADDING: i64 = 4;
 
 /// The crops of an epoch's images: rows [N, 3] for [`crop_flip`].
 #[derive(Debug)]

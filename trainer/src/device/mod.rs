@@ -1,8 +1,10 @@
 //! The device that computes, and what this process asks of the operating system.
 
 pub mod card;
+pub mod crop_kernel;
 pub mod cuda;
 pub(crate) mod ffi;
+mod gpu_kernel;
 pub(crate) mod kernels;
 pub(crate) mod later;
 pub mod nvrtc;

@@ -2,16 +2,14 @@
 //! libtorch needs dozens.
 #![allow(unsafe_code, reason = "calls functions of C")]
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
 
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
-use super::card;
-use super::cuda::{Plugin, StreamOf, function, library};
 use super::ffi::unwrap;
-use super::nvrtc::Nvrtc;
+use super::gpu_kernel::GpuKernel;
 
 /// The kernel's source, which needs the macros of [`Base::macros`].
 pub const SOURCE: &CStr =
@@ -35,7 +33,7 @@ unsafe extern "C" {
         labels: *const C_tensor,
         region_weights: *const C_tensor,
         settings: *const Settings,
-        gpu: *const Launch,
+        gpu: *const GpuKernel,
     ) -> *mut c_char;
 }
 
@@ -96,33 +94,6 @@ struct Settings {
     complementary: f32,
 }
 
-type LaunchKernel = extern "C" fn(
-    *mut c_void,
-    c_uint,
-    c_uint,
-    c_uint,
-    c_uint,
-    c_uint,
-    c_uint,
-    c_uint,
-    *mut c_void,
-    *mut *mut c_void,
-    *mut *mut c_void,
-) -> c_int;
-
-type LoadModule = extern "C" fn(*mut *mut c_void, *const c_void) -> c_int;
-type FindKernel = extern "C" fn(*mut *mut c_void, *mut c_void, *const c_char) -> c_int;
-
-/// `SddLaunch` of `cpp/sdd.cpp`.
-#[derive(Debug)]
-#[repr(C)]
-struct Launch {
-    kernel: *mut c_void,
-    launch: LaunchKernel,
-    describe: extern "C" fn(c_int, *mut *const c_char) -> c_int,
-    stream: StreamOf,
-}
-
 /// The kernel on a device.
 #[derive(Debug)]
 pub struct SddKernel {
@@ -130,7 +101,7 @@ pub struct SddKernel {
     /// The first region of each scale, and the number of regions.
     starts: Vec<c_int>,
     /// `None` on the CPU.
-    gpu: Option<Launch>,
+    gpu: Option<GpuKernel>,
 }
 
 /// What the kernel computes of a batch.
@@ -159,10 +130,7 @@ impl SddKernel {
         let starts = (0..=parameters.scales.len())
             .map(|count| parameters.scales[..count].iter().map(|scale| scale * scale).sum::<u32>() as c_int)
             .collect();
-        let gpu = match device {
-            Device::Cpu => None,
-            _ => Some(load(parameters.base, device)?),
-        };
+        let gpu = GpuKernel::on(device, SOURCE, c"sdd_loss", &parameters.base.macros(true))?;
         Ok(Self { parameters, starts, gpu })
     }
 
@@ -218,34 +186,5 @@ impl SddKernel {
             per_scale: report.narrow(0, BEFORE_SCALES, count),
             complementary_per_scale: report.narrow(0, BEFORE_SCALES + count, count),
         }
-    }
-}
-
-/// Compiles the kernel for a GPU, for logits in float32, and loads it.
-fn load(base: Base, device: Device) -> Result<Launch, String> {
-    let capability = card::capability(device).ok_or("the GPU's compute capability is unknown")?;
-    let stream = Plugin::load()?.stream();
-    // It needs NVRTC and the driver's library, which are then found by their functions' names.
-    let libraries = library(c"libcaffe2_nvrtc.so", libc::RTLD_LOCAL)?;
-    let code = Nvrtc::of(libraries)?.compile(SOURCE, capability, &base.macros(true))?;
-    // SAFETY: the library is not closed, and the types are those of cuda.h.
-    let (load_module, find_kernel, launch, describe) = unsafe {
-        (
-            function::<LoadModule>(libraries, c"cuModuleLoadData")?,
-            function::<FindKernel>(libraries, c"cuModuleGetFunction")?,
-            function::<LaunchKernel>(libraries, c"cuLaunchKernel")?,
-            function(libraries, c"cuGetErrorString")?,
-        )
-    };
-    let (mut module, mut kernel) = (ptr::null_mut(), ptr::null_mut());
-    // The module stays loaded until the process ends.
-    let mut status = load_module(&raw mut module, code.as_ptr().cast());
-    if status == 0 {
-        status = find_kernel(&raw mut kernel, module, c"sdd_loss".as_ptr());
-    }
-    if status == 0 {
-        Ok(Launch { kernel, launch, describe, stream })
-    } else {
-        Err(format!("the driver cannot load it: status {status}"))
     }
 }

@@ -103,7 +103,7 @@ impl Setup {
         };
         let recorded_accuracy = teacher.as_ref().and_then(|teacher| teacher.recorded_accuracy);
         let mut objective = objective(spec, &data, device, batch_size, teacher)?;
-        let loss_kernel = settings.own_kernels && use_loss_kernel(&mut objective, device, report);
+        let loss_kernel = settings.own_kernels && use_own_kernels(&mut objective, device, report);
         let attempt = attempt(settings, device, arithmetic, &counters, loss_kernel, report);
         let started = started(spec, &attempt, &data, &counters);
         counters.attempts.extend((!counters.is_over(spec.training.epochs)).then_some(attempt));
@@ -148,21 +148,25 @@ fn warn_of(doubts: impl IntoIterator<Item = String>, report: &mut dyn Report) {
     doubts.into_iter().for_each(|doubt| report.event(&warning(doubt)));
 }
 
-/// Has the kernel compute the distillation loss, if there is one. Tells the job's history what computes it.
-fn use_loss_kernel(objective: &mut Objective, device: Device, report: &mut dyn Report) -> bool {
+/// Has kernels of our own compute what they can. Tells the job's history what they compute. Returns whether they compute
+/// the distillation loss.
+fn use_own_kernels(objective: &mut Objective, device: Device, report: &mut dyn Report) -> bool {
+    let cropped = objective.use_crop_kernel(device);
+    tell(&cropped, "crops and normalises images that are neither erased nor mixed", report);
     let Some(distillation) = &mut objective.distillation else { return false };
-    let used = distillation.use_kernel(device);
-    report.event(&match &used {
-        Ok(()) => {
-            let message = "one kernel computes the distillation loss and its gradient".to_owned();
-            Event::Log { level: Level::Info, message }
-        }
+    let distilled = distillation.use_kernel(device);
+    tell(&distilled, "computes the distillation loss and its gradient", report);
+    distilled.is_ok()
+}
+
+/// Tells whether a kernel is used.
+fn tell(used: &std::result::Result<(), String>, what: &str, report: &mut dyn Report) {
+    report.event(&match used {
+        Ok(()) => Event::Log { level: Level::Info, message: format!("one kernel {what}") },
         Err(error) => warning(format!(
-            "the kernel of the distillation loss is not used, so libtorch's operators compute it, which is slower on a \
-             GPU: {error}"
+            "the kernel that {what} is not used, so libtorch's operators do that, which is slower on a GPU: {error}"
         )),
     });
-    used.is_ok()
 }
 
 /// The attempt that begins. Warns of what it does otherwise than the one before.

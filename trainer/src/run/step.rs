@@ -98,17 +98,22 @@ impl Inputs {
         }
     }
 
-    /// The images as both networks see them [B, 3, S, S], before either normalises them: bytes, or float32 in their
-    /// range. What is erased becomes `blank`.
-    fn seen(&self, blank: &Tensor) -> Tensor {
+    /// The images as both networks see them, before either normalises them. What is erased becomes `blank`. Images that
+    /// are neither erased nor mixed are only cropped here if not `crops_later`.
+    fn seen(&self, blank: &Tensor, crops_later: bool) -> Seen {
         let Self { images, crops, erased, mix: mixture, .. } = self;
+        let is_plain = erased.is_none() && mixture.is_none();
+        if is_plain && crops_later {
+            return Seen { images: images.shallow_clone(), crops: crops.as_ref().map(Tensor::shallow_clone) };
+        }
         let images = crops.as_ref().map_or_else(|| images.shallow_clone(), |crops| crop_flip(images, crops));
-        if erased.is_none() && mixture.is_none() {
-            return images;
+        if is_plain {
+            return Seen { images, crops: None };
         }
         let images = images.to_kind(Kind::Float);
         let images = erased.as_ref().map_or(images.shallow_clone(), |rectangles| erase(&images, rectangles, blank));
-        mixture.as_ref().map_or(images.shallow_clone(), |mixture| mix(&images, mixture))
+        let images = mixture.as_ref().map_or(images.shallow_clone(), |mixture| mix(&images, mixture));
+        Seen { images, crops: None }
     }
 
     fn target(&self) -> Target {
@@ -140,6 +145,20 @@ impl Inputs {
     }
 }
 
+/// Images that are not normalised.
+struct Seen {
+    /// [B, 3, S, S]: bytes, or float32 in their range.
+    images: Tensor,
+    /// The crops that are still to be taken of them, if any: [B, 3].
+    crops: Option<Tensor>,
+}
+
+impl Seen {
+    fn normalised_by(&self, normalisation: &Normalisation) -> Tensor {
+        normalisation.apply_to_crops(&self.images, self.crops.as_ref())
+    }
+}
+
 /// The numbers of a step: scalars on the device.
 #[derive(Debug)]
 pub struct StepScalars {
@@ -167,17 +186,28 @@ impl Objective {
         self.teacher_normalisation.as_ref().unwrap_or(&self.normalisation)
     }
 
-    /// The teacher's logits [B, regions, classes] for `images` [B, 3, S, S], at all kept scales; `None` for plain training.
-    /// `normalised` are the same images as the student gets them.
-    fn teacher_logits(&self, images: &Tensor, normalised: &Tensor) -> Option<Tensor> {
+    /// The teacher's logits [B, regions, classes] for images, at all kept scales; `None` for plain training. `normalised`
+    /// [B, 3, S, S] are the same images as the student gets them.
+    fn teacher_logits(&self, seen: &Seen, normalised: &Tensor) -> Option<Tensor> {
         let teacher = self.teacher.as_ref()?;
         let _guard = tch::no_grad_guard();
-        let own = self.teacher_normalisation.as_ref().map(|own| own.apply(images));
+        let own = self.teacher_normalisation.as_ref().map(|own| seen.normalised_by(own));
         // Some kernels round differently for other batch sizes. At a constant size, an epoch's logits equal the cached
         // ones.
         let padded = padded(own.as_ref().unwrap_or(normalised), i64::from(self.batch_size));
         let logits = teacher.logits_by_scale(&teacher.features(&padded, false), &self.kept_scales);
-        Some(logits.narrow(0, 0, images.size()[0]))
+        Some(logits.narrow(0, 0, normalised.size()[0]))
+    }
+
+    /// From now on one kernel crops and normalises images that are neither erased nor mixed, for each normalisation.
+    ///
+    /// # Errors
+    /// It cannot be made for the device.
+    pub fn use_crop_kernel(&mut self, device: Device) -> Result<(), String> {
+        if let Some(of_teacher) = &mut self.teacher_normalisation {
+            of_teacher.use_kernel(device)?;
+        }
+        self.normalisation.use_kernel(device)
     }
 
     /// The teacher's logits [B, regions, classes] that the distillation takes, among those of all kept scales.
@@ -224,12 +254,12 @@ pub fn step(
     inputs: &Inputs,
     mut ended: impl FnMut(Phase),
 ) -> Option<Tensor> {
-    let images = inputs.seen(&objective.normalisation.blank);
-    let normalised = objective.normalisation.apply(&images);
+    let seen = inputs.seen(&objective.normalisation.blank, objective.normalisation.has_kernel());
+    let normalised = seen.normalised_by(&objective.normalisation);
     ended(Phase::Data);
     let new_logits = match &inputs.teacher_logits {
         Some(_) => None,
-        None => objective.teacher_logits(&images, &normalised),
+        None => objective.teacher_logits(&seen, &normalised),
     };
     let known = inputs.teacher_logits.as_ref().map(Tensor::shallow_clone);
     let teacher_logits = known.or_else(|| new_logits.as_ref().map(|kept| objective.own_logits(kept)));

@@ -91,16 +91,16 @@ fn a_convolution_that_cudnn_cannot_fuse_is_computed_in_parts() {
 }
 
 #[test]
-fn steps_whose_loss_is_one_kernel_can_be_recorded_and_a_launch_that_fails_tells_cudas_reason() {
-    let Some(stub) = Stub::build("the kernel of the loss on a stand-in for a GPU") else { return };
-    run_again(&["cuda_stub::inside::steps_with_the_losses_kernel_can_be_recorded"], &stub.variables("1", ""));
-    let test = "cuda_stub::inside::a_launch_of_the_losses_kernel_tells_of_the_double_bit_error";
+fn steps_with_kernels_of_our_own_can_be_recorded_and_a_launch_that_fails_tells_cudas_reason() {
+    let Some(stub) = Stub::build("kernels of our own on a stand-in for a GPU") else { return };
+    run_again(&["cuda_stub::inside::steps_with_kernels_of_our_own_can_be_recorded"], &stub.variables("1", ""));
+    let test = "cuda_stub::inside::a_launch_of_a_kernel_of_our_own_tells_of_the_double_bit_error";
     run_again(&[test], &stub.variables("1", "cuLaunchKernel=214"));
 }
 
 #[test]
-fn where_the_losses_kernel_cannot_be_made_libtorch_computes_the_loss_with_a_warning() {
-    let Some(stub) = Stub::build("the kernel of the loss that cannot be made") else { return };
+fn where_kernels_of_our_own_cannot_be_made_libtorch_computes_with_a_warning() {
+    let Some(stub) = Stub::build("kernels of our own that cannot be made") else { return };
     let workspace = Workspace::new().with_teacher();
     let spec = workspace.distilled("sdd_kd");
     let cases = [
@@ -114,11 +114,12 @@ fn where_the_losses_kernel_cannot_be_made_libtorch_computes_the_loss_with_a_warn
         let said = text(&run.stdout);
         let events: Vec<Event> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let warnings = warnings(&events);
-        let fallback =
-            warnings.iter().find(|warning| warning.contains("the kernel of the distillation loss is not used"));
-        assert_eq!(fallback.is_some(), reason.is_some(), "{errors}: {said}{}", text(&run.stderr));
-        assert!(fallback.is_none_or(|warning| warning.contains(reason.unwrap())), "{errors}: {fallback:?}");
-        assert_eq!(said.contains("one kernel computes the distillation loss"), reason.is_none(), "{errors}: {said}");
+        let unused: Vec<_> = warnings.iter().filter(|warning| warning.contains("is not used, so libtorch's")).collect();
+        let kernels = ["crops and normalises images", "computes the distillation loss"];
+        assert_eq!(unused.len(), if reason.is_some() { kernels.len() } else { 0 }, "{errors}: {said}");
+        assert!(unused.iter().all(|warning| warning.contains(reason.unwrap())), "{errors}: {unused:?}");
+        let used = kernels.map(|what| said.contains(&format!("one kernel {what}")));
+        assert_eq!(used, [reason.is_none(); 2], "{errors}: {said}{}", text(&run.stderr));
     }
 }
 
@@ -290,22 +291,23 @@ mod inside {
         }
     }
 
-    /// Training whose loss is one kernel.
-    fn with_kernel(method: &str) -> Training {
+    /// Training with kernels of our own.
+    fn with_kernels(method: &str) -> Training {
         let (device, mode) = graphs();
         let spec = specification(json!({"distillation": {"method": method}}));
         let mut training = Training::new(&spec, device, Kind::Float, StepExecutor::in_mode(mode));
+        training.objective.use_crop_kernel(device).unwrap();
         training.objective.distillation.as_mut().unwrap().use_kernel(device).unwrap();
         training
     }
 
     #[test]
-    fn steps_with_the_losses_kernel_can_be_recorded() {
+    fn steps_with_kernels_of_our_own_can_be_recorded() {
         if !is_inside() {
             return;
         }
         for method in ["sdd_kd", "sdd_dkd", "sdd_nkd"] {
-            let mut training = with_kernel(method);
+            let mut training = with_kernels(method);
             (0..9).for_each(|_| drop(training.step(None)));
             let events = training.executor.events();
             assert!(events.is_empty(), "{method}: {events:?}");
@@ -313,11 +315,11 @@ mod inside {
     }
 
     #[test]
-    fn a_launch_of_the_losses_kernel_tells_of_the_double_bit_error() {
+    fn a_launch_of_a_kernel_of_our_own_tells_of_the_double_bit_error() {
         if !is_inside() {
             return;
         }
-        let mut training = with_kernel("sdd_kd");
+        let mut training = with_kernels("sdd_kd");
         let error = caught(|| Ok(training.step(None))).unwrap_err();
         assert_eq!(error.class, ErrorClass::Machine, "{error}");
         assert!(error.message.contains("the GPU is broken: CUDA error"), "{error}");

@@ -7,6 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use distillery_core::architecture;
 use distillery_core::spec::Grouping;
+use distillery_trainer::data::normalisation::Normalisation;
+use distillery_trainer::data::{Crops, DrawSource};
 use distillery_trainer::device;
 use distillery_trainer::device::cuda::{Plugin, Tf32, compute_deterministically};
 use distillery_trainer::loss::region::Loss;
@@ -126,10 +128,26 @@ fn a_recorded_step_computes_the_same_as_an_eager_one() {
     }
 }
 
-/// Steps whose loss the kernel computes, after which the state is compared with that of libtorch's operators.
 #[test]
-fn the_losses_kernel_trains_like_libtorchs_operators() {
-    let Some((device, _alone)) = gpu("the kernel of the loss beside libtorch's operators") else { return };
+fn one_kernel_crops_and_normalises_on_a_gpu_to_the_bits_of_libtorchs_operators() {
+    let Some((device, _alone)) = gpu("the kernel that crops and normalises") else { return };
+    let images = (Tensor::arange(64 * 3 * 32 * 32, (Kind::Int64, device)) * 7919).remainder(256);
+    let images = images.to_kind(Kind::Uint8).view([64, 3, 32, 32]);
+    let crops = Crops::of_view(DrawSource { seed: 7, images: 64, side: 32, device }, 0);
+    let crops = crops.of_batch(0, 0, &Tensor::arange(64, (Kind::Int64, device)));
+    let normalisation = || Normalisation::new([0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761], device);
+    let mut by_kernel = normalisation();
+    by_kernel.use_kernel(device).unwrap();
+    for crops in [Some(&crops), None] {
+        let found = by_kernel.apply_to_crops(&images, crops);
+        assert!(found.equal(&normalisation().apply_to_crops(&images, crops)), "cropped: {}", crops.is_some());
+    }
+}
+
+/// Steps with both kernels, after which the state is compared with that of libtorch's operators.
+#[test]
+fn kernels_of_our_own_train_like_libtorchs_operators() {
+    let Some((device, _alone)) = gpu("kernels of our own beside libtorch's operators") else { return };
     let _in_full = Tf32::set(false);
     for method in ["sdd_kd", "sdd_dkd", "sdd_nkd"] {
         let changes = json!({"distillation": {"method": method}});
@@ -138,6 +156,7 @@ fn the_losses_kernel_trains_like_libtorchs_operators() {
             let mut training = Training::new(&spec, device, Kind::Float, StepExecutor::in_mode(mode));
             let distillation = training.objective.distillation.as_mut().expect("there is a teacher");
             distillation.use_kernel(device).unwrap();
+            training.objective.use_crop_kernel(device).unwrap();
             (0..12).for_each(|_| drop(training.step(None)));
             assert!(training.executor.events().is_empty(), "a graph could not be recorded");
             training.state()
@@ -147,7 +166,7 @@ fn the_losses_kernel_trains_like_libtorchs_operators() {
         assert!(difference < 1e-5, "{method}, recorded beside eager: {difference}");
         let difference =
             largest_difference(&recorded, &trained(changes.clone(), device, Kind::Float, ExecutionMode::Eager));
-        assert!(difference < 1e-3, "{method}, the kernel beside libtorch's operators: {difference}");
+        assert!(difference < 1e-3, "{method}, kernels of our own beside libtorch's operators: {difference}");
     }
 }
 

@@ -1,15 +1,21 @@
-//! Kernels of our own: that NVRTC compiles them for the GPUs of several generations, and that a run says whether it uses
-//! them.
+//! Kernels of our own: that NVRTC compiles them for the GPUs of several generations, that cropping changes no bit, and
+//! that a run says whether it uses them. What the loss's kernel computes is in `losses::kernel`.
 
 use std::io::Write;
 use std::path::Path;
 
 use distillery_core::protocol::{Event, Level};
+use distillery_trainer::data::normalisation::Normalisation;
+use distillery_trainer::device::crop_kernel;
 use distillery_trainer::device::nvrtc::Nvrtc;
-use distillery_trainer::device::sdd_kernel::{Base, SOURCE};
+use distillery_trainer::device::sdd_kernel::{self, Base};
+use distillery_trainer::run::cuda_graphs::{ExecutionMode, StepExecutor};
 use serde_json::json;
+use tch::{Device, Kind, Tensor};
 
 use crate::support::process::program;
+use crate::support::torch::one_thread;
+use crate::support::training::{Training, specification};
 use crate::support::{Workspace, merged, text, warnings};
 
 /// What `scripts/setup nvrtc` or a PyTorch for GPUs has installed. `None`, with a message, without either.
@@ -25,18 +31,23 @@ fn nvrtc(test: &str) -> Option<Nvrtc> {
     found.map(|directory| Nvrtc::in_directory(directory).unwrap())
 }
 
+/// Whether this is an ELF file with a kernel of that name, for which the driver is asked.
+fn has_kernel(code: &[u8], section: &[u8]) -> bool {
+    code.starts_with(b"\x7fELF") && code.windows(section.len()).any(|bytes| bytes == section)
+}
+
 #[test]
-fn nvrtc_compiles_the_losses_kernel_for_ampere_hopper_and_blackwell() {
-    let Some(nvrtc) = nvrtc("compiling the kernel of the loss") else { return };
+fn nvrtc_compiles_every_kernel_for_ampere_hopper_and_blackwell() {
+    let Some(nvrtc) = nvrtc("compiling kernels of our own") else { return };
     for capability in [(8, 0), (9, 0), (10, 0)] {
+        let cropping = nvrtc.compile(crop_kernel::SOURCE, capability, &[]);
+        let code = cropping.unwrap_or_else(|error| panic!("cropping for {capability:?}: {error}"));
+        assert!(has_kernel(&code, b".text.crop_normalise\0"), "cropping for {capability:?}");
         let bases = [Base::Kd, Base::Dkd, Base::Nkd, Base::NkdWithoutTarget];
         for (base, is_float) in bases.map(|base| (base, true)).into_iter().chain([(Base::Kd, false)]) {
-            let made = nvrtc.compile(SOURCE, capability, &base.macros(is_float));
+            let made = nvrtc.compile(sdd_kernel::SOURCE, capability, &base.macros(is_float));
             let code = made.unwrap_or_else(|error| panic!("{base:?} for {capability:?}: {error}"));
-            // An ELF file with the kernel's name, which the driver is asked for.
-            assert!(code.starts_with(b"\x7fELF"), "{base:?} for {capability:?}");
-            let name = b".text.sdd_loss\0";
-            assert!(code.windows(name.len()).any(|bytes| bytes == name), "{base:?} for {capability:?}");
+            assert!(has_kernel(&code, b".text.sdd_loss\0"), "{base:?} for {capability:?}");
         }
     }
 }
@@ -46,6 +57,56 @@ fn nvrtcs_messages_are_told() {
     let Some(nvrtc) = nvrtc("what NVRTC says of a fault") else { return };
     let error = nvrtc.compile(c"__global__ void one() { undeclared(); }", (9, 0), &[]).unwrap_err();
     assert!(error.contains("undeclared"), "{error}");
+}
+
+/// Bytes [B, 3, S, S], and the crops [B, 3] of these images: mirrored or not, at the corners and in the middle.
+fn batch(images: i64, side: i64) -> (Tensor, Tensor) {
+    let numbers = Tensor::arange(images * 3 * side * side, (Kind::Int64, Device::Cpu)) * 7919;
+    let crop = |image: i64| {
+        let (top, left) = (image * 4 % 9, image * 5 % 9);
+        if image % 2 == 0 { [top, left, 1] } else { [top, left + side - 1, -1] }
+    };
+    let crops: Vec<i64> = (0..images).flat_map(crop).collect();
+    let bytes = numbers.remainder(256).to_kind(Kind::Uint8).view([images, 3, side, side]);
+    (bytes, Tensor::from_slice(&crops).view([images, 3]))
+}
+
+#[test]
+fn one_kernel_crops_and_normalises_to_the_same_bits() {
+    one_thread();
+    for (images, side) in [(1, 1), (20, 5), (7, 32), (2, 224)] {
+        let (bytes, crops) = batch(images, side);
+        let normalisation = || Normalisation::new([0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761], Device::Cpu);
+        let mut by_kernel = normalisation();
+        by_kernel.use_kernel(Device::Cpu).unwrap();
+        for crops in [Some(&crops), None] {
+            let (found, wanted) =
+                (by_kernel.apply_to_crops(&bytes, crops), normalisation().apply_to_crops(&bytes, crops));
+            assert_eq!((found.kind(), found.size()), (Kind::Float, vec![images, 3, side, side]));
+            assert!(found.equal(&wanted), "{images} images of side {side}, cropped: {}", crops.is_some());
+        }
+        // Images that were mixed are no bytes.
+        let floats = bytes.to_kind(Kind::Float) + 0.25;
+        assert!(by_kernel.apply_to_crops(&floats, None).equal(&normalisation().apply(&floats)));
+    }
+}
+
+#[test]
+fn steps_on_images_that_one_kernel_crops_give_the_same_bytes() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let [by_kernel, by_libtorch] = [true, false].map(|by_kernel| {
+            let executor = StepExecutor::in_mode(ExecutionMode::Rehearsal);
+            let mut training = Training::new(&specification(json!({})), Device::Cpu, kind, executor);
+            if by_kernel {
+                training.objective.use_crop_kernel(Device::Cpu).unwrap();
+            }
+            (0..9).for_each(|_| drop(training.step(None)));
+            training.outcome()
+        });
+        for ((name, found), (_, wanted)) in by_kernel.iter().zip(&by_libtorch) {
+            assert!(found.equal(wanted), "{kind:?}: {name}");
+        }
+    }
 }
 
 #[test]
@@ -58,7 +119,9 @@ fn a_run_says_whether_the_kernel_computes_the_loss_and_repeats_to_the_same_bytes
         events.iter().any(is_it)
     };
     let with = workspace.finish(&spec, "with", &["--own-kernels"]);
-    assert!(says(&with, "one kernel computes the distillation loss"), "{with:?}");
+    for what in ["one kernel crops and normalises images", "one kernel computes the distillation loss"] {
+        assert!(says(&with, what), "{with:?}");
+    }
     assert_eq!(workspace.json("with/manifest.json")["attempts"][0]["loss_kernel"], true);
     let verified = program("verify").arg(workspace.path("with/manifest.json")).output().unwrap();
     assert!(verified.status.success(), "{}{}", text(&verified.stdout), text(&verified.stderr));

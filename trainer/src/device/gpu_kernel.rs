@@ -1,0 +1,73 @@
+//! Kernels of our own on a GPU: compiled by NVRTC for the GPU at hand, loaded by the driver.
+#![allow(unsafe_code, reason = "calls functions of libraries that were opened at run time")]
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ptr;
+
+use tch::Device;
+
+use super::card;
+use super::cuda::{Plugin, StreamOf, function, library};
+use super::nvrtc::Nvrtc;
+
+type LoadModule = extern "C" fn(*mut *mut c_void, *const c_void) -> c_int;
+type FindKernel = extern "C" fn(*mut *mut c_void, *mut c_void, *const c_char) -> c_int;
+type LaunchKernel = extern "C" fn(
+    *mut c_void,
+    c_uint,
+    c_uint,
+    c_uint,
+    c_uint,
+    c_uint,
+    c_uint,
+    c_uint,
+    *mut c_void,
+    *mut *mut c_void,
+    *mut *mut c_void,
+) -> c_int;
+
+/// A kernel on a GPU: `GpuKernel` of `cpp/gpu_kernel.h`.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct GpuKernel {
+    kernel: *mut c_void,
+    launch: LaunchKernel,
+    describe: extern "C" fn(c_int, *mut *const c_char) -> c_int,
+    stream: StreamOf,
+}
+
+impl GpuKernel {
+    /// Compiles a source for a GPU, the current one of this thread, and loads its kernel `name`. `None` for the CPU.
+    ///
+    /// # Errors
+    /// It cannot be compiled or loaded.
+    pub(super) fn on(device: Device, source: &CStr, name: &CStr, macros: &[&str]) -> Result<Option<Self>, String> {
+        if device == Device::Cpu {
+            return Ok(None);
+        }
+        let capability = card::capability(device).ok_or("the GPU's compute capability is unknown")?;
+        let stream = Plugin::load()?.stream();
+        // It needs NVRTC and the driver's library, which are then found by their functions' names.
+        let libraries = library(c"libcaffe2_nvrtc.so", libc::RTLD_LOCAL)?;
+        let code = Nvrtc::of(libraries)?.compile(source, capability, macros)?;
+        // SAFETY: the library is not closed, and the types are those of cuda.h.
+        let (load_module, find_kernel, launch, describe) = unsafe {
+            (
+                function::<LoadModule>(libraries, c"cuModuleLoadData")?,
+                function::<FindKernel>(libraries, c"cuModuleGetFunction")?,
+                function::<LaunchKernel>(libraries, c"cuLaunchKernel")?,
+                function(libraries, c"cuGetErrorString")?,
+            )
+        };
+        let (mut module, mut kernel) = (ptr::null_mut(), ptr::null_mut());
+        // The module stays loaded until the process ends.
+        let mut status = load_module(&raw mut module, code.as_ptr().cast());
+        if status == 0 {
+            status = find_kernel(&raw mut kernel, module, name.as_ptr());
+        }
+        match status {
+            0 => Ok(Some(Self { kernel, launch, describe, stream })),
+            _ => Err(format!("the driver cannot load it: status {status}")),
+        }
+    }
+}
