@@ -2,28 +2,25 @@
 //! files with a table that says their labels.
 
 mod class;
+mod images;
 mod metadata;
 mod walk;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use class::Class;
+use images::FolderImages;
 use metadata::{TableOfLabels, TableScope};
 pub(super) use walk::is_image;
 
 use super::forms::{ClassIndex, composed};
 use super::links::{self, DirectoryEntry, Links, count_by_extension};
 use super::{
-    ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE,
-    UNLABELLED, is_name, memory, pixels, splits,
+    ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Images, NAME_RULE, UNLABELLED,
+    is_name, splits,
 };
 use crate::text::{counted, quoted};
-
-/// Largest encoded image, in bytes.
-const LARGEST_FILE: u64 = 256 << 20;
 
 #[derive(Debug, Default)]
 struct SplitFiles {
@@ -350,54 +347,5 @@ impl FormatReader for Folder {
             notes.extend(split.notes.iter().cloned());
         }
         notes
-    }
-}
-
-#[derive(Debug)]
-struct FolderImages {
-    files: Vec<PathBuf>,
-    labels: Vec<u32>,
-}
-
-impl FolderImages {
-    /// Hands over the encoded image. Until that is done, other large ones wait where memory is limited.
-    fn with_encoded<T>(&self, index: usize, then: impl FnOnce(&[u8]) -> T) -> Result<T, Error> {
-        let (path, mut encoded) = (&self.files[index], Vec::new());
-        let file = File::open(path).map_err(Error::io(path))?;
-        let _turn = memory::read(file.metadata().map_err(Error::io(path))?.len());
-        file.take(LARGEST_FILE + 1).read_to_end(&mut encoded).map_err(Error::io(path))?;
-        if encoded.len() as u64 > LARGEST_FILE {
-            return Err(Error::invalid(path, "is larger than 256 MiB: replace it by a smaller copy"));
-        }
-        Ok(then(&encoded))
-    }
-}
-
-impl Images for FolderImages {
-    fn labels(&self) -> &[u32] {
-        &self.labels
-    }
-
-    fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
-        self.read_stored(index, frame, (side, planes), &mut |_| ())
-    }
-
-    fn stored(&self, index: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
-        self.with_encoded(index, take)
-    }
-
-    fn read_stored(
-        &self,
-        index: usize,
-        frame: &Frame<'_>,
-        (side, planes): (u32, &mut [u8]),
-        take: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), Error> {
-        let decoded = self.with_encoded(index, |encoded| {
-            take(encoded);
-            // As torchvision's ImageFolder, which does not turn images.
-            pixels::decode(encoded, pixels::Orientation::AsStored, frame, side, planes).map(drop)
-        });
-        decoded?.map_err(|message| Error::invalid(&self.files[index], message))
     }
 }
