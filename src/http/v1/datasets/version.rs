@@ -264,17 +264,22 @@ async fn keep(
     if let Some(file) = superseded {
         removals::start(pool, artifacts, file).await;
     }
-    // The files are here already, and so need not be fetched.
+    adopt(state, workspace, new.stored).await?;
+    Ok(Some(is_new))
+}
+
+/// Keeps the files of an upload as this machine's copy: they are here already, and so need not be fetched.
+async fn adopt(state: &AppState, workspace: Workspace, stored: StoredDataset) -> Result<(), ApiError> {
     let cache = state.settings.dataset_cache.clone();
     let adopted = tokio::task::spawn_blocking(move || {
-        let adopted = cache.adopt(&workspace.files(), &new.stored);
+        let adopted = cache.adopt(&workspace.files(), &stored);
         drop(workspace);
         adopted
     });
     if let Err(error) = adopted.await.map_err(anyhow::Error::from)? {
         tracing::warn!(%error, "cannot keep a copy of an uploaded data set; it is fetched when needed");
     }
-    Ok(Some(is_new))
+    Ok(())
 }
 
 /// Packs a directory into storage.
