@@ -20,6 +20,9 @@ pub(super) enum ResamplingKernel {
     },
 }
 
+/// The weight of an element by its distance from the centre, in elements.
+type Weighting = fn(f64) -> f64;
+
 impl ResamplingKernel {
     fn is_smooth(self) -> bool {
         matches!(self, Self::Linear { .. } | Self::Cubic { .. })
@@ -31,7 +34,7 @@ impl ResamplingKernel {
     }
 
     /// The weight at a distance from the centre, with a window that grows with what is left out, and half that window.
-    fn antialiased(self) -> Option<(fn(f64) -> f64, f64)> {
+    fn antialiased(self) -> Option<(Weighting, f64)> {
         match self {
             Self::Linear { antialias: true } => Some((|distance| (1.0 - distance).max(0.0), 1.0)),
             Self::Cubic { antialias: true } => Some((|distance| cubic(distance, -0.5), 2.0)),

@@ -118,7 +118,7 @@ impl OnnxBuilder<'_> {
 
     /// The positions of each of `count` windows of `from` positions.
     fn windows(&mut self, count: u64, from: u64) -> Result<String> {
-        let longest = from.div_ceil(count).saturating_add(u64::from(from % count != 0)).min(from);
+        let longest = from.div_ceil(count).saturating_add(u64::from(!from.is_multiple_of(count))).min(from);
         self.integers(count, longest, |window, at| {
             let (start, end) = (window * from / count, ((window + 1) * from).div_ceil(count));
             (start + at).min(end - 1)
