@@ -111,7 +111,8 @@ pub async fn put(pool: &PgPool, name: &str, new: &StoredShard) -> sqlx::Result<O
 /// Makes the counts of a data set's splits out of its shards, if they are not known or too old.
 async fn count_anew(connection: &mut PgConnection, name: &str) -> sqlx::Result<()> {
     let is_known = sqlx::query_scalar!(
-        r#"select exists (select from dataset_shard_splits where name = $1 and changed_at > now() - $2) as "is_known!""#,
+        r#"select exists (
+            select from dataset_shard_splits where name = $1 and changed_at > now() - $2::interval) as "is_known!""#,
         name,
         interval(COUNTED),
     );
@@ -178,7 +179,7 @@ async fn count(
 /// Announces all shards of a data set again, unless that was done a short while ago.
 async fn announce_again(connection: &mut PgConnection, name: &str) -> sqlx::Result<()> {
     let due = sqlx::query_scalar!(
-        r#"select max(announced_at) < now() - $2 as "is_due!" from dataset_shard_splits where name = $1"#,
+        r#"select max(announced_at) < now() - $2::interval as "is_due!" from dataset_shard_splits where name = $1"#,
         name,
         interval(AGAIN),
     );

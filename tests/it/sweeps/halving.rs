@@ -163,7 +163,7 @@ async fn a_job_at_a_rung_is_resumed_by_its_sweep_alone_and_a_dropped_one_can_be_
     stop(&api, &first).await;
     assert_eq!(api.db.job(&first.job).await["status"], "paused");
     let refused = api.ask(&format!("/v1/jobs/{}/resume", first.job)).await;
-    refused.says(409, &["waits to be compared", super::id(&made)]);
+    refused.says(409, &["waits to be compared", id(&made)]);
     let second = claim(&api).await.unwrap().token;
     train(&api, &second, 1, 20.0).await;
     stop(&api, &second).await;

@@ -181,7 +181,7 @@ fn the_losses_kernel_computes_on_a_gpu_what_it_computes_on_the_cpu() {
         .into_iter()
         .flat_map(|loss| [2, 7, 100, 1000].map(|classes| (loss, classes)))
     {
-        let logits = |salt, size| (hashed(&[images, 21, classes], salt) * size).to_kind(Kind::Float);
+        let logits = |salt, size: f64| (hashed(&[images, 21, classes], salt) * size).to_kind(Kind::Float);
         let (student, teacher) = (logits(1, 5.0), logits(2, 20.0));
         let labels = Tensor::arange(images, (Kind::Int64, Device::Cpu)).remainder(classes);
         let on = |device: Device| -> Vec<(String, Tensor)> {

@@ -26,7 +26,8 @@ fn nvrtc(test: &str) -> Option<Nvrtc> {
     let found = directories.iter().find(|directory| directory.join("libnvrtc.so.13").exists());
     if found.is_none() {
         // To standard error itself, since what a test prints is not shown when it passes.
-        writeln!(std::io::stderr(), "not run: {test}: run scripts/setup nvrtc").unwrap();
+        let mut errors = std::io::stderr();
+        writeln!(errors, "not run: {test}: run scripts/setup nvrtc").unwrap();
     }
     found.map(|directory| Nvrtc::in_directory(directory).unwrap())
 }

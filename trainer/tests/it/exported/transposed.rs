@@ -23,8 +23,8 @@ fn spread(x: &Tensor, weight: &Tensor, geometry: Geometry) -> Tensor {
         unreachable!("maps and kernels have four dimensions")
     };
     let grouped = x.reshape([4, groups, channels / groups, 1, height, width]);
-    let mut sum = Tensor::from(0.0);
-    for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+    let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+    let parts = places.map(|(row, column)| {
         let place = weight.select(3, column).select(2, row).reshape([1, groups, channels / groups, each, 1, 1]);
         let products = (&grouped * place).sum_dim_intlist([2_i64].as_slice(), false, None::<Kind>);
         // Zeros between the elements.
@@ -35,14 +35,9 @@ fn spread(x: &Tensor, weight: &Tensor, geometry: Geometry) -> Tensor {
             .slice(2, 0, (height - 1) * stride[0] + 1, 1)
             .slice(3, 0, (width - 1) * stride[1] + 1, 1);
         let after = |side: usize, size: i64, at: i64| (size - 1 - at) * dilation[side] + output_padding[side];
-        sum = sum
-            + apart.constant_pad_nd([
-                column * dilation[1],
-                after(1, columns, column),
-                row * dilation[0],
-                after(0, rows, row),
-            ]);
-    }
+        apart.constant_pad_nd([column * dilation[1], after(1, columns, column), row * dilation[0], after(0, rows, row)])
+    });
+    let sum = parts.reduce(|sum, part| sum + part).expect("a kernel has elements");
     let size = sum.size();
     sum.slice(2, padding[0], size[2] - padding[0], 1).slice(3, padding[1], size[3] - padding[1], 1)
 }
@@ -134,7 +129,7 @@ fn columns_are_added_up_to_the_map_whose_windows_they_are() {
         for (row, column, at, across) in indices() {
             let element = columns.select(5, across).select(4, at).select(3, column).select(2, row);
             let place = [at * 2 + row * 2, across * 3 + column * 2];
-            sum = sum + element.view([4, 3, 1, 1]).constant_pad_nd([place[1], 13 - place[1], place[0], 9 - place[0]]);
+            sum += element.view([4, 3, 1, 1]).constant_pad_nd([place[1], 13 - place[1], place[0], 9 - place[0]]);
         }
         sum.slice(2, 1, 9, 1).slice(3, 1, 13, 1)
     });

@@ -20,7 +20,8 @@ pub fn can_mount(directory: &Path, test: &str) -> bool {
     let can = on_a_disk("1m", directory, &Command::new("true")).status().is_ok_and(|status| status.success());
     if !can {
         // To standard error itself, since what a test prints is not shown when it passes.
-        writeln!(std::io::stderr(), "not run: {test}: no file system can be mounted here").unwrap();
+        let mut errors = std::io::stderr();
+        writeln!(errors, "not run: {test}: no file system can be mounted here").unwrap();
     }
     can
 }
