@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::jobs::labels;
+use super::settings;
 use crate::db::jobs::Status;
 use crate::db::jobs::settings::SpecSetting;
 use crate::db::jobs::summaries::{self, Found, Sort, Summary};
@@ -54,7 +55,8 @@ pub struct SummariesParameters {
     /// Only jobs of this sweep.
     sweep: Option<String>,
     /// Also give each job the value of this setting: a JSON pointer into the specification, such as
-    /// `/distillation/temperature`. Can be repeated up to 16 times.
+    /// `/distillation/temperature`. One that neither this version nor any job has is refused. Can be repeated up to 16
+    /// times.
     #[serde(default)]
     #[param(max_items = 16)]
     column: Vec<String>,
@@ -115,6 +117,7 @@ pub async fn list(
             other = quoted(other)
         )));
     }
+    let columns = columns(&state, column).await?;
     let Some(labels) = labels(label)? else {
         let none = Status::ALL.map(|status| (status, 0)).to_vec();
         return Ok(Json(Summaries::new(Found { data: Vec::new(), statuses: none }, &statuses)));
@@ -124,7 +127,7 @@ pub async fn list(
         words,
         ids: Some(id).filter(|ids| !ids.is_empty()),
         sweep,
-        columns: settings(column)?,
+        columns,
         sort: sort.unwrap_or_default(),
         is_descending: order != Some(SortDirection::Asc),
         offset: offset.unwrap_or(0),
@@ -135,11 +138,11 @@ pub async fn list(
 }
 
 /// The settings that JSON pointers lead to.
-fn settings(pointers: Vec<String>) -> Result<Vec<SpecSetting>, ApiError> {
+async fn columns(state: &AppState, pointers: Vec<String>) -> Result<Vec<SpecSetting>, ApiError> {
     if pointers.len() > MOST_COLUMNS {
         return Err(ApiError::malformed(format!("query parameters: column: at most {MOST_COLUMNS} are allowed")));
     }
-    let settings = pointers.into_iter().map(|pointer| {
+    let columns = pointers.into_iter().map(|pointer| {
         SpecSetting::at(&pointer).ok_or_else(|| {
             let expected = "expected a JSON pointer such as /distillation/temperature";
             ApiError::malformed(format!(
@@ -148,7 +151,11 @@ fn settings(pointers: Vec<String>) -> Result<Vec<SpecSetting>, ApiError> {
             ))
         })
     });
-    settings.collect()
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    for column in &columns {
+        settings::check(state, "column", column).await?;
+    }
+    Ok(columns)
 }
 
 /// The words of a search text.

@@ -90,14 +90,24 @@ async fn groups_by_label_network_and_sweep_are_those_of_the_jobs_that_match() {
 async fn a_setting_that_no_job_can_have_is_refused_unless_one_of_another_version_has_it() {
     let api = Api::start().await;
     let job = trained(&api, plain_job(), 0, 60.0).await;
-    let by = |pointer: &str| format!("/v1/groups?by={pointer}");
-    let refused = api.get(&by("/distillation/temprature")).await;
-    refused.says(400, &["by: no job has the setting", "did you mean /distillation/temperature?"]);
-    api.get(&by("/training/warp")).await.says(400, &["GET /v1/settings"]);
-    api.get(&by("/distillation/temperature")).await.expect(200);
+    for parameter in ["groups?by", "summaries?column"] {
+        let with = |pointer: &str| format!("/v1/{parameter}={pointer}");
+        let refused = api.get(&with("/distillation/temprature")).await;
+        refused.says(400, &["no job has the setting", "did you mean /distillation/temperature?"]);
+        // Also where no job matches anyway.
+        api.get(&with("/training/warp&label=a:b&label=a:c")).await.says(400, &["GET /v1/settings"]);
+        for known in ["/distillation/temperature", "/labels/nobody-has-it", "/training/optimizer"] {
+            api.get(&with(known)).await.expect(200);
+        }
+    }
+    // The one that is wrong is named among others.
+    let several = "/v1/summaries?column=/training/epochs&column=/training/epoch";
+    api.get(several).await.says(400, &["column: no job has the setting /training/epoch,", "/training/epochs?"]);
     let newer = "update jobs set spec = jsonb_set(spec, '{training,warp}', '9') where id = $1";
     sqlx::query(newer).bind(&job).execute(&api.db.pool).await.unwrap();
     assert_eq!(values(&groups(&api, "?by=/training/warp").await), [&json!([9])]);
+    let listed = api.get("/v1/summaries?column=/training/warp").await.expect(200);
+    assert_eq!(listed["data"][0]["settings"]["/training/warp"], 9);
 }
 
 #[tokio::test]
