@@ -292,7 +292,7 @@ impl SeriesReader {
 }
 
 /// The names of a job's series. Reads a row for each of them, not every point.
-async fn all_names(pool: &PgPool, job: &str) -> sqlx::Result<Vec<String>> {
+pub async fn all_names(pool: &PgPool, job: &str) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"
         with recursive names as (

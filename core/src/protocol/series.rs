@@ -79,6 +79,14 @@ pub fn scale_complementary_fraction(scale: u32) -> String {
     format!("sdd/scale_{scale}/complementary_fraction")
 }
 
+/// Whether some job of this version may have a series of this name.
+#[must_use]
+pub fn is_known(name: &str) -> bool {
+    let scale = name.strip_prefix("sdd/scale_").and_then(|rest| rest.split('/').next()?.parse::<u32>().ok());
+    ALL.contains(&name)
+        || scale.is_some_and(|scale| name == scale_loss(scale) || name == scale_complementary_fraction(scale))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -108,6 +116,17 @@ mod tests {
             })
         };
         text.split(['\'', '"', '`']).filter(is_name)
+    }
+
+    #[test]
+    fn series_of_scales_are_known_by_their_form() {
+        for name in ALL.into_iter().chain(["sdd/scale_1/loss", "sdd/scale_14/complementary_fraction"]) {
+            assert!(is_known(name), "{name}");
+        }
+        for name in ["", "loss", "Lr", "eval", "sdd/scale_/loss", "sdd/scale_01/loss", "sdd/scale_1", "sdd/scale_1/lr"]
+        {
+            assert!(!is_known(name), "{name}");
+        }
     }
 
     #[test]

@@ -55,6 +55,27 @@ async fn series_are_grouped_by_name_and_ordered_by_step() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_series_can_have_is_refused_unless_the_job_has_it() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let with = |names: &str| format!("/v1/jobs/{id}/metrics?{names}");
+    // No job needs to have the series of all jobs yet.
+    let none = api.get(&with("name=eval/top1&name=sdd/scale_4/loss")).await.expect(200);
+    assert_eq!(none["series"], json!([]));
+    let refused = api.get(&with("name=lr&name=eval/topp1")).await;
+    refused.says(400, &["name: unknown series \"eval/topp1\"", "did you mean eval/top1?", "train/loss"]);
+    api.get(&with("name=sdd/scale_x/loss")).await.says(400, &["unknown series", "known: "]);
+    let accept = api.request(Method::GET, &with("name=loss")).header("accept", "text/csv");
+    api.send(accept).await.says(400, &["unknown series \"loss\""]);
+    // A worker of another version may have other series.
+    let token = api.claim().await;
+    record(&api, &token, "warp", [3.0].into_iter()).await;
+    let own = api.get(&with("name=warp&name=eval/top1")).await.expect(200);
+    assert_eq!((&own["series"][0]["name"], values(&own["series"][0])), (&json!("warp"), vec![3.0]));
+    api.get(&with("name=warpp")).await.says(400, &["did you mean warp?"]);
+}
+
+#[tokio::test]
 async fn thinning_keeps_peaks_ends_and_order() {
     let api = Api::start().await;
     let id = api.job().await;

@@ -1,5 +1,6 @@
 //! `/v1/jobs/{id}/metrics`
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use crate::http::answers::{self, Answers, Reader, Room};
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
+use crate::protocol::series;
+use crate::text;
 
 /// Room that a part takes until it is written, in bytes.
 const PART_ROOM: usize = 512 << 10;
@@ -77,7 +80,8 @@ pub struct Metrics {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct MetricsParameters {
-    /// Only the series with this name. Can be repeated.
+    /// Only the series with this name, if the job has one. A name that neither this version nor the job knows is
+    /// refused. Can be repeated.
     #[serde(default)]
     name: Vec<String>,
     /// Approximate number of points per series. Thinning keeps the minimum and the maximum of each interval, so peaks
@@ -102,6 +106,7 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     // The points of a deleted job may be there a little longer than the job.
     jobs::find(&state, &id).await?;
+    check_names(&state, &id, &parameters.name).await?;
     let last_id = metrics::newest(&state.pool, &id.0).await?;
     let is_csv = prefers_csv(&headers);
     if last_id == 0 && !is_csv {
@@ -129,6 +134,19 @@ pub async fn get(
     let pieces = pieces.inspect_err(|error| tracing::warn!(%error, "an answer with metrics ends early"));
     let kind = if is_csv { "text/csv; charset=utf-8" } else { "application/json" };
     Ok(([(CONTENT_TYPE, kind), (VARY, "accept")], Body::from_stream(answers::let_go(pieces))).into_response())
+}
+
+/// Refuses names of series that neither this version has nor the job, whose worker may be of another version.
+async fn check_names(state: &AppState, id: &JobId, names: &[String]) -> Result<(), ApiError> {
+    let mut strange = names.iter().filter(|name| !series::is_known(name)).peekable();
+    if strange.peek().is_none() {
+        return Ok(());
+    }
+    let own = metrics::all_names(&state.pool, &id.0).await?;
+    let Some(unknown) = strange.find(|name| !own.contains(name)) else { return Ok(()) };
+    let known: BTreeSet<&str> = series::ALL.into_iter().chain(own.iter().map(String::as_str)).collect();
+    let reason = text::unknown("series", unknown, &Vec::from_iter(known));
+    Err(ApiError::malformed(format!("query parameters: name: {reason}")))
 }
 
 /// An answer, which is read and written in pieces as the client takes them.
