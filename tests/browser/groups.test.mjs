@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { addJobs, smallJob } from './support/jobs.mjs';
-import { assertAccessible, assertFits, closeDashboard, downloaded, onEveryScreen, openDashboard } from './support/page.mjs';
+import { assertAccessible, assertFits, closeDashboard, downloaded, onEveryScreen, openDashboard, openPage } from './support/page.mjs';
 import { PATIENCE, Server } from './support/server.mjs';
 
 const server = new Server();
@@ -93,6 +93,35 @@ test('hundreds of groups with long values are cut, and built again only when the
   await page.unroute(/\/v1\/groups\?/);
 });
 
+test('no text of parallel coordinates lies over another, however narrow the screen', { timeout: PATIENCE }, async () => {
+  const by = ['method', 'student', '/training/optimizer/learning_rate', '/distillation/scales', '/dataset/limit_per_class', 'label:a_long_name_of_a_label'];
+  const values = [['sdd_kd_with_a_long_name', 'WWWWWWWWWWWWWWWW', 0.000123457, [1, 2, 4], 100, 'a value of this label'], ['kd', 'resnet8', 0.1, [1], 20000, 'another value of it']];
+  for (const width of [360, 390, 1280]) {
+    const narrow = await openPage(browser, { viewport: { width, height: 900 } });
+    let count = 1;
+    const group = (all, index) => ({ values: all.slice(0, count), top1: 70 + index, deviation: null, n: 1, copies: 0, best: 71, gain: null, baseline_deviation: null, datasets: 1, jobs: [] });
+    await narrow.route(/\/v1\/groups\?/, (route) => route.fulfill({ json: { by: by.slice(0, count), data: values.map(group), total: 2 } }));
+    for (count of [1, 2, by.length]) {
+      await narrow.goto(`${server.url}/#/groups?${by.slice(0, count).map((key) => `by=${encodeURIComponent(key)}`).join('&')}`);
+      const plot = narrow.locator('section[aria-label="Parallel coordinates"][data-lines="2"] svg');
+      await plot.locator('line').nth(count).waitFor({ state: 'attached' });
+      const faults = await plot.evaluate((element) => {
+        const whole = element.getBoundingClientRect();
+        const texts = [...element.querySelectorAll('text')].map((text) => ({ text: text.textContent, box: text.getBoundingClientRect() }));
+        const beyond = texts.filter(({ box }) => box.left < whole.left || box.right > whole.right);
+        const overlap = (one, other) => one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom;
+        const pairs = texts.flatMap((one, index) => texts.slice(index + 1).filter((other) => overlap(one.box, other.box)).map((other) => `${one.text} over ${other.text}`));
+        return [...beyond.map(({ text }) => `${text} is cut off`), ...pairs];
+      });
+      assert.deepEqual(faults, [], `${count} settings at ${width} px`);
+      await assertFits(narrow);
+    }
+    await narrow.locator('svg.parallel text title', { hasText: 'sdd_kd_with_a_long_name' }).waitFor({ state: 'attached' });
+    narrow.assertQuiet();
+    await narrow.context().close();
+  }
+});
+
 test('any setting can be a column of the list', async () => {
   await page.goto(`${server.url}/#/`);
   await page.getByRole('combobox', { name: 'Add a column' }).fill('epochs');
@@ -112,7 +141,7 @@ test('the pages fit every screen and can be used by everybody', { timeout: PATIE
     await screen.getByRole('region', { name: 'Groups, table' }).getByRole('row').nth(1).waitFor();
     await assertFits(screen);
     await assertAccessible(screen);
-    await screen.goto(`${server.url}/#/groups?by=%2F${'x'.repeat(150)}&label=${'y'.repeat(60)}%3A${'z'.repeat(60)}`);
+    await screen.goto(`${server.url}/#/groups?by=%2Flabels%2F${'x'.repeat(150)}&label=${'y'.repeat(60)}%3A${'z'.repeat(60)}`);
     await screen.getByText('No matching job has succeeded yet.').waitFor();
     await screen.getByRole('link', { name: /^Do not group by/ }).waitFor();
     await assertFits(screen);

@@ -3,6 +3,7 @@
 import { svg } from '../charts/svg.js';
 import { h, setText } from '../ui/dom.js';
 import { percent, whole } from '../ui/format.js';
+import { scrollBox } from '../ui/section.js';
 import { shortNames, shortValue } from '../ui/settings.js';
 import { parallelAxis } from './data.js';
 
@@ -10,11 +11,17 @@ import { parallelAxis } from './data.js';
 /** @typedef {Pick<Schemas['Group'], 'values' | 'top1' | 'n'>} Group */
 
 const HEIGHT = 340;
-const PLOT = { left: 90, right: 70, top: 40, bottom: HEIGHT - 20 };
+const PLOT = { left: 90, right: 40, top: 40, bottom: HEIGHT - 20 };
+/** Least pixels between two axes: a plot that needs more than its page has is scrolled. */
+const LEAST_GAP = 76;
+/** Pixels that stay free beside a text. */
+const FREE = 6;
 /** Most lines: more hide one another. */
 export const MAX_LINES = 200;
-/** Longest text beside an axis, in characters. */
+/** Longest text beside an axis, in characters. Where axes are close, it is shorter. */
 const LONGEST = 16;
+/** The same of its tool tip. */
+const LONGEST_TITLE = 1000;
 
 export class ParallelCoordinates {
   /** @type {string[]} */
@@ -37,7 +44,7 @@ export class ParallelCoordinates {
     this.where = h('span', { class: 'chart-where', role: 'status' });
     this.plot = svg('svg', { class: 'scatter parallel', height: HEIGHT, role: 'img', 'aria-label': 'No groups yet' });
     this.element = h('section', { class: 'card chart', 'aria-label': 'Parallel coordinates', 'data-lines': 0 },
-      h('header', {}, h('h3', {}, 'Parallel coordinates'), this.where), this.plot);
+      h('header', {}, h('h3', {}, 'Parallel coordinates'), this.where), scrollBox('Parallel coordinates, chart', {}, this.plot));
     const observer = new ResizeObserver(() => this.show(this.#by, this.#all));
     observer.observe(this.plot);
     signal.addEventListener('abort', () => observer.disconnect());
@@ -50,8 +57,11 @@ export class ParallelCoordinates {
    */
   show(by, all) {
     const groups = [...all].sort((one, other) => other.top1 - one.top1).slice(0, MAX_LINES);
-    this.#width = this.plot.clientWidth || this.#width;
-    const drawn = JSON.stringify([this.#width, by, all.length, groups.map(({ values, top1, n }) => [values, top1, n])]);
+    this.plot.style.minWidth = `${PLOT.left + PLOT.right + by.length * LEAST_GAP}px`;
+    // 0 while it is hidden, where no text can be measured.
+    const width = this.plot.clientWidth;
+    this.#width = width || this.#width;
+    const drawn = JSON.stringify([width, by, all.length, groups.map(({ values, top1, n }) => [values, top1, n])]);
     if (drawn === this.#drawn) return;
     this.#drawn = drawn;
     this.#by = by;
@@ -70,7 +80,7 @@ export class ParallelCoordinates {
     // The best lie over the others.
     const order = groups.map((_, index) => index).sort((one, other) => (accuracy[one] ?? 0) - (accuracy[other] ?? 0));
     for (const index of order) this.#line(axes, index, names);
-    axes.forEach((axis, index) => this.#axis(axis, this.#x(index, axes.length)));
+    axes.forEach((_, index) => this.#axis(axes, index));
     this.plot.setAttribute('aria-label', `${groups.length} groups by ${names.join(', ')}; the table has the same values`);
   }
 
@@ -112,19 +122,37 @@ export class ParallelCoordinates {
   }
 
   /**
-   * @param {ParallelAxis} axis
-   * @param {number} x
+   * An axis with its name and values, none of which reaches the next ones.
+   * @param {ParallelAxis[]} axes
+   * @param {number} index
    */
-  #axis({ name, ticks }, x) {
-    this.plot.append(svg('line', { class: 'parallel-axis', x1: x, x2: x, y1: PLOT.top, y2: PLOT.bottom }),
-      svg('text', { class: 'scatter-name', x, y: PLOT.top - 18, 'text-anchor': 'middle' }, shortened(name)));
+  #axis(axes, index) {
+    const { name, ticks } = axes[index];
+    const x = this.#x(index, axes.length);
+    const gap = axes.length > 1 ? this.#x(1, axes.length) - this.#x(0, axes.length) : x;
+    this.plot.append(svg('line', { class: 'parallel-axis', x1: x, x2: x, y1: PLOT.top, y2: PLOT.bottom }));
+    this.#text(name, Math.min(gap, 2 * x, 2 * (this.#width - x)) - FREE, { class: 'scatter-name', x, y: PLOT.top - 18, 'text-anchor': 'middle' });
     for (const { text, place } of ticks) {
-      this.plot.append(svg('text', { class: 'scatter-tick parallel-tick', x: x - 6, y: this.#y(place) + 4, 'text-anchor': 'end' }, shortened(text)));
+      this.#text(text, (index === 0 ? x : gap) - 2 * FREE, { class: 'scatter-tick parallel-tick', x: x - FREE, y: this.#y(place) + 4, 'text-anchor': 'end' });
     }
   }
-}
 
-/** @param {string} text */
-function shortened(text) {
-  return text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+  /**
+   * A text that is cut where it has no room. Its tool tip has more of it.
+   * @param {string} text
+   * @param {number} room in pixels
+   * @param {Record<string, string | number>} attributes
+   */
+  #text(text, room, attributes) {
+    const element = svg('text', attributes);
+    this.plot.append(element);
+    const put = (/** @type {number} */ kept) => { element.textContent = kept < text.length ? `${text.slice(0, kept - 1)}…` : text; };
+    let kept = Math.min(text.length, LONGEST);
+    put(kept);
+    for (let length = element.getComputedTextLength(); length > room && kept > 2; length = element.getComputedTextLength()) {
+      kept = Math.max(Math.min(kept - 1, Math.floor((kept * room) / length)), 2);
+      put(kept);
+    }
+    if (kept < text.length) element.append(svg('title', {}, shortValue(text, LONGEST_TITLE)));
+  }
 }
