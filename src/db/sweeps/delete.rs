@@ -3,6 +3,7 @@
 use sqlx::{PgConnection, PgPool};
 
 use super::change::{LockedJob, lock_all};
+use super::settle::finish;
 use super::{SweepRefusal, SweepStatus};
 use crate::artifacts::keys;
 use crate::db::errors::past_deadlock;
@@ -48,6 +49,11 @@ async fn delete_all(connection: &mut PgConnection, id: &str) -> sqlx::Result<Res
     }
     if let Some(reason) = unfinished(status, &jobs) {
         return Ok(Err(SweepRefusal::Because(reason)));
+    }
+    // What ended its last job may have left that to others, as a program does that knows no sweeps. Its webhooks are told
+    // while its jobs are there.
+    if status == SweepStatus::Running {
+        finish(connection, id).await?;
     }
     // Whoever is about to refer to one of them is waited for before anything is deleted.
     sqlx::query!("select id from jobs where sweep_id = $1 order by id for update", id)

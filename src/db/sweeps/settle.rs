@@ -173,7 +173,8 @@ pub(super) async fn settle_sweep(connection: &mut PgConnection, sweep: &str) -> 
     Ok(failed)
 }
 
-async fn finish(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<()> {
+/// Ends a sweep that runs and whose jobs have all ended. Its row is locked.
+pub(super) async fn finish(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<()> {
     sqlx::query!("update sweeps set status = 'finished', finished_at = now() where id = $1", sweep)
         .execute(connection)
         .await?;

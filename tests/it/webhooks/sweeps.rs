@@ -80,6 +80,21 @@ async fn a_cancelled_sweep_is_told_with_what_its_jobs_are_then() {
 }
 
 #[tokio::test]
+async fn a_sweep_that_is_deleted_before_its_end_was_noted_has_ended_all_the_same() {
+    let mut receiver = Receiver::start(&[]).await;
+    let (api, _running) = start(&receiver).await;
+    let sweep = post_sweep(&api).await;
+    let id = sweep["id"].as_str().unwrap();
+    // As by a program that knows no sweeps.
+    let end = "update jobs set status = 'cancelled', finished_at = now() where sweep_id = $1";
+    sqlx::query(end).bind(id).execute(&api.db.pool).await.unwrap();
+    api.delete(&format!("/v1/sweeps/{id}")).await.expect(204);
+    let told = receiver.next().await.body;
+    assert_eq!((&told["type"], &told["data"]["id"]), (&json!("sweep.finished"), &sweep["id"]));
+    assert_eq!(told["data"]["jobs"], json!({"cancelled": 2}));
+}
+
+#[tokio::test]
 async fn settings_of_many_bytes_are_left_out_of_a_sweeps_message() {
     let mut receiver = Receiver::start(&[]).await;
     let (api, _running) = start(&receiver).await;
