@@ -158,7 +158,8 @@ class Client:
 
     def series(self, job: JobOrId, *, names: Names = (), max_points: int | None = None) -> list[types.Series]:
         """A job's series as lists; all series if no names are given. A name that it has no series of causes a
-        `JobWarning`, and one that no job can have is `Refused`. Longer ones are thinned to `max_points`, 2000 by default."""
+        `JobWarning`, and one that no job can have is `Refused`. Longer ones are thinned to `max_points`, 2000 by
+        default."""
         return self._run(_operations.series(id_of(job), names, max_points))
 
     def metrics(

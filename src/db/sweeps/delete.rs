@@ -50,8 +50,8 @@ async fn delete_all(connection: &mut PgConnection, id: &str) -> sqlx::Result<Res
     if let Some(reason) = unfinished(status, &jobs) {
         return Ok(Err(SweepRefusal::Because(reason)));
     }
-    // What ended its last job may have left that to others, as a program does that knows no sweeps. Its webhooks are told
-    // while its jobs are there.
+    // A program that knows no sweeps may have ended its last job, and nobody has ended the sweep since. Its webhooks
+    // are told while its jobs are there.
     if status == SweepStatus::Running {
         finish(connection, id).await?;
     }
