@@ -86,11 +86,13 @@ pub async fn give_up(pool: &PgPool, key: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Decides on a deletion. Whoever commits that carries it out first; others take it on only when it is due again.
+/// Decides on a deletion. Whoever commits that carries it out first; others take it on only when it is due, a moment
+/// later, even if it was announced and would have been kept for a day.
 pub(super) async fn decide(connection: &mut PgConnection, deletion: &FileDeletion) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into file_deletions (key, is_directory, is_decided, due_at) values ($1, $2, true, now() + $3)
-         on conflict (key) do update set is_directory = excluded.is_directory, is_decided = true",
+         on conflict (key) do update set
+            is_directory = excluded.is_directory, is_decided = true, due_at = excluded.due_at",
         deletion.key,
         deletion.is_directory,
         interval(TURN),

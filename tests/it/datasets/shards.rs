@@ -201,6 +201,17 @@ async fn a_shard_keeps_the_others_and_touches_them_once_an_hour() {
 }
 
 #[tokio::test]
+async fn the_file_of_a_replaced_shard_is_soon_due_if_nobody_removes_it() {
+    let db = TestDb::new().await;
+    for _ in 0..2 {
+        missing(&db, "pets", 0, 2).await;
+    }
+    let due = "select due_at < now() + interval '2 minutes' from file_deletions where is_decided";
+    let is_soon: bool = sqlx::query_scalar(due).fetch_one(&db.pool).await.unwrap();
+    assert!(is_soon);
+}
+
+#[tokio::test]
 async fn of_shards_that_come_at_the_same_time_the_last_sees_all() {
     let db = TestDb::new().await;
     for round in 0..20 {
