@@ -74,7 +74,7 @@ pub async fn add(pool: &PgPool, name: &str, upload: &str, new: &StoredPiece) -> 
     }
     let pieces = waiting(&mut transaction, name, upload).await?;
     let keys: Vec<String> = pieces.iter().map(|piece| piece.key.clone()).collect();
-    file_deletions::arrived(&mut transaction, &new.key).await?;
+    file_deletions::arrived(&mut transaction, &new.key, Duration::ZERO).await?;
     file_deletions::announce_again(&mut transaction, &keys, Duration::ZERO).await?;
     transaction.commit().await?;
     Ok(Some(pieces))

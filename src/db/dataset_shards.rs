@@ -53,7 +53,8 @@ pub struct AddedShard {
 const MOST_MISSING: i64 = 1000;
 /// How long the counts of a data set's splits hold without a change. Its shards are kept for longer.
 const COUNTED: Duration = Duration::from_secs(20 * 3600);
-/// How often all shards of a data set are announced again.
+/// How often all shards of a data set are announced again. Each is kept for so much longer than is promised, so that one
+/// that came since the last time is kept as long as the newest.
 const AGAIN: Duration = Duration::from_secs(3600);
 
 /// Adds a shard. Its key was announced ([`file_deletions::announce`]), and its file is stored. It replaces the shard
@@ -63,7 +64,7 @@ pub async fn put(pool: &PgPool, name: &str, new: &StoredShard) -> sqlx::Result<O
     let mut transaction = pool.begin().await?;
     // Of two shards that come at the same time, the later one must see the other.
     lock(&mut transaction, name).await?;
-    if !file_deletions::arrived(&mut transaction, &new.key).await? {
+    if !file_deletions::arrived(&mut transaction, &new.key, AGAIN).await? {
         return Ok(None);
     }
     count_anew(&mut transaction, name).await?;
@@ -214,8 +215,12 @@ async fn lacks(connection: &mut PgConnection, name: &str, key: &str) -> sqlx::Re
         MOST_MISSING,
     );
     let splits = splits.fetch_all(&mut *connection).await?;
-    // The others are kept for no shorter time than the newest.
-    let query = sqlx::query_scalar!("select due_at from file_deletions where key = $1", key);
+    // The others are kept until then at least.
+    let query = sqlx::query_scalar!(
+        r#"select due_at - $2::interval as "expires_at!" from file_deletions where key = $1"#,
+        key,
+        interval(AGAIN),
+    );
     let expires_at = query.fetch_one(connection).await?;
     Ok(WaitingShards { splits, expires_at })
 }

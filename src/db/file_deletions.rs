@@ -45,13 +45,13 @@ pub(super) async fn announce_with(connection: &mut PgConnection, key: &str, byte
     Ok(())
 }
 
-/// Notes that an announced file has arrived: it is counted elsewhere, and kept for as long as a new one. False if its
-/// deletion was decided.
-pub(super) async fn arrived(connection: &mut PgConnection, key: &str) -> sqlx::Result<bool> {
+/// Notes that an announced file has arrived: it is counted elsewhere, and kept for as long as a new one, and so much
+/// longer. False if its deletion was decided.
+pub(super) async fn arrived(connection: &mut PgConnection, key: &str, longer: Duration) -> sqlx::Result<bool> {
     let arrived = sqlx::query!(
         "update file_deletions set reserved_bytes = 0, due_at = now() + $2 where key = $1 and not is_decided",
         key,
-        interval(LONGEST_UPLOAD),
+        interval(LONGEST_UPLOAD + longer),
     );
     Ok(arrived.execute(connection).await?.rows_affected() == 1)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use distillery::db::dataset_shards::{self, StoredShard};
+use distillery::db::dataset_shards::{self, AddedShard, StoredShard};
 use distillery::db::datasets::{self, InsertedDataset, Predecessor};
 use distillery::db::file_deletions;
 use serde_json::{Value, json};
@@ -143,14 +143,19 @@ async fn tars_of_webdataset_are_uploaded_one_by_one_or_in_an_archive_and_read_in
     api.upload_dataset("zoo?split=train", tar(&pets())).await.says(422, &["has no image with a label", "000.cls"]);
 }
 
-/// Adds a shard of the training split. Returns the numbers of those that are missing then; `None` if it is whole.
-async fn missing(db: &TestDb, name: &str, shard: i32, shards: i32) -> Option<Vec<i32>> {
+/// Adds a shard of the training split.
+async fn put(db: &TestDb, name: &str, shard: i32, shards: i32) -> AddedShard {
     static KEYS: AtomicU32 = AtomicU32::new(0);
     let key = format!("datasets/{name}-{}", KEYS.fetch_add(1, Ordering::Relaxed));
     file_deletions::announce(&db.pool, &key).await.unwrap();
     let (split, sha256) = ("train".to_owned(), "0".repeat(64));
     let new = StoredShard { split, shard, shards, key, sha256, size_bytes: 1 };
-    let added = dataset_shards::put(&db.pool, name, &new).await.unwrap().expect("it is announced");
+    dataset_shards::put(&db.pool, name, &new).await.unwrap().expect("it is announced")
+}
+
+/// Adds a shard of the training split. Returns the numbers of those that are missing then; `None` if it is whole.
+async fn missing(db: &TestDb, name: &str, shard: i32, shards: i32) -> Option<Vec<i32>> {
+    let added = put(db, name, shard, shards).await;
     added.waiting.map(|waiting| waiting.splits.into_iter().next().unwrap().missing)
 }
 
@@ -198,6 +203,23 @@ async fn a_shard_keeps_the_others_and_touches_them_once_an_hour() {
         let found: bool = sqlx::query_scalar(due).fetch_one(&db.pool).await.unwrap();
         assert_eq!(found, is_kept, "{announced}");
     }
+}
+
+#[tokio::test]
+async fn every_shard_is_kept_for_as_long_as_the_newest_promises() {
+    let db = TestDb::new().await;
+    missing(&db, "pets", 0, 9).await;
+    put(&db, "pets", 1, 9).await;
+    // Most of the hour passes in which no shard is announced again.
+    let passes = "update file_deletions set due_at = due_at - interval '59 minutes'";
+    let earlier = "update dataset_shard_splits set announced_at = announced_at - interval '59 minutes'";
+    for statement in [passes, earlier] {
+        sqlx::query(statement).execute(&db.pool).await.unwrap();
+    }
+    let promised = put(&db, "pets", 2, 9).await.waiting.expect("others are missing").expires_at;
+    let kept = "select min(due_at) >= $1, $1 > now() + interval '23 hours 50 minutes' from file_deletions";
+    let kept: (bool, bool) = sqlx::query_as(kept).bind(promised).fetch_one(&db.pool).await.unwrap();
+    assert_eq!(kept, (true, true));
 }
 
 #[tokio::test]
