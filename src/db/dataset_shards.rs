@@ -53,8 +53,8 @@ pub struct AddedShard {
 const MOST_MISSING: i64 = 1000;
 /// How long the counts of a data set's splits hold without a change. Its shards are kept for longer.
 const COUNTED: Duration = Duration::from_secs(20 * 3600);
-/// How often all shards of a data set are announced again. Each is kept for so much longer than is promised, so that one
-/// that came since the last time is kept as long as the newest.
+/// How often all shards of a data set are announced again. Each is kept for so much longer than is promised, so that
+/// one that came since the last time is kept as long as the newest.
 const AGAIN: Duration = Duration::from_secs(3600);
 
 /// Adds a shard. Its key was announced ([`file_deletions::announce`]), and its file is stored. It replaces the shard

@@ -13,6 +13,8 @@ use super::interval;
 const TURN: Duration = Duration::from_secs(60);
 /// How long an upload may take to store its file. After that the file is deleted.
 const LONGEST_UPLOAD: Duration = Duration::from_secs(24 * 3600);
+/// How long the bytes that a file has reserved count unless that is renewed.
+const RESERVED: Duration = Duration::from_secs(60);
 /// Most deletions that a server takes on at once.
 const BATCH: i64 = 16;
 
@@ -31,17 +33,30 @@ pub async fn announce(pool: &PgPool, key: &str) -> sqlx::Result<()> {
     announce_with(&mut connection, key, 0).await
 }
 
-/// The same of a file that takes so many bytes of the space for uploads until it has arrived.
+/// The same of a file that takes so many bytes of the space for uploads until it has arrived, as long as that is
+/// renewed.
 pub(super) async fn announce_with(connection: &mut PgConnection, key: &str, bytes: i64) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into file_deletions (key, is_directory, is_decided, due_at, reserved_bytes)
-         values ($1, false, false, now() + $2, $3)",
+        "insert into file_deletions (key, is_directory, is_decided, due_at, reserved_bytes, reserved_until)
+         values ($1, false, false, now() + $2, $3, now() + $4)",
         key,
         interval(LONGEST_UPLOAD),
         bytes,
+        interval(RESERVED),
     )
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// Renews what an announced file has reserved.
+pub(super) async fn reserve_again(pool: &PgPool, key: &str) -> sqlx::Result<()> {
+    let renewed = sqlx::query!(
+        "update file_deletions set reserved_until = now() + $2 where key = $1 and reserved_bytes > 0",
+        key,
+        interval(RESERVED),
+    );
+    renewed.execute(pool).await?;
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The limit for all uploads together: checkpoints, data sets, and shards and pieces that wait for others.
 
+use tokio_util::task::AbortOnDropHandle;
+
 use super::AppState;
 use super::error::ApiError;
 use super::uploads::UploadKind;
@@ -24,14 +26,26 @@ pub async fn check(state: &AppState, new: NewUpload<'_>) -> Result<(), ApiError>
     if new.fits(used, limit) { Ok(()) } else { Err(new.refusal(used, limit)) }
 }
 
+/// Space of a file that is being stored. Others count it until the file has arrived, or for a minute after this is
+/// dropped or its server has ended.
+#[derive(Debug)]
+#[must_use = "the space is kept until this is dropped"]
+pub struct ReservedSpace {
+    _keeping: Option<AbortOnDropHandle<()>>,
+}
+
 /// Announces the file of an upload ([`file_deletions::announce`]), unless the upload would exceed the limit. From then
 /// on other uploads count the `bytes` of the file, which are those of the upload or of a part of it.
-pub async fn reserve(state: &AppState, key: &str, bytes: u64, new: NewUpload<'_>) -> Result<(), ApiError> {
+pub async fn reserve(state: &AppState, key: &str, bytes: u64, new: NewUpload<'_>) -> Result<ReservedSpace, ApiError> {
     let Some(limit) = state.settings.uploads_limit else {
-        return Ok(file_deletions::announce(&state.pool, key).await?);
+        file_deletions::announce(&state.pool, key).await?;
+        return Ok(ReservedSpace { _keeping: None });
     };
     let reserved = upload_space::reserve(&state.pool, key, bytes, new.id, |used| new.fits(used, limit)).await?;
-    reserved.map_err(|used| new.refusal(used, limit))
+    reserved.map_err(|used| new.refusal(used, limit))?;
+    let (pool, key) = (state.pool.clone(), key.to_owned());
+    let keeping = tokio::spawn(async move { upload_space::keep(&pool, &key, upload_space::RENEWAL).await });
+    Ok(ReservedSpace { _keeping: Some(AbortOnDropHandle::new(keeping)) })
 }
 
 impl NewUpload<'_> {

@@ -148,7 +148,7 @@ impl Upload {
         }
         let key = keys::checkpoint(&self.sha256, &keys::unique());
         let new = NewUpload { kind: UploadKind::Checkpoint, id: &checkpoint.id, bytes: self.size, replaced: 0 };
-        quota::reserve(state, &key, self.size, new).await?;
+        let _space = quota::reserve(state, &key, self.size, new).await?;
         if let Err(error) = artifacts.put_file(&key, &self.path()).await {
             if let Err(error) = file_deletions::give_up(pool, &key).await {
                 tracing::warn!(%error, key, "what is left of a failed upload is removed in a day");

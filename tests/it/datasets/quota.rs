@@ -1,8 +1,12 @@
 //! What the limit for all uploads counts.
 
+use std::time::Duration;
+
+use distillery::db::upload_space;
 use reqwest::Method;
 use serde_json::Value;
 
+use crate::support::PATIENCE;
 use crate::support::api::{Answer, Api, checkpoint};
 use crate::support::archives::{parquet, pets, ppm, zip};
 use crate::support::worker::files_below;
@@ -101,4 +105,31 @@ async fn of_uploads_that_arrive_at_once_only_those_are_taken_that_fit_together()
     let reserved = "select coalesce(sum(reserved_bytes), 0)::bigint from file_deletions where not is_decided";
     let reserved: i64 = sqlx::query_scalar(reserved).fetch_one(&api.db.pool).await.unwrap();
     assert_eq!(reserved, 0);
+}
+
+#[tokio::test]
+async fn what_is_being_stored_counts_while_its_server_says_so() {
+    let bytes = shard(40, 1);
+    let api = with_limit(2 * bytes.len() - 1).await;
+    let (key, size, path) = ("datasets/slow", bytes.len(), "pets?split=train&shard=0&shards=2");
+    let pool = api.db.pool.clone();
+    upload_space::reserve(&pool, key, size as u64, "", |_| true).await.unwrap().unwrap();
+    let storing = format!("{size} of which are being stored now");
+    api.upload_dataset(path, bytes.clone()).await.says(409, &[&storing]);
+    // As after a minute.
+    let expire = "update file_deletions set reserved_until = now()";
+    sqlx::query(expire).execute(&pool).await.unwrap();
+    let kept = async {
+        while upload_space::used(&pool, "").await.unwrap().arriving == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        kept = tokio::time::timeout(PATIENCE, kept) => kept.expect("it is renewed"),
+        () = upload_space::keep(&pool, key, Duration::from_millis(10)) => unreachable!("it goes on"),
+    }
+    api.upload_dataset(path, bytes.clone()).await.says(409, &[&storing]);
+    // The server has ended.
+    sqlx::query(expire).execute(&pool).await.unwrap();
+    api.upload_dataset(path, bytes).await.expect(202);
 }

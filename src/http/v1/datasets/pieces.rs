@@ -233,7 +233,7 @@ async fn store(
         expires_at: Utc::now(),
     };
     // As before the bytes came, since others may have come meanwhile.
-    quota::reserve(state, &new.key, piece.size, whole(piece, before)).await?;
+    let _space = quota::reserve(state, &new.key, piece.size, whole(piece, before)).await?;
     let stored = state.artifacts.put_file(&new.key, &upload.path()).await;
     drop(upload);
     let added = match stored {

@@ -202,7 +202,7 @@ pub async fn store(
     let sha256 = upload.sha256.clone();
     let key = keys::dataset(&sha256, &keys::unique());
     let space = NewUpload { kind: UploadKind::Dataset, id: "", bytes: upload.size, replaced };
-    quota::reserve(state, &key, upload.size, space).await?;
+    let space = quota::reserve(state, &key, upload.size, space).await?;
     let put = state.artifacts.put_file(&key, &upload.path()).await;
     let size_bytes = i64::try_from(upload.size).unwrap_or(i64::MAX);
     drop(upload);
@@ -215,6 +215,7 @@ pub async fn store(
     let new = StoredShard { split, shard, shards, key, sha256, size_bytes };
     let late = || ApiError::Unavailable("storing the upload took more than a day: try again".into());
     let added = dataset_shards::put(&state.pool, name, &new).await?.ok_or_else(late)?;
+    drop(space);
     for file in added.replaced {
         removals::start(&state.pool, &state.artifacts, file).await;
     }

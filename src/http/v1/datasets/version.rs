@@ -231,7 +231,7 @@ async fn keep(
     }
     let bytes = stored.size_bytes.unsigned_abs();
     let space = NewUpload { kind: UploadKind::Dataset, id: &stored.id, bytes, replaced };
-    quota::reserve(state, &stored.key, bytes, space).await?;
+    let space = quota::reserve(state, &stored.key, bytes, space).await?;
     if let Err(error) = put_tar(state, workspace.files().join(&stored.name), &stored).await {
         if let Err(error) = file_deletions::give_up(pool, &stored.key).await {
             tracing::warn!(%error, stored.key, "what is left of a failed upload is removed in a day");
@@ -261,6 +261,7 @@ async fn keep(
             )));
         }
     };
+    drop(space);
     if let Some(file) = superseded {
         removals::start(pool, artifacts, file).await;
     }
