@@ -52,6 +52,30 @@ async fn a_data_set_is_stored_in_a_bucket_fetched_by_a_worker_and_deleted() {
     gone_but_for(&bucket, 0).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn few_pieces_are_stored_at_a_time() {
+    let bucket = Bucket::serve().await;
+    let mut environment = bucket.environment();
+    environment.push(("DISTILLERY_STORAGE", "s3://bucket/distillery".to_owned()));
+    let server = Server::start(Options { workers: Some(0), environment, ..Options::default() }).await;
+    bucket.hold("PUT /bucket/distillery/datasets/");
+    let puts = (0..6).map(|number| {
+        let url = format!("{}/v1/datasets/stored?upload=upload-{number}", server.url);
+        let request = server.http.put(url).header("content-range", "bytes 0-9/20");
+        server.call(request.body(vec![number; 10]))
+    });
+    let hold = async {
+        bucket.until_waiting(4).await;
+        let more = tokio::time::timeout(Duration::from_secs(2), bucket.until_waiting(5)).await;
+        bucket.release();
+        assert!(more.is_err(), "more than four take memory");
+    };
+    let (answers, ()) = tokio::join!(futures::future::join_all(puts), hold);
+    for (status, body) in answers {
+        assert_eq!(status, 202, "{body}");
+    }
+}
+
 /// Waits until the bucket has so few files of data sets. They may be removed a little later than their rows.
 async fn gone_but_for(bucket: &Bucket, count: usize) {
     let gone = async {

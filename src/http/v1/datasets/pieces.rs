@@ -232,10 +232,11 @@ async fn store(
         sha256: upload.sha256.clone(),
         expires_at: Utc::now(),
     };
+    let turn = state.uploads.storing().await;
     // As before the bytes came, since others may have come meanwhile.
     let _space = quota::reserve(state, &new.key, piece.size, whole(piece, before)).await?;
     let stored = state.artifacts.put_file(&new.key, &upload.path()).await;
-    drop(upload);
+    drop((upload, turn));
     let added = match stored {
         Ok(_) => dataset_pieces::add(&state.pool, name, &piece.upload, &new).await?,
         Err(error) => {

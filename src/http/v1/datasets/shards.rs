@@ -202,8 +202,11 @@ pub async fn store(
     let sha256 = upload.sha256.clone();
     let key = keys::dataset(&sha256, &keys::unique());
     let space = NewUpload { kind: UploadKind::Dataset, id: "", bytes: upload.size, replaced };
+    let turn = state.uploads.storing().await;
     let space = quota::reserve(state, &key, upload.size, space).await?;
     let put = state.artifacts.put_file(&key, &upload.path()).await;
+    // The version that it completes needs a turn of its own.
+    drop(turn);
     let size_bytes = i64::try_from(upload.size).unwrap_or(i64::MAX);
     drop(upload);
     if let Err(error) = put {
