@@ -43,6 +43,17 @@ pub async fn start(pool: &PgPool, artifacts: &Store, deletion: FileDeletion) {
     let _ = tokio::time::timeout(PATIENCE, removal).await;
 }
 
+/// The same for several files, one after the other: there may be as many as a split has shards.
+pub async fn start_all(pool: &PgPool, artifacts: &Store, deletions: Vec<FileDeletion>) {
+    let (pool, artifacts) = (pool.clone(), artifacts.clone());
+    let removal = tokio::spawn(async move {
+        for deletion in deletions {
+            try_to(&pool, &artifacts, &deletion).await;
+        }
+    });
+    let _ = tokio::time::timeout(PATIENCE, removal).await;
+}
+
 /// The same for a deleted job, with its events and points.
 pub async fn start_of_job(pool: &PgPool, artifacts: &Store, job: String, files: FileDeletion) {
     let (pool, artifacts) = (pool.clone(), artifacts.clone());

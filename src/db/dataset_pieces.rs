@@ -98,10 +98,7 @@ pub async fn forget(
         start_at,
     );
     let keys = query.fetch_all(&mut *transaction).await?;
-    let files: Vec<_> = keys.into_iter().map(|key| FileDeletion { key, is_directory: false }).collect();
-    for file in &files {
-        file_deletions::decide(&mut transaction, file).await?;
-    }
+    let files = file_deletions::decide_files(&mut transaction, keys).await?;
     transaction.commit().await?;
     Ok(files)
 }

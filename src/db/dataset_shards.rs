@@ -103,7 +103,7 @@ pub async fn put(pool: &PgPool, name: &str, new: &StoredShard) -> sqlx::Result<O
     let here = here + i32::from(is_more);
     count(&mut transaction, name, new, (here, below)).await?;
     announce_again(&mut transaction, name).await?;
-    let replaced = decide(&mut transaction, replaced).await?;
+    let replaced = file_deletions::decide_files(&mut transaction, replaced).await?;
     let waiting = if here < new.shards { Some(lacks(&mut transaction, name, &new.key).await?) } else { None };
     transaction.commit().await?;
     Ok(Some(AddedShard { waiting, replaced }))
@@ -298,15 +298,7 @@ pub async fn forget(pool: &PgPool, name: &str, which: Shards<'_>) -> sqlx::Resul
     let gone = query.fetch_all(&mut *transaction).await?;
     // Those that are left are counted when the next one comes.
     sqlx::query!("delete from dataset_shard_splits where name = $1", name).execute(&mut *transaction).await?;
-    let files = decide(&mut transaction, gone).await?;
+    let files = file_deletions::decide_files(&mut transaction, gone).await?;
     transaction.commit().await?;
-    Ok(files)
-}
-
-async fn decide(connection: &mut PgConnection, keys: Vec<String>) -> sqlx::Result<Vec<FileDeletion>> {
-    let files: Vec<_> = keys.into_iter().map(|key| FileDeletion { key, is_directory: false }).collect();
-    for file in &files {
-        file_deletions::decide(connection, file).await?;
-    }
     Ok(files)
 }

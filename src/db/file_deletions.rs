@@ -117,6 +117,20 @@ pub(super) async fn decide(connection: &mut PgConnection, deletion: &FileDeletio
     Ok(())
 }
 
+/// The same of several files, of which there may be as many as a split has shards.
+pub(super) async fn decide_files(connection: &mut PgConnection, keys: Vec<String>) -> sqlx::Result<Vec<FileDeletion>> {
+    sqlx::query!(
+        "insert into file_deletions (key, is_directory, is_decided, due_at)
+         select key, false, true, now() + $2::interval from unnest($1::text[]) as key
+         on conflict (key) do update set is_directory = false, is_decided = true, due_at = excluded.due_at",
+        &keys,
+        interval(TURN),
+    )
+    .execute(connection)
+    .await?;
+    Ok(keys.into_iter().map(|key| FileDeletion { key, is_directory: false }).collect())
+}
+
 /// The database's time.
 pub async fn now(pool: &PgPool) -> sqlx::Result<DateTime<Utc>> {
     sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(pool).await

@@ -75,9 +75,5 @@ async fn delete_in(connection: &mut PgConnection, ids: &[String]) -> sqlx::Resul
         return Ok(Err(Refusal::Because(format!("job {}, which is not finished, needs {}", job.id, job.dataset))));
     }
     sqlx::query!("delete from datasets where id = any($1)", ids).execute(&mut *connection).await?;
-    let files: Vec<_> = keys.into_iter().map(|key| FileDeletion { key, is_directory: false }).collect();
-    for file in &files {
-        file_deletions::decide(connection, file).await?;
-    }
-    Ok(Ok(files))
+    Ok(Ok(file_deletions::decide_files(connection, keys).await?))
 }

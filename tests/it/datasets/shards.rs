@@ -1,6 +1,7 @@
 //! Shards that are uploaded one by one.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use distillery::db::dataset_shards::{self, AddedShard, StoredShard};
 use distillery::db::datasets::{self, InsertedDataset, Predecessor};
@@ -231,6 +232,22 @@ async fn the_file_of_a_replaced_shard_is_soon_due_if_nobody_removes_it() {
     let due = "select due_at < now() + interval '2 minutes' from file_deletions where is_decided";
     let is_soon: bool = sqlx::query_scalar(due).fetch_one(&db.pool).await.unwrap();
     assert!(is_soon);
+}
+
+#[tokio::test]
+async fn a_data_set_with_very_many_waiting_shards_is_deleted_within_a_request() {
+    let api = Api::start_with(|settings| settings.timeout = Duration::from_secs(10)).await;
+    for statement in [
+        "insert into dataset_shards (name, split, shard, shards, key, sha256, size_bytes)
+            select 'pets', 'train', at, 99999, 'datasets/' || at, '', 1 from generate_series(0, 29999) as at",
+        "insert into file_deletions (key, is_directory, is_decided, due_at)
+            select 'datasets/' || at, false, false, now() + interval '1 day' from generate_series(0, 29999) as at",
+    ] {
+        sqlx::query(statement).execute(&api.db.pool).await.unwrap();
+    }
+    api.delete("/v1/datasets/pets").await.expect(204);
+    let left: i64 = sqlx::query_scalar("select count(*) from dataset_shards").fetch_one(&api.db.pool).await.unwrap();
+    assert_eq!(left, 0);
 }
 
 #[tokio::test]

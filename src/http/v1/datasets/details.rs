@@ -245,8 +245,6 @@ pub async fn delete(State(state): State<AppState>, name: Name) -> Result<StatusC
     if files.is_empty() {
         return Err(no_such(&state, &name).await);
     }
-    for file in files {
-        removals::start(&state.pool, &state.artifacts, file).await;
-    }
+    removals::start_all(&state.pool, &state.artifacts, files).await;
     Ok(StatusCode::NO_CONTENT)
 }

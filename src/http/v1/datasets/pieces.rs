@@ -301,9 +301,8 @@ pub async fn settle(
 
 /// Removes the piece of an upload that begins at `start`, or all of them.
 async fn remove(state: &AppState, name: &str, upload: &str, start: Option<i64>) -> Result<(), ApiError> {
-    for file in dataset_pieces::forget(&state.pool, name, Some(upload), start).await? {
-        removals::start(&state.pool, &state.artifacts, file).await;
-    }
+    let gone = dataset_pieces::forget(&state.pool, name, Some(upload), start).await?;
+    removals::start_all(&state.pool, &state.artifacts, gone).await;
     Ok(())
 }
 

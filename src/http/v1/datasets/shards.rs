@@ -219,9 +219,7 @@ pub async fn store(
     let late = || ApiError::Unavailable("storing the upload took more than a day: try again".into());
     let added = dataset_shards::put(&state.pool, name, &new).await?.ok_or_else(late)?;
     drop(space);
-    for file in added.replaced {
-        removals::start(&state.pool, &state.artifacts, file).await;
-    }
+    removals::start_all(&state.pool, &state.artifacts, added.replaced).await;
     match added.waiting {
         Some(waiting) => Ok(UploadOutcome::Waiting(PendingShards::of(name, waiting))),
         None => combine(state, name, (&new, pieces)).await,
@@ -252,9 +250,8 @@ async fn combine(state: &AppState, name: &str, (new, pieces): (&StoredShard, u64
         let published = publish(state, name, &whole, pieces).await;
         if let Ok(Some(version)) = published {
             let keys: Vec<String> = whole.into_iter().map(|shard| shard.key).collect();
-            for file in dataset_shards::forget(&state.pool, name, Shards::Under(&keys)).await? {
-                removals::start(&state.pool, &state.artifacts, file).await;
-            }
+            let gone = dataset_shards::forget(&state.pool, name, Shards::Under(&keys)).await?;
+            removals::start_all(&state.pool, &state.artifacts, gone).await;
             return Ok(UploadOutcome::Version(version));
         }
         waiting = dataset_shards::of_dataset(&state.pool, name).await?;
