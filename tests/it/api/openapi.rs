@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 59] = [
+const ROUTES: [&str; 60] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
@@ -58,6 +58,7 @@ const ROUTES: [&str; 59] = [
     "DELETE /v1/datasets/{name}",
     "GET /v1/datasets/{name}/images",
     "GET /v1/datasets/{name}/uploads/{upload}",
+    "DELETE /v1/datasets/{name}/uploads/{upload}",
     "GET /v1/webhooks",
     "GET /v1/workers",
     "GET /v1/system",

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use distillery::db::dataset_pieces::{self, StoredPiece};
 use distillery::db::file_deletions;
+use futures::SinkExt;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -138,6 +139,47 @@ async fn what_is_no_data_set_leaves_no_pieces_and_so_does_a_deletion() {
     put(&api, "pets?upload=mine", &bytes, 0..10).await.expect(202);
     api.delete("/v1/datasets/pets").await.expect(204);
     assert_eq!(files_below(&storage), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_leaves_nothing_and_disturbs_no_other() {
+    let api = Api::start_with(|settings| settings.uploads_limit = Some(30_000)).await;
+    let bytes = vec![1; 20_000];
+    let storage = api.dir.path().join("storage/datasets");
+    api.delete("/v1/datasets/pets/uploads/mine").await.says(404, &["no unfinished upload of that name"]);
+    put(&api, "pets?upload=mine", &bytes, 0..10_000).await.expect(202);
+    put(&api, "pets?upload=mine", &bytes, 10_000..19_000).await.expect(202);
+    put(&api, "pets?upload=other", &bytes, 0..10)
+        .await
+        .says(409, &["no space for this data set", "DELETE /v1/datasets/{name}/uploads/{upload}"]);
+    api.delete("/v1/datasets/pets/uploads/mine").await.expect(204);
+    assert_eq!(files_below(&storage), Vec::<String>::new());
+    api.get("/v1/datasets/pets/uploads/mine").await.problem(404);
+    put(&api, "pets?upload=other", &bytes, 0..10).await.expect(202);
+    api.delete("/v1/datasets/pets/uploads/mine").await.problem(404);
+    assert_eq!(api.get("/v1/datasets/pets/uploads/other").await.expect(200)["received_bytes"], 10);
+}
+
+/// Bytes that the sockets and the server cannot hold: once the client has handed over so many, a handler reads them.
+const MORE_THAN_BUFFERS: usize = 32 << 20;
+
+#[tokio::test]
+async fn a_piece_that_comes_while_its_upload_is_given_up_is_not_kept() {
+    let api = Api::start().await;
+    let size = MORE_THAN_BUFFERS + 20;
+    put(&api, "pets?upload=mine", &vec![0; size], 0..10).await.expect(202);
+    let (mut send, receive) = futures::channel::mpsc::channel::<std::io::Result<Vec<u8>>>(0);
+    let request = api.request(Method::PUT, "/v1/datasets/pets?upload=mine");
+    let request = request.header("content-range", format!("bytes 10-{}/{size}", size - 2));
+    let piece = tokio::spawn(request.body(reqwest::Body::wrap_stream(receive)).send());
+    for _ in 0..MORE_THAN_BUFFERS >> 20 {
+        send.send(Ok(vec![0; 1 << 20])).await.unwrap();
+    }
+    api.delete("/v1/datasets/pets/uploads/mine").await.expect(204);
+    send.send(Ok(vec![0; 9])).await.unwrap();
+    drop(send);
+    Answer::read(piece.await.unwrap().unwrap()).await.says(409, &["deleted in the meantime: begin again at byte 0"]);
+    assert_eq!(files_below(&api.dir.path().join("storage/datasets")), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_RANGE;
+use axum::http::{HeaderMap, StatusCode};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -147,6 +147,11 @@ pub async fn complete(
     } else {
         store(state, name, piece, (upload, &before)).await?
     };
+    if received(&pieces) < piece.start + piece.size {
+        // The upload was deleted while this piece came: nothing would ever complete it.
+        remove(state, name, &piece.upload, Some(signed(piece.start))).await?;
+        return Err(lost());
+    }
     if piece.start + piece.size == piece.total {
         let whole = assemble(state, headers, &pieces).await;
         if let Err(error) = &whole {
@@ -317,11 +322,35 @@ pub async fn get(
     upload: UploadName,
 ) -> Result<Json<PartialUpload>, ApiError> {
     let (name, upload) = (name.0, upload.0);
-    let pieces = if is_name(&upload) && dataset::is_name(&name) {
-        dataset_pieces::of_upload(&state.pool, &name, &upload).await?
-    } else {
-        Vec::new()
-    };
-    let none = || ApiError::not_found("there is no unfinished upload of that name: begin at byte 0");
+    let pieces = unfinished(&state, &name, &upload).await?;
     progress(&upload, &pieces).map(Json).ok_or_else(none)
+}
+
+/// Give up an upload
+///
+/// Removes the pieces of an upload that is not complete, and so makes room for others at once.
+#[utoipa::path(delete, path = "/v1/datasets/{name}/uploads/{upload}", tag = "datasets",
+    operation_id = "delete_dataset_upload",
+    params(("name" = String, Path, description = "Name of the data set"),
+        ("upload" = String, Path, description = "Name of the upload, as its pieces have it")),
+    responses((status = 204)))]
+pub async fn delete(State(state): State<AppState>, name: Name, upload: UploadName) -> Result<StatusCode, ApiError> {
+    let (name, upload) = (name.0, upload.0);
+    if unfinished(&state, &name, &upload).await?.is_empty() {
+        return Err(none());
+    }
+    remove(&state, &name, &upload, None).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The pieces of an upload, none if it has an impossible name.
+async fn unfinished(state: &AppState, name: &str, upload: &str) -> Result<Vec<StoredPiece>, ApiError> {
+    if !is_name(upload) || !dataset::is_name(name) {
+        return Ok(Vec::new());
+    }
+    Ok(dataset_pieces::of_upload(&state.pool, name, upload).await?)
+}
+
+fn none() -> ApiError {
+    ApiError::not_found("there is no unfinished upload of that name: begin at byte 0")
 }
