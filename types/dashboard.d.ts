@@ -65,6 +65,7 @@ interface ApiClient {
   dataset(name: string, signal?: AbortSignal): Promise<Schemas['DatasetDetails']>;
   datasetImages(name: string, parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['ImagePage']>;
   datasetUpload(name: string, upload: string, signal?: AbortSignal): Promise<Schemas['PartialUpload']>;
+  removeUpload(name: string, upload: string): Promise<null>;
   removeDataset(name: string): Promise<null>;
   /** A page of checkpoints, from `next` of the last one on. */
   checkpoints(after?: string | null, signal?: AbortSignal): Promise<Schemas['Page_Checkpoint']>;

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { nameOf } from '../../static/js/data/upload.js';
+import { PIECE } from '../../static/js/api/put.js';
 import { assertAccessible, assertFits, closeDashboard, onEveryScreen, openDashboard, refused } from './support/page.mjs';
 import { PATIENCE, Server } from './support/server.mjs';
 
@@ -52,12 +52,6 @@ after(async () => {
 });
 
 const go = (path) => page.goto(`${server.url}/#${path}`);
-
-test('the name of an archive becomes one that the server accepts', () => {
-  for (const [file, name] of [['pets.zip', 'pets'], ['Oxford pets (small).tar.gz', 'Oxford-pets-small-'], ['.hidden.tar', 'hidden'], ['a.b.tzst', 'a.b'], [`${'x'.repeat(80)}.tar`, 'x'.repeat(64)]]) {
-    assert.equal(nameOf(file), name);
-  }
-});
 
 test('a dropped archive arrives and is listed', async () => {
   await go('/data');
@@ -147,6 +141,58 @@ test('every fault of an archive is shown', async () => {
   await page.getByRole('button', { name: 'Upload', exact: true }).click();
   await page.getByText('bad/train/cow: contains no image').waitFor();
   page.assertQuiet();
+});
+
+test('a folder of the same files is the same version, and the page says what its name means before it is sent', async () => {
+  await go('/data');
+  await page.getByRole('link', { name: 'pets', exact: true }).waitFor();
+  await page.locator('#data-folder').setInputFiles(join(dir, 'pets-files'));
+  assert.equal(await page.locator('#data-name').inputValue(), 'pets-files');
+  await page.getByText('6 files as one archive.').waitFor();
+  await page.locator('#data-name').fill('digits');
+  await page.getByText('digits is a directory of the server: choose another name.').waitFor();
+  await page.locator('#data-name').fill('pets');
+  await page.getByText('pets is there already: this becomes its latest version.').waitFor();
+  await assertAccessible(page);
+  await page.getByRole('button', { name: 'Upload', exact: true }).click();
+  await page.getByText('has 6 images of 2 classes').waitFor();
+  const { versions } = await server.get('/v1/datasets/pets');
+  assert.equal(versions.length, 1);
+  page.assertQuiet();
+});
+
+test('a large upload goes on after the page was loaded again, and Stop leaves nothing of it', { timeout: PATIENCE }, async () => {
+  const size = PIECE + 1000;
+  const file = join(dir, 'large.zip');
+  writeFileSync(file, Buffer.alloc(size, 7));
+  const tab = await page.context().newPage();
+  tab.setDefaultTimeout(30_000);
+  const ranges = [];
+  // The second piece never reaches the server.
+  await tab.route(/\/v1\/datasets\/large\?upload=/, async (route) => {
+    const range = route.request().headers()['content-range'];
+    ranges.push(range);
+    if (range.startsWith('bytes 0-')) await route.continue();
+  });
+  const begin = async () => {
+    await tab.locator('#data-file').setInputFiles(file);
+    await Promise.all([
+      tab.waitForRequest((request) => request.headers()['content-range']?.startsWith(`bytes ${PIECE}-`)),
+      tab.getByRole('button', { name: 'Upload', exact: true }).click(),
+    ]);
+  };
+  await tab.goto(`${server.url}/#/data`);
+  await begin();
+  await tab.reload();
+  await begin();
+  assert.deepEqual(ranges, [`bytes 0-${PIECE - 1}/${size}`, `bytes ${PIECE}-${size - 1}/${size}`, `bytes ${PIECE}-${size - 1}/${size}`]);
+  const [given] = await Promise.all([
+    tab.waitForResponse((response) => response.request().method() === 'DELETE'),
+    tab.getByRole('button', { name: 'Stop' }).click(),
+  ]);
+  assert.equal(given.status(), 204);
+  await tab.getByText('Stopped.').waitFor();
+  await tab.close();
 });
 
 test('a job on the data set is one click away', async () => {

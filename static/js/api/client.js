@@ -160,6 +160,7 @@ export const api = {
   dataset: (name, signal) => json(datasetPath(name), { signal }),
   datasetImages: (name, parameters, signal) => json(datasetPath(name, `/images${query(parameters)}`), { signal }),
   datasetUpload: (name, upload, signal) => json(datasetPath(name, `/uploads/${encodeURIComponent(upload)}`), { signal }),
+  removeUpload: (name, upload) => send('DELETE', datasetPath(name, `/uploads/${encodeURIComponent(upload)}`)),
   removeDataset: (name) => send('DELETE', datasetPath(name)),
   checkpoints: (after, signal) => json(`/v1/checkpoints${query({ limit: 100, after })}`, { signal }),
   workers: (signal) => json('/v1/workers', { signal }),

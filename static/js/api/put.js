@@ -1,13 +1,16 @@
 // Sends a file, with progress, which fetch cannot report.
 
-import { ApiError, api, idempotencyKey, paths, problem } from './client.js';
+import { ApiError, api, paths, problem } from './client.js';
 
 /** Bytes of a piece of a large file. */
 export const PIECE = 32 << 20;
 /** Most times that a piece is sent before the upload fails. */
 const TRIES = 6;
 
-/** @typedef {{ done: Promise<any>, abort: () => void }} Upload `done` is what the server answers */
+/**
+ * `done` is what the server answers. `abort` ends the sending, and `giveUp` also removes what the server has of the file.
+ * @typedef {{ done: Promise<any>, abort: () => void, giveUp: () => void }} Upload
+ */
 
 /**
  * Sends a file as a whole.
@@ -33,45 +36,80 @@ export function putFile(path, file, onProgress, headers = {}) {
     for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
     xhr.send(file);
   });
-  return { done, abort: () => xhr.abort() };
+  const abort = () => xhr.abort();
+  return { done, abort, giveUp: abort };
 }
 
 /**
- * Sends a data set in pieces. A piece is sent again after a while if its connection breaks or the server is busy.
+ * Sends a data set in pieces, from where an earlier upload of the same `identity` ended. A piece is sent again after a
+ * while if its connection breaks or the server is busy.
  * @param {string} name
- * @param {File} file
+ * @param {{ file: Blob, identity: string }} chosen
  * @param {(sent: number) => void} onProgress
  * @returns {Upload}
  */
-export function putInPieces(name, file, onProgress) {
-  const upload = idempotencyKey();
-  let isStopped = false;
+export function putInPieces(name, { file, identity }, onProgress) {
+  const upload = `page-${identity}`;
+  const stop = new AbortController();
+  let isGivenUp = false;
   /** @type {Upload | null} */
   let current = null;
+  const piece = (/** @type {number} */ start, /** @type {number} */ end) => {
+    if (stop.signal.aborted) throw new Error('Stopped.');
+    current = putFile(paths.dataset(name, `?upload=${upload}`), file.slice(start, end), (sent) => onProgress(start + sent),
+      { 'content-range': `bytes ${start}-${end - 1}/${file.size}` });
+    return current.done;
+  };
+  // If the server has all bytes, it did not put them together: the last piece makes it do so.
+  const from = (/** @type {number} */ received) => Math.min(received, PIECE * Math.floor((file.size - 1) / PIECE));
   const send = async () => {
     let tries = 0;
-    for (let start = 0; ;) {
+    for (let start = from(await receivedOf(name, upload) ?? 0); ;) {
       const end = Math.min(start + PIECE, file.size);
-      current = putFile(paths.dataset(name, `?upload=${upload}`), file.slice(start, end), (sent) => onProgress(start + sent),
-        { 'content-range': `bytes ${start}-${end - 1}/${file.size}` });
       try {
-        const answer = await current.done;
+        const answer = await piece(start, end);
         if (end === file.size) return answer;
         [start, tries] = [end, 0];
       } catch (error) {
         tries += 1;
         const mayPass = error instanceof ApiError && [0, 408, 409, 503].includes(error.status);
-        if (isStopped || !mayPass || tries === TRIES) throw error;
-        await new Promise((resolve) => { setTimeout(resolve, 500 * 2 ** tries); });
+        if (stop.signal.aborted || !mayPass || tries === TRIES) throw resumable(error);
+        await pause(500 * 2 ** tries, stop.signal);
         const received = await receivedOf(name, upload);
         // Not the refusal of a piece that the server has, whose answer was lost.
         if (error.status === 409 && received === start) throw error;
-        // If the server has all bytes, it did not put them together: the last piece makes it do so.
-        start = Math.min(received ?? start, PIECE * Math.floor((file.size - 1) / PIECE));
+        start = from(received ?? start);
       }
     }
   };
-  return { done: send(), abort: () => { isStopped = true; current?.abort(); } };
+  const done = send().catch(async (error) => {
+    if (isGivenUp) await api.removeUpload(name, upload).catch(() => {});
+    throw error;
+  });
+  const abort = () => {
+    stop.abort();
+    current?.abort();
+  };
+  return { done, abort, giveUp: () => { isGivenUp = true; abort(); } };
+}
+
+/**
+ * Resolves after so many milliseconds, or once the signal is aborted.
+ * @param {number} milliseconds
+ * @param {AbortSignal} signal
+ * @returns {Promise<void>}
+ */
+function pause(milliseconds, signal) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, milliseconds);
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+/** @param {Error} error */
+function resumable(error) {
+  return error instanceof ApiError && error.status === 0
+    ? new ApiError(0, 'The connection broke. Choose the same file within a day, under the same name, and the upload goes on where it ended.') : error;
 }
 
 /**

@@ -17,8 +17,9 @@ export function dataPage({ root, signal, setTitle, announce }) {
   const refresh = async () => {
     try {
       const { data, unusable } = await api.datasets(signal);
+      upload.setKnown(data);
       fill(list, data.length ? table(data) : null, notOffered(unusable));
-      setText(note, data.length ? '' : 'None yet. Upload an archive, or put a directory of images into the server’s --datasets-dir.');
+      setText(note, data.length ? '' : 'None yet. Upload a folder or an archive, or put a directory of images into the server’s --datasets-dir.');
       setTitle(`${data.length} data sets`);
     } catch (error) {
       if (!signal.aborted) setText(note, error.message);

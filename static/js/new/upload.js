@@ -55,11 +55,16 @@ export class UploadForm {
   /**
    * Uploads a dropped file as if it had been chosen.
    * @param {FileList} files
+   * @param {readonly FileSystemEntry[]} entries
    */
-  take(files) {
+  take(files, entries) {
     const [first, ...others] = files;
     if (this.#request) {
       setText(this.notTaken, `${first.name} was not taken, because another upload is running. Drop it again afterwards.`);
+      return;
+    }
+    if (entries[0]?.isDirectory) {
+      setText(this.notTaken, `${first.name} is a folder: drop the file of weights that is in it. A folder of images belongs on the page Data.`);
       return;
     }
     setText(this.notTaken, others.length ? `Only ${first.name} is uploaded, and not ${others.map(({ name }) => name).join(', ')}: drop one file after the other.` : '');

@@ -3,7 +3,7 @@
 /**
  * Lets the user drop files anywhere on `area`.
  * @param {HTMLElement} area
- * @param {{ take: (files: FileList) => void }} upload
+ * @param {{ take: (files: FileList, entries: FileSystemEntry[]) => void }} upload `entries` has folders, too
  * @param {AbortSignal} signal
  */
 export function acceptDrops(area, upload, signal) {
@@ -24,7 +24,9 @@ export function acceptDrops(area, upload, signal) {
     if (!transfer) return;
     event.preventDefault();
     highlight(false);
-    if (transfer.files.length) upload.take(transfer.files);
+    // Gone once this listener returns.
+    const entries = [...transfer.items].flatMap((item) => item.webkitGetAsEntry() ?? []);
+    if (transfer.files.length) upload.take(transfer.files, entries);
   }, { signal });
   signal.addEventListener('abort', () => highlight(false));
 }
