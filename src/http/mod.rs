@@ -43,6 +43,7 @@ mod router;
 mod sse;
 mod statistics;
 mod sweep_plan;
+mod unread;
 mod uploads;
 mod v1;
 mod workspace;

@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::{AppState, answers, assets, auth, extract, health, openapi, origin, prometheus, v1};
+use super::{AppState, answers, assets, auth, extract, health, openapi, origin, prometheus, unread, v1};
 
 pub fn router(state: AppState) -> Router {
     let with_token = middleware::from_fn_with_state(state.gate.clone(), auth::check);
@@ -31,7 +31,9 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state.settings.timeout, time_out))
         .layer(CompressionLayer::new());
     let long = long().route_layer(throughout());
-    let (api, document) = OpenApiRouter::with_openapi(openapi::base()).merge(short).merge(long).split_for_parts();
+    let uploads = uploads().route_layer(throughout()).route_layer(middleware::from_fn(unread::read_rest));
+    let (api, document) =
+        OpenApiRouter::with_openapi(openapi::base()).merge(short).merge(long).merge(uploads).split_for_parts();
     let origins = Arc::new(origin::Guard::new(&state.settings));
     api.merge(openapi::routes(document))
         .fallback_service(assets::service())
@@ -108,7 +110,7 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(health::ready))
 }
 
-/// Streams, downloads and uploads, which have time limits of their own.
+/// Streams and downloads, which have time limits of their own.
 fn long() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(v1::jobs::stream::get))
@@ -116,6 +118,11 @@ fn long() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::changes::get))
         .routes(routes!(v1::jobs::student::get))
         .routes(routes!(v1::jobs::artifacts::get))
+}
+
+/// Uploads, which have time limits of their own, too.
+fn uploads() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
         .routes(routes!(v1::checkpoints::put, v1::checkpoints::post))
         .routes(routes!(v1::datasets::upload::put))
 }

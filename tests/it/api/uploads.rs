@@ -171,3 +171,28 @@ async fn a_client_that_hangs_up_leaves_its_place_to_nobody_until_its_file_is_sto
     holder.rollback().await.unwrap();
     while api.upload("", checkpoint("resnet8", 11)).await.status == 503 {}
 }
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_before_it_has_sent_all_gets_the_reason_of_a_refusal() {
+    let api = Api::start_with(|settings| settings.checkpoint_limit = 1000).await;
+    let address = api.url.strip_prefix("http://").unwrap();
+    // More than the sockets of both sides hold.
+    let body = vec![0; 32 << 20];
+    for (path, reason) in [
+        ("datasets/ten", "upload the data set under another name"),
+        ("datasets/ten@1", "an uploaded data set cannot be called"),
+        ("checkpoints", "1000 bytes"),
+    ] {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let head = format!("PUT /v1/{path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n", body.len());
+        connection.write_all(head.as_bytes()).await.unwrap();
+        connection.write_all(&body).await.unwrap();
+        let mut answer = Vec::new();
+        let read = async {
+            while !String::from_utf8_lossy(&answer).contains(reason) {
+                assert!(connection.read_buf(&mut answer).await.unwrap() > 0, "{path} is answered");
+            }
+        };
+        tokio::time::timeout(PATIENCE, read).await.expect("the reason comes");
+    }
+}
