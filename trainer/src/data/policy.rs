@@ -97,3 +97,38 @@ fn linspace(first: f32, last: f32, index: u32) -> f32 {
     let step = (last - first) / (BINS - 1) as f32;
     if index < BINS / 2 { step.mul_add(index as f32, first) } else { (-step).mul_add((BINS - 1 - index) as f32, last) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+    use std::mem::discriminant;
+
+    use super::*;
+    use crate::data::random::generator;
+
+    #[test]
+    fn every_kind_is_drawn_equally_often_with_every_magnitude_and_either_sign() {
+        let mut random = generator(b"test\0\0\0\0", 1, 0, 0);
+        let drawn: Vec<Operation> =
+            (0..28_000).map(|_| draw(&TRIVIAL, |random| random.random_range(0..BINS), &mut random)).collect();
+        let mut kinds: HashMap<_, u32> = HashMap::new();
+        for operation in &drawn {
+            *kinds.entry(discriminant(operation)).or_default() += 1;
+        }
+        assert_eq!(kinds.len(), KINDS as usize);
+        // 2,000 on average, with a deviation of 43.
+        assert!(kinds.values().all(|&count| (1780..=2220).contains(&count)), "{kinds:?}");
+        let thresholds = drawn.iter().filter_map(|operation| match operation {
+            Operation::Solarize(threshold) => Some(threshold.to_bits()),
+            _ => None,
+        });
+        assert_eq!(thresholds.collect::<HashSet<u64>>().len(), BINS as usize);
+        let angles = drawn.iter().filter_map(|operation| match operation {
+            Operation::Rotate(angle) if angle.abs() > 0.0 => Some(*angle),
+            _ => None,
+        });
+        let (left, right): (Vec<f64>, Vec<f64>) = angles.partition(|angle| *angle > 0.0);
+        let (left, right) = (left.len(), right.len());
+        assert!(left.abs_diff(right) < 250, "{left} to the left, {right} to the right");
+    }
+}

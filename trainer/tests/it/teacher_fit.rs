@@ -174,3 +174,48 @@ fn what_is_wrong_is_said_before_a_run_ends_for_its_teacher() {
     // The remedy undoes what was declared.
     assert!(logs(&events, r#"set teacher.classes to ["0","1","2","3"]"#), "{events:?}");
 }
+
+/// The workspace's images as a folder in colour: the pattern of the label in one channel, and that of any image in the
+/// one at the other end.
+fn write_coloured(workspace: &Workspace, name: &str, is_reversed: bool) {
+    let mut random = 1_u32;
+    for (prefix, split) in [("train", "train"), ("t10k", "test")] {
+        let images = workspace.bytes(format!("data/{prefix}-images-idx3-ubyte"));
+        let labels = workspace.bytes(format!("data/{prefix}-labels-idx1-ubyte"));
+        let pictures: Vec<&[u8]> = images[16..].chunks(64).collect();
+        let mut any = || {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            pictures[(random >> 16) as usize % pictures.len()]
+        };
+        for (number, (&own, label)) in pictures.iter().zip(&labels[8..]).enumerate() {
+            let (middle, other) = (any(), any());
+            let colours = (0..64).flat_map(|pixel| {
+                let [red, blue] = if is_reversed { [other, own] } else { [own, other] };
+                [red[pixel], middle[pixel], blue[pixel]]
+            });
+            let picture: Vec<u8> = b"P6 8 8 255\n".iter().copied().chain(colours).collect();
+            let directory = workspace.path(format!("{name}/{split}/{label}"));
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(directory.join(format!("{number:04}.ppm")), picture).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_teacher_of_another_order_of_channels_is_told_from_one_of_another_normalisation() {
+    let workspace = Workspace::new();
+    write_coloured(&workspace, "rgb", false);
+    write_coloured(&workspace, "bgr", true);
+    let on = |name: &str| json!({"dataset": {"path": workspace.path(name)}});
+    let longer = merged(workspace.plain(), json!({"training": {"epochs": 30}}));
+    workspace.finish(&merged(longer, on("rgb")), "good", &[]);
+    let taught = taught(&workspace, "good/student.safetensors", json!({}));
+    let straight = workspace.finish(&merged(taught.clone(), on("rgb")), "straight", &[]);
+    assert!(of_teacher(&straight).top1 > 60.0, "{straight:?}");
+    assert!(!logs(&straight, "blue, green, red"), "{straight:?}");
+    let reversed = workspace.finish(&merged(taught, on("bgr")), "reversed", &[]);
+    assert!(of_teacher(&reversed).top1 < 50.0, "{reversed:?}");
+    let said = warnings(&reversed);
+    let words = ["expect the channels of images in the order blue, green, red", "weight[:, [2, 1, 0]]"];
+    assert!(said.iter().any(|message| words.iter().all(|words| message.contains(words))), "{said:?}");
+}
