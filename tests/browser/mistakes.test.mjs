@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { cellValue, classDifference, matrixClasses, regionsOf, sortedClasses, takenFor, topMistakes } from '../../static/js/mistakes/data.js';
+import { cellValue, classDifference, classMeans, f1Of, matrixClasses, precisionOf, regionsOf, sortedClasses, takenFor, topMistakes } from '../../static/js/mistakes/data.js';
 import { assertAccessible, assertFits, closeDashboard, onEveryScreen, openDashboard } from './support/page.mjs';
 import { PATIENCE, Server } from './support/server.mjs';
 
@@ -42,6 +42,17 @@ test('classes are sorted by any column, and what has no value comes last', () =>
   assert.deepEqual([order('class', false), order('images', true), order('student', false), order('student', true)], [[0, 1, 2], [2, 0, 1], [2, 0, 1], [0, 2, 1]]);
   assert.deepEqual([order('difference', true), order('difference', false)], [[2, 0, 1], [0, 2, 1]]);
   assert.deepEqual(rows.map(classDifference), [-10, null, 10]);
+});
+
+test('precision, F1 and the means over the classes are those of scikit-learn', () => {
+  // Labels 0 0 0 0 1 1 2, predictions 0 0 0 1 1 3 0, of five classes.
+  const classes = [row(0, 4, { student: 75, student_predicted: 4 }), row(1, 2, { student: 50, student_predicted: 2 }), row(2, 1, { student: 0, student_predicted: 0 }),
+    row(3, 0, { student_predicted: 1 }), row(4, 0, { student_predicted: 0 })];
+  assert.deepEqual(classes.map(precisionOf), [75, 50, null, 0, null]);
+  assert.deepEqual(classes.map(f1Of), [75, 50, 0, 0, null]);
+  assert.deepEqual(classMeans({ classes }), { student: 125 / 3, teacher: null, f1: 125 / 4 });
+  assert.deepEqual(sortedClasses(classes, 'f1', true).map((one) => one.class), [0, 1, 2, 3, 4]);
+  assert.deepEqual(sortedClasses(classes, 'precision', false).map((one) => one.class), [3, 1, 0, 2, 4]);
 });
 
 test('of many classes the matrix has those that are confused most often', () => {
@@ -135,6 +146,9 @@ test('the classes can be sorted, and a class shows its mistakes', async () => {
   await classes.locator('th[aria-sort="descending"]').getByText('Student').waitFor();
   const shown = await classes.locator('tbody th').allTextContents();
   assert.deepEqual(shown, sortedClasses(summary.classes, 'student', true).map((one) => nameOf(one.class)));
+  const known = JSON.parse(await (await fetch(`${server.url}/v1/jobs/${student}/artifacts/classes.json`)).text());
+  const f1 = Object.fromEntries(known.map((one) => [one.name ?? `class ${one.class}`, `${one.f1.toFixed(1)} %`]));
+  for (const [name, value] of Object.entries(f1)) await classes.getByRole('row', { name: new RegExp(`^${name} .* ${value.replace('.', '\\.')} [^%]*$`) }).waitFor();
   const worst = sortedClasses(summary.classes, 'student', false)[0];
   await classes.getByRole('button', { name: nameOf(worst.class), exact: true }).click();
   assert.equal(await region('Images').getByLabel('Label').inputValue(), String(worst.class));

@@ -30,6 +30,13 @@ function chartsOf({ distillation: { method, weights }, training }, common) {
     }),
     new LiveChart({ ...common, title: 'Train loss', canLog: true, series: [{ name: 'train/loss', label: 'loss' }] }),
   ];
+  if (training.class_weights || training.sampling === 'balanced') {
+    charts.push(new LiveChart({
+      ...common, title: 'Evaluation, all classes alike', format: percent,
+      hint: 'means over the classes, which count rare classes as much as frequent ones',
+      series: [{ name: 'eval/balanced_accuracy', label: 'balanced accuracy' }, { name: 'eval/f1', label: 'F1' }],
+    }));
+  }
   if (hasTeacher) {
     charts.push(new LiveChart({
       ...common, title: 'Parts of the train loss', canLog: true,

@@ -3,12 +3,13 @@
 import { fill, h } from '../ui/dom.js';
 import { percent, whole } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
-import { classDifference, className, sortedClasses, takenFor } from './data.js';
+import { classDifference, className, f1Of, precisionOf, sortedClasses, takenFor } from './data.js';
 
 /** @import { ClassRow, Column, Report } from './data.js' */
 
 /** @type {[Column, string][]} */
-const COLUMNS = [['class', 'Class'], ['images', 'Images'], ['student', 'Student'], ['teacher', 'Teacher'], ['difference', 'Difference'], ['agreement', 'Same prediction']];
+const COLUMNS = [['class', 'Class'], ['images', 'Images'], ['student', 'Student'], ['teacher', 'Teacher'], ['difference', 'Difference'], ['agreement', 'Same prediction'],
+  ['precision', 'Precision'], ['f1', 'F1']];
 /** Columns that need a teacher. */
 const OF_BOTH = ['teacher', 'difference', 'agreement'];
 
@@ -31,7 +32,7 @@ export class ClassTable {
     this.columns = COLUMNS.filter(([column]) => report.teacher || !OF_BOTH.includes(column));
     this.box = scrollBox('Classes, table', { class: 'class-table' });
     this.element = section('Classes', {},
-      h('p', { class: 'note' }, 'Percent of the images of a class that are recognised. Choose a heading to sort, and a class to see its mistakes.'), this.box);
+      h('p', { class: 'note' }, 'Percent of the images of a class that are recognised. Precision, the percent of the predictions of a class that are right, and F1 are the student’s. Choose a heading to sort, and a class to see its mistakes.'), this.box);
     this.#show();
   }
 
@@ -64,6 +65,7 @@ export class ClassTable {
     const difference = classDifference(row);
     const values = {
       images: whole(row.images), student: percent(row.student, 1), teacher: percent(row.teacher, 1), agreement: percent(row.agreement, 1),
+      precision: percent(precisionOf(row), 1), f1: percent(f1Of(row), 1),
       difference: difference === null ? '–' : `${difference > 0 ? '+' : ''}${difference.toFixed(1)}`,
     };
     const cells = this.columns.filter(([column]) => column !== 'class')

@@ -4,7 +4,7 @@
 /** @typedef {Schemas['ClassPredictions']} ClassRow */
 /** @typedef {Schemas['ConfusionCell']} Cell */
 /** @typedef {'student' | 'teacher' | 'difference'} Matrix */
-/** @typedef {'class' | 'images' | 'student' | 'teacher' | 'difference' | 'agreement'} Column */
+/** @typedef {'class' | 'images' | 'student' | 'teacher' | 'difference' | 'agreement' | 'precision' | 'f1'} Column */
 
 /** Most classes of a matrix. More have no room. */
 export const MOST_CLASSES = 20;
@@ -61,13 +61,52 @@ export function classDifference({ student, teacher }) {
 }
 
 /**
+ * Percent of the student's predictions of a class that are right; null if it never predicts the class.
+ * @param {ClassRow} row
+ */
+export function precisionOf(row) {
+  return row.student_predicted ? (100 * rightOf(row)) / row.student_predicted : null;
+}
+
+/**
+ * The harmonic mean of the student's recall and precision of a class, in percent; null if the class never occurs.
+ * @param {ClassRow} row
+ */
+export function f1Of(row) {
+  const both = row.images + row.student_predicted;
+  return both ? (200 * rightOf(row)) / both : null;
+}
+
+/**
+ * Images of a class that the student recognises.
+ * @param {ClassRow} row
+ */
+function rightOf({ images, student }) {
+  return Math.round((images * (student ?? 0)) / 100);
+}
+
+/**
+ * Means over the classes, which count rare classes as much as frequent ones, as scikit-learn's `balanced_accuracy_score`
+ * and `f1_score` with `average="macro"`; null without images or teacher.
+ * @param {Report} report
+ */
+export function classMeans({ classes }) {
+  const mean = (/** @type {(row: ClassRow) => number | null | undefined} */ of) => {
+    const values = classes.flatMap((row) => of(row) ?? []);
+    return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
+  };
+  return { student: mean((row) => row.student), teacher: mean((row) => row.teacher), f1: mean(f1Of) };
+}
+
+/**
  * The classes sorted by a column. What has no value comes last.
  * @param {readonly ClassRow[]} rows
  * @param {Column} column
  * @param {boolean} isDescending
  */
 export function sortedClasses(rows, column, isDescending) {
-  const valueOf = (/** @type {ClassRow} */ row) => (column === 'difference' ? classDifference(row) : row[column]);
+  const computed = { difference: classDifference, precision: precisionOf, f1: f1Of };
+  const valueOf = (/** @type {ClassRow} */ row) => (column === 'difference' || column === 'precision' || column === 'f1' ? computed[column](row) : row[column]);
   const sign = isDescending ? -1 : 1;
   return [...rows].sort((one, other) => {
     const [first, second] = [valueOf(one) ?? null, valueOf(other) ?? null];

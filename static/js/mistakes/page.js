@@ -7,6 +7,7 @@ import { percent, whole } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
 import { isFinal } from '../ui/status.js';
 import { ClassTable } from './classes.js';
+import { classMeans } from './data.js';
 import { Gallery } from './gallery.js';
 import { ConfusionMatrix } from './matrix.js';
 
@@ -53,15 +54,19 @@ async function show(body, { id, status, result }, signal) {
 }
 
 /** @param {Report} report */
-function figures({ images, split, outcomes, agreement, student, teacher }) {
+function figures(report) {
+  const { images, split, outcomes, agreement, student, teacher } = report;
+  const means = classMeans(report);
   const part = (/** @type {number} */ count) => `${whole(count)} (${percent((100 * count) / Math.max(images, 1), 1)})`;
   /** @type {[string, string][]} */
   const tiles = teacher
     ? [['Both right', part(outcomes.right)], ['Student wrong, teacher right', part(outcomes.student_wrong)],
       ['Student right, teacher wrong', part(outcomes.teacher_wrong)], ['Both wrong', part(outcomes.both_wrong)],
       ['Same prediction', percent(agreement, 1)],
-      ['Calibration error', `${student.calibration.ece.toFixed(1)} (teacher ${teacher.calibration.ece.toFixed(1)})`]]
-    : [['Right', part(outcomes.right)], ['Wrong', part(outcomes.student_wrong)], ['Calibration error', student.calibration.ece.toFixed(1)]];
+      ['Calibration error', `${student.calibration.ece.toFixed(1)} (teacher ${teacher.calibration.ece.toFixed(1)})`],
+      ['Balanced accuracy', `${percent(means.student, 1)} (teacher ${percent(means.teacher, 1)})`], ['Mean F1', percent(means.f1, 1)]]
+    : [['Right', part(outcomes.right)], ['Wrong', part(outcomes.student_wrong)], ['Calibration error', student.calibration.ece.toFixed(1)],
+      ['Balanced accuracy', percent(means.student, 1)], ['Mean F1', percent(means.f1, 1)]];
   return [
     h('p', { class: 'note' }, `The best student on the ${whole(images)} images of the split ${split}.`),
     h('dl', { class: 'tiles' }, tiles.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value)))),
