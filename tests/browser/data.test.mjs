@@ -21,13 +21,18 @@ function ppm(red, green, blue) {
   return Buffer.concat([Buffer.from('P6 8 8 255\n'), Buffer.from(Array.from({ length: 64 }, () => [red, green, blue]).flat())]);
 }
 
-/** Packs files by path as a tar. */
-function archive(name, files) {
-  const root = join(dir, `${name}-files`);
+/** Writes files by path below a directory. */
+function write(root, files) {
   for (const [path, content] of Object.entries(files)) {
     mkdirSync(join(root, path, '..'), { recursive: true });
     writeFileSync(join(root, path), content);
   }
+}
+
+/** Packs files by path as a tar. */
+function archive(name, files) {
+  const root = join(dir, `${name}-files`);
+  write(root, files);
   const packed = join(dir, `${name}.tar.gz`);
   execFileSync('tar', ['-czf', packed, '-C', root, '.']);
   return packed;
@@ -42,6 +47,7 @@ const PETS = {
 const DETAILS = /\/v1\/datasets\/pets[^/]*$/;
 
 before(async () => {
+  write(join(server.datasetsDir, 'leaky'), PETS);
   ({ browser, page } = await openDashboard(server));
   page.expected.push(refused(422));
 }, { timeout: PATIENCE });
@@ -204,6 +210,14 @@ test('a job on the data set is one click away', async () => {
   page.assertQuiet();
 });
 
+test('the form has images decoded that nobody has looked at, and adds what they show to its warnings', { timeout: PATIENCE }, async () => {
+  await go('/new?dataset=leaky');
+  await page.getByRole('radio', { name: 'None: plain training' }).check();
+  await page.locator('.field[data-pointer="/student/architecture"] select').first().selectOption({ value: '"resnet8"' });
+  await page.locator('.verdict[data-state="fine"] .warning-line', { hasText: 'the test split shares 1 image with the train split' }).waitFor();
+  page.assertQuiet();
+});
+
 test('dropped files that are not uploaded are named', async () => {
   await go('/data');
   await page.getByRole('link', { name: 'digits' }).waitFor();
@@ -226,6 +240,6 @@ test('a version is deleted on its page', async () => {
   await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
   await page.getByRole('heading', { name: 'Data', exact: true }).waitFor();
   const { data } = await server.get('/v1/datasets');
-  assert.deepEqual(data.map(({ name }) => name), ['digits']);
+  assert.deepEqual(data.map(({ name }) => name), ['digits', 'leaky']);
   page.assertQuiet();
 });

@@ -9,6 +9,7 @@ import { section } from '../ui/section.js';
 import { architecturesHelp, checkpointsHelp, datasetsHelp } from './catalogue.js';
 import { Editor } from './editor.js';
 import { JobForm } from './form.js';
+import { ImageWatch } from './images.js';
 import { inventory, startingPoint } from './inventory.js';
 import { missing, preset, presetGroups, teacherFrom, withTeacher } from './presets.js';
 import { UploadForm } from './upload.js';
@@ -73,6 +74,7 @@ class NewJob {
     this.submit = h('button', { type: 'button', class: 'primary', onclick: () => this.send() }, 'Submit');
     this.verdict = new Verdict({ actions: [this.submit], onFault: (fault) => this.#goTo(fault) });
     this.editor = new Editor({ label: 'Specification (JSON)', onInput: () => this.typed(), signal });
+    this.images = new ImageWatch(() => this.#checkAgain(), signal);
     this.form = document ? new JobForm(document, have, (spec) => this.change(spec), signal) : null;
     const asked = this.start ? h('option', { value: '' }, start.label ?? 'the selected job') : null;
     this.preset = h('select', { id: 'preset', onchange: () => this.choosePreset() }, asked, presetGroups().map(({ label, presets }) =>
@@ -226,9 +228,17 @@ class NewJob {
       this.#showFaults([]);
       this.verdict.fine(dryRun, workers?.data ?? null);
       this.#showForm();
+      this.images.follow(dryRun.spec.dataset.name);
     } catch (error) {
       if (!signal.aborted) this.#refused(error);
     }
+  }
+
+  /** Checks what was found to be fine, because more is known of its images. */
+  #checkAgain() {
+    if (this.verdict.element.dataset.state !== 'fine') return;
+    this.#check?.abort();
+    this.check();
   }
 
   /**
