@@ -80,6 +80,21 @@ pub fn assert_kill_within_an_epoch_changes_nothing(workspace: &Workspace, spec: 
 }
 
 #[test]
+fn a_run_that_is_killed_before_it_ends_early_ends_at_the_same_epoch_with_the_same_bytes() {
+    let workspace = Workspace::new().with_teacher();
+    // Only the batch statistics change. It cannot end before the third epoch, in which it is killed.
+    let training = json!({"epochs": 30, "early_stopping_patience": 2, "optimizer": {"learning_rate": 0}});
+    let spec = merged(long(&workspace), json!({"training": training}));
+    let events = workspace.finish(&spec, "whole", &[]);
+    let is_early =
+        |event: &Event| matches!(event, Event::Log { message, .. } if message.contains("training ends early"));
+    assert!(events.iter().any(is_early), "{events:?}");
+    within_an_epoch(workspace.command(&spec, "killed"), 2).kill();
+    assert!(resumed(&workspace, &spec, "killed", &[]).0 >= 2);
+    assert_same(&workspace, "whole", "killed");
+}
+
+#[test]
 fn a_run_killed_at_five_random_moments_resumes_to_the_same_bytes() {
     let workspace = Workspace::new().with_teacher();
     let spec = long(&workspace);
