@@ -5,7 +5,7 @@
 //! [`cache`] keeps what later runs need, [`ranks`] averages gradients over devices, and [`device`] is the GPU or CPU.
 //! [`worker_link`] reports events and receives stop requests. [`doctor`] says whether all that works on a machine.
 //!
-//! Dependencies go one way: no module imports another one in a circle (`tests/it/structure.rs`).
+//! Dependencies go one way: no module imports another one in a circle (`tests/it/structure`).
 
 #![allow(missing_docs, reason = "a field or function whose name says everything has no comment")]
 

@@ -40,10 +40,17 @@ pub fn sources(root: &Path) -> BTreeMap<String, String> {
     let source = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
-        let without_comments = code.lines().map(|line| line.split("//").next().unwrap());
-        (module_of(path.strip_prefix(root).unwrap()), without_comments.collect::<Vec<_>>().join("\n"))
+        let lines: Vec<_> = code.lines().map(without_comment).collect();
+        (module_of(path.strip_prefix(root).unwrap()), lines.join("\n"))
     };
     files(root, "rs").into_iter().map(source).collect()
+}
+
+/// A line up to its comment. The slashes of an address in a string begin none.
+fn without_comment(line: &str) -> &str {
+    let quotes = |before: &str| before.matches('"').count() - before.matches("\\\"").count();
+    let mut slashes = line.match_indices("//").map(|(at, _)| &line[..at]);
+    slashes.find(|before| quotes(before) % 2 == 0).unwrap_or(line)
 }
 
 impl Module {
@@ -228,6 +235,13 @@ pub fn circles(graph: &Graph) -> Vec<Vec<String>> {
         }
     }
     circles
+}
+
+#[test]
+fn addresses_in_strings_are_no_comments() {
+    assert_eq!(without_comment(r#"a("http://b", "\"c://d"); // e"#), r#"a("http://b", "\"c://d"); "#);
+    assert_eq!(without_comment("a(); /// \"b\""), "a(); ");
+    assert_eq!(without_comment("    // a"), "    ");
 }
 
 #[test]
