@@ -62,7 +62,10 @@ function partsOf(schema) {
 
 const nameOf = (schema) => schema.$ref.split('/').at(-1);
 
-/** A schema as a type; `isEvaluated` where Python evaluates it, so that names are quoted. An object without a name is a plain dictionary. */
+/**
+ * A schema as a type; `isEvaluated` where Python evaluates it, so that names are quoted. An object without a name is a
+ * plain dictionary.
+ */
 function typeOf(schema, isEvaluated = false) {
   if (schema === undefined || schema === true) return 'Any';
   if (schema.$ref) return isEvaluated ? JSON.stringify(nameOf(schema)) : nameOf(schema);

@@ -21,8 +21,8 @@ fn main() {
     }
 }
 
-/// Clippy links nothing, and cargo keeps what this script makes for it apart from what it makes for a build: the C++ would
-/// be compiled twice.
+/// Clippy links nothing, and cargo keeps what this script makes for it apart from what it makes for a build: the C++
+/// would be compiled twice.
 fn is_linked() -> bool {
     const WRAPPER: &str = "RUSTC_WORKSPACE_WRAPPER";
     println!("cargo:rerun-if-env-changed={WRAPPER}");

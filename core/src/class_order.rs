@@ -1,4 +1,5 @@
-//! In which order a network's outputs are the classes of a data set: by name, or guessed from what the network predicts.
+//! In which order a network's outputs are the classes of a data set: by name, or guessed from what the network
+//! predicts.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

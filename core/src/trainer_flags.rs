@@ -70,8 +70,8 @@ pub struct TrainArgs {
     /// entries are evicted.
     #[arg(long, env = "DISTILLERY_CACHE_MIB", default_value_t = 4096)]
     pub cache_mib: u64,
-    /// Keep the teacher's logits in the cache directory at these scales, too, such as 1,2,4: runs with other scales then
-    /// find them there. The student is the same.
+    /// Keep the teacher's logits in the cache directory at these scales, too, such as 1,2,4: runs with other scales
+    /// then find them there. The student is the same.
     #[arg(long, env = "DISTILLERY_CACHE_SCALES", value_delimiter = ',', value_name = "SCALES",
         value_parser = clap::value_parser!(u32).range(1..=FINEST_SCALE))]
     pub cache_scales: Vec<u32>,
@@ -198,8 +198,8 @@ pub struct InspectArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
-    /// The devices that have to work: `auto` (all GPUs, or the CPU of a machine without one), `cpu`, `cuda`, `cuda:1`, or
-    /// several separated by commas.
+    /// The devices that have to work: `auto` (all GPUs, or the CPU of a machine without one), `cpu`, `cuda`, `cuda:1`,
+    /// or several separated by commas.
     #[arg(long, env = "DISTILLERY_DEVICE", default_value = "auto")]
     pub device: String,
     /// Check what jobs on GPUs need, but no GPU and no driver, as when an image is built on a machine without them.

@@ -247,8 +247,8 @@ pub async fn replaced_by(pool: &PgPool, name: &str, split: &str, [shard, shards]
     query.fetch_one(pool).await.map(i64::unsigned_abs)
 }
 
-/// Keeps other transactions from changing the shards of a data set and the pieces of its uploads, or making a version of
-/// them, until this one ends. Without it two that change several rows could wait for each other.
+/// Keeps other transactions from changing the shards of a data set and the pieces of its uploads, or making a version
+/// of them, until this one ends. Without it two that change several rows could wait for each other.
 pub(super) async fn lock(connection: &mut PgConnection, name: &str) -> sqlx::Result<()> {
     let what = format!("shards of {name}");
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", what).execute(connection).await?;

@@ -203,8 +203,8 @@ pub async fn forget(pool: &PgPool, id: &str) -> sqlx::Result<()> {
     transaction.commit().await
 }
 
-/// Deletes the workers that are no longer alive. Waits for none of their rows: one that wakes up may hold its own and wait
-/// for a sweep or a job that this transaction holds.
+/// Deletes the workers that are no longer alive. Waits for none of their rows: one that wakes up may hold its own and
+/// wait for a sweep or a job that this transaction holds.
 pub(super) async fn forget_dead(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!(
         "delete from workers where id in (

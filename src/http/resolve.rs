@@ -323,8 +323,8 @@ impl Resolved {
             .collect()
     }
 
-    /// What was decided where the specification leaves it open, and on which nobody has to act. Only dry runs have all of
-    /// it.
+    /// What was decided where the specification leaves it open, and on which nobody has to act. Only dry runs have all
+    /// of it.
     pub fn remarks(&self) -> Vec<String> {
         let Self { dataset, chosen, published, new_classifier, .. } = self;
         dataset.notes.iter().chain(chosen).chain(published).chain(new_classifier).cloned().collect()

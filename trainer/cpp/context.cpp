@@ -20,8 +20,8 @@ extern "C" char *distillery_tf32(bool *allowed) {
     });
 }
 
-// A copy in pinned memory of the host, which GPUs read and write while they compute. (libtorch warns of its own function
-// with a device, the one in the bindings, at every call.)
+// A copy in pinned memory of the host, which GPUs read and write while they compute. (libtorch warns of its own
+// function with a device, the one in the bindings, at every call.)
 extern "C" char *distillery_pin(at::Tensor **result, const at::Tensor *tensor) {
     return guarded([&] { *result = new at::Tensor(tensor->pin_memory()); });
 }

@@ -8,8 +8,8 @@
 #include "parallel.h"
 #include "shim.h"
 
-// Crops of bytes [B, 3, S, S] as float32 of the same size, channels last. `crops` is null for whole images, and `gpu` is
-// null on the CPU.
+// Crops of bytes [B, 3, S, S] as float32 of the same size, channels last. `crops` is null for whole images, and `gpu`
+// is null on the CPU.
 extern "C" char *distillery_crop_normalise(at::Tensor **result, const at::Tensor *images, const at::Tensor *crops,
                                            const at::Tensor *scale, const at::Tensor *offset, int padding,
                                            const GpuKernel *gpu) {

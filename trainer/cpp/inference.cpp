@@ -57,9 +57,9 @@ extern "C" char *distillery_pack(at::Tensor **result, const at::Tensor *weight, 
     });
 }
 
-// A convolution with a bias, the sum with `added` if that is not null, and a ReLU in one kernel of cuDNN, which has none
-// for some sizes. The bindings have it as well, but when an operator that takes a number throws, they end in a panic:
-// they find the error while they free the number.
+// A convolution with a bias, the sum with `added` if that is not null, and a ReLU in one kernel of cuDNN, which has
+// none for some sizes. The bindings have it as well, but when an operator that takes a number throws, they end in a
+// panic: they find the error while they free the number.
 extern "C" char *distillery_convolution_of_cudnn(at::Tensor **result, const at::Tensor *x, const at::Tensor *weight,
                                                  const at::Tensor *bias, const at::Tensor *added, const int64_t *stride,
                                                  const int64_t *padding, int64_t groups) {

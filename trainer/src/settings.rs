@@ -32,8 +32,8 @@ pub struct Settings {
     pub cuda_graphs: bool,
     /// Whether kernels of our own crop and normalise images and compute the distillation loss, where they can.
     pub own_kernels: bool,
-    /// Whether images of the data set are written: those with which exports of the students are checked, and pictures of
-    /// what the student gets wrong.
+    /// Whether images of the data set are written: those with which exports of the students are checked, and pictures
+    /// of what the student gets wrong.
     pub samples: bool,
     /// Keeps the teacher's logits and decoded images for later runs. Without it, logits are kept in memory.
     pub cache_dir: Option<PathBuf>,

@@ -33,8 +33,8 @@ impl Checkpoint {
         MeanStd::of_both(channels(MEAN, MeanStd::MEANS), channels(STD, MeanStd::DEVIATIONS))
     }
 
-    /// The names of the network's classes, in the order of its outputs, as students' files have them. `None` if the file
-    /// has none that can be used.
+    /// The names of the network's classes, in the order of its outputs, as students' files have them. `None` if the
+    /// file has none that can be used.
     #[must_use]
     pub fn class_names(&self) -> Option<Vec<String>> {
         serde_json::from_str(self.metadata().get(CLASSES)?).ok()

@@ -1,5 +1,5 @@
-//! Names of classes in several Unicode normal forms. macOS decomposes the accents in names of files, other systems write
-//! them composed, and both look the same.
+//! Names of classes in several Unicode normal forms. macOS decomposes the accents in names of files, other systems
+//! write them composed, and both look the same.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};

@@ -136,8 +136,8 @@ fn open(encoded: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, String
     Ok(decoder)
 }
 
-/// What is wrong with an image that the decoder refuses, as a predicate. Causes that only programmers understand are left
-/// out.
+/// What is wrong with an image that the decoder refuses, as a predicate. Causes that only programmers understand are
+/// left out.
 fn unsound(format: ImageFormat) -> impl Fn(ImageError) -> String {
     move |error| {
         let name = format!("{format:?}").to_uppercase();

@@ -1,5 +1,5 @@
-//! What reading the images of a data set shows: mean and standard deviation, formats, duplicates, and images that cannot
-//! be decoded.
+//! What reading the images of a data set shows: mean and standard deviation, formats, duplicates, and images that
+//! cannot be decoded.
 
 mod duplicates;
 mod examination;

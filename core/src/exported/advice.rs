@@ -61,8 +61,8 @@ pub(super) fn of_operator(target: &str) -> Option<&'static str> {
     known.map(|&(_, advice)| advice).or_else(|| of_aten.is_none().then_some(other))
 }
 
-/// The layers whose weights `spectral_norm` divides, and what to do about them. It iterates in buffers of its own, which
-/// is not supported. `None` if there are none.
+/// The layers whose weights `spectral_norm` divides, and what to do about them. It iterates in buffers of its own,
+/// which is not supported. `None` if there are none.
 pub(super) fn of_spectral_norm(tensors: &[StoredTensor]) -> Option<(String, String)> {
     let keys: HashSet<&str> = tensors.iter().map(|stored| stored.tensor.name()).collect();
     // The buffers of torch.nn.utils.parametrizations, and those of torch.nn.utils.

@@ -1,5 +1,5 @@
-//! Lists and objects of the JSON documents, none of which may be long: in memory a member takes many times the bytes that
-//! it has in the document.
+//! Lists and objects of the JSON documents, none of which may be long: in memory a member takes many times the bytes
+//! that it has in the document.
 
 use std::collections::HashSet;
 use std::fmt;

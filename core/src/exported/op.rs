@@ -272,8 +272,8 @@ impl Op {
     }
 }
 
-/// Whether a division by a number makes up for the branches that a mask of stochastic depth drops, which keeps them with
-/// this probability. In evaluation, nothing is dropped, and there is nothing to make up for.
+/// Whether a division by a number makes up for the branches that a mask of stochastic depth drops, which keeps them
+/// with this probability. In evaluation, nothing is dropped, and there is nothing to make up for.
 #[must_use]
 pub fn makes_up_for(number: f64, probability: f64) -> bool {
     (number - probability).abs() <= 1e-6 * probability

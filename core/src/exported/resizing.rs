@@ -43,7 +43,8 @@ impl ResamplingKernel {
     }
 }
 
-/// Resizes the positions of [B, C, L] or [B, C, H, W]: a product with a matrix of weights for columns, and one for rows.
+/// Resizes the positions of [B, C, L] or [B, C, H, W]: a product with a matrix of weights for columns, and one for
+/// rows.
 pub(super) fn resize(lowering: &mut Lowering<'_>, kernel: ResamplingKernel, sides: usize) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("input")?;
     let shape = lowering.shape(input);

@@ -41,9 +41,9 @@ impl Builder<'_> {
 }
 
 impl Graph {
-    /// What is wrong with the numbers by which the network takes rows of tables, if tensors of its state dict have other
-    /// elements than in its file: a sentence without a full stop. `elements` gives the bytes of the stored tensor with
-    /// an index, in its own type and shape, or `None` where those of the file stay.
+    /// What is wrong with the numbers by which the network takes rows of tables, if tensors of its state dict have
+    /// other elements than in its file: a sentence without a full stop. `elements` gives the bytes of the stored tensor
+    /// with an index, in its own type and shape, or `None` where those of the file stay.
     ///
     /// # Errors
     /// Those of `elements`.

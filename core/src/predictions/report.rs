@@ -14,7 +14,8 @@ const BINS: usize = 15;
 /// other image is wrong.
 const MOST_CELLS: usize = 20_000;
 
-/// What the best student and its teacher get right and wrong on the evaluation split. The content of `predictions.json`.
+/// What the best student and its teacher get right and wrong on the evaluation split. The content of
+/// `predictions.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PredictionReport {
     /// The evaluation split.

@@ -1,5 +1,5 @@
-//! Promise: a network whose classes are in another order is understood by their names, or its order is guessed from what
-//! it predicts.
+//! Promise: a network whose classes are in another order is understood by their names, or its order is guessed from
+//! what it predicts.
 
 use distillery_core::class_order::ClassOrder;
 

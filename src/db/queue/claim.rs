@@ -122,8 +122,8 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
 }
 
 /// The scales of a sweep's jobs that have the teacher and the data of this one. Those that have ended count as well:
-/// each job must find the same file of logits. What a newer version of the program wrote in another form is left out, so
-/// that it keeps no other job from being claimed.
+/// each job must find the same file of logits. What a newer version of the program wrote in another form is left out,
+/// so that it keeps no other job from being claimed.
 async fn scales_of_sweep(connection: &mut PgConnection, sweep: &str, job: &str) -> sqlx::Result<Vec<i32>> {
     sqlx::query_scalar!(
         r#"

@@ -120,8 +120,8 @@ async fn insert_all(connection: &mut PgConnection, new: &NewSweep<'_>) -> sqlx::
     Ok(Some(id))
 }
 
-/// Keeps teachers and data sets of new jobs from being deleted, in the order in which deletions lock them. The jobs would
-/// lock them one by one, in the order of the axes.
+/// Keeps teachers and data sets of new jobs from being deleted, in the order in which deletions lock them. The jobs
+/// would lock them one by one, in the order of the axes.
 async fn lock_needs(connection: &mut PgConnection, jobs: &[(i32, NewJob<'_>)]) -> sqlx::Result<()> {
     let teachers = jobs.iter().filter_map(|(_, job)| job.spec.teacher.as_ref().and_then(TeacherSpec::job));
     let teachers: BTreeSet<&str> = teachers.collect();

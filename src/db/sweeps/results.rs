@@ -41,8 +41,8 @@ pub struct CombinationResult {
     pub cost_seconds: f64,
     /// Epochs after which it was dropped; null while it was not.
     pub dropped_after: Option<i32>,
-    /// Mean over the jobs that did not fail of the top-1 accuracy by epoch, `[epoch, percent]`, thinned so that no peak is
-    /// lost; only of the first 12 combinations.
+    /// Mean over the jobs that did not fail of the top-1 accuracy by epoch, `[epoch, percent]`, thinned so that no peak
+    /// is lost; only of the first 12 combinations.
     #[schema(value_type = Vec<Vec<f64>>)]
     pub curve: Vec<(f64, f64)>,
     /// Its accuracy at each rung.

@@ -60,9 +60,9 @@ pub(in crate::db) async fn settle_all(pool: &PgPool) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The same for sweeps whose rows are not locked, for a transaction that may hold another sweep: it must not wait for one
-/// with a lower id. The others are left to [`settle_all`], which workers call again and again, and so are those that this
-/// program cannot read.
+/// The same for sweeps whose rows are not locked, for a transaction that may hold another sweep: it must not wait for
+/// one with a lower id. The others are left to [`settle_all`], which workers call again and again, and so are those
+/// that this program cannot read.
 pub(in crate::db) async fn settle_free(connection: &mut PgConnection) -> sqlx::Result<()> {
     // Another round follows only where jobs have failed, of which there are fewer each time.
     while settle_free_once(connection).await? > 0 {}

@@ -37,7 +37,7 @@ export function groupsPage(context) {
 class GroupsPage {
   /** @type {Group[]} */
   #groups = [];
-  /** What the table shows, to build it only when it changes: it has up to 200 rows, and other jobs change all the time. */
+  /** What the table shows, to build it only when it changes: up to 200 rows, and other jobs change all the time. */
   #shown = '';
 
   /** @param {PageContext} context */

@@ -238,7 +238,8 @@ async fn a_client_that_stops_reading_lets_no_revoked_token_go_on() {
         and wait_event_type = 'Lock' and query ilike '%update tokens%')";
     let checking = async { while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&api.db.pool).await.unwrap() {} };
     tokio::time::timeout(PATIENCE, checking).await.expect("the token is checked");
-    // Meanwhile the reader is sent more than the kernel buffers for a client that does not read: as much as another gets.
+    // Meanwhile the reader is sent more than the kernel buffers for a client that does not read: as much as another
+    // gets.
     let (lines, length) = (3000, 8000);
     for _ in 0..10 {
         let logs = (0..lines / 10).map(|_| (Level::Info, "x".repeat(length))).collect();

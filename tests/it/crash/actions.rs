@@ -210,8 +210,8 @@ impl World {
         self.until("the database answers", async |pool| sqlx::query_scalar("select true").fetch_one(pool).await).await;
     }
 
-    /// As in a failover: for a while the database answers, and takes no writes. A job is refused meanwhile, whose client
-    /// sends it again.
+    /// As in a failover: for a while the database answers, and takes no writes. A job is refused meanwhile, whose
+    /// client sends it again.
     async fn make_read_only(&mut self) {
         self.configure("alter system set default_transaction_read_only = on").await;
         let refused = self.refused_as_read_only().await;

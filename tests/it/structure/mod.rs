@@ -1,5 +1,5 @@
-//! Promise: the code stays easy to find and to read. Modules depend on each other in one direction, no transaction waits
-//! for anything slow, and no file and no function is long. `oxlint` holds JavaScript to the same.
+//! Promise: the code stays easy to find and to read. Modules depend on each other in one direction, no transaction
+//! waits for anything slow, and no file, function or comment line is long. `oxlint` holds JavaScript to the same.
 
 mod modules;
 mod tokens;
@@ -150,6 +150,20 @@ fn no_file_is_over_400_lines_and_no_function_but_a_table_over_60() {
     assert_eq!(long, Vec::<String>::new());
     let short: Vec<_> = TABLES.into_iter().filter(|table| !tables.contains(*table)).collect();
     assert_eq!(short, Vec::<&str>::new(), "no longer long: take it off the list");
+}
+
+#[test]
+fn no_comment_is_wider_than_120_columns() {
+    let is_wide = |line: &str| {
+        let text = line.trim_start();
+        (text.starts_with("//") || text.starts_with("# ")) && line.chars().count() > 120
+    };
+    let mut wide = Vec::new();
+    for (file, code) in code() {
+        let lines = code.lines().enumerate().filter(|(_, line)| is_wide(line));
+        wide.extend(lines.map(|(at, _)| format!("{file}:{}", at + 1)));
+    }
+    assert_eq!(wide, Vec::<String>::new());
 }
 
 /// The name of each function of a Python program, and its number of lines: those from `def` on that are indented more.

@@ -204,8 +204,8 @@ pub fn graph_of_rooms(files: &Graph) -> Graph {
     rooms
 }
 
-/// Without the arrows from a module to those below it: that a module is made of these is no dependency that a reader has
-/// to follow in a circle.
+/// Without the arrows from a module to those below it: that a module is made of these is no dependency that a reader
+/// has to follow in a circle.
 pub fn without_children(files: &Graph) -> Graph {
     let is_below = |file: &str, named: &str| named.strip_prefix(file).is_some_and(|rest| rest.starts_with("::"));
     let others = |(file, named): (&String, &BTreeSet<String>)| {

@@ -141,8 +141,8 @@ impl Corrupt {
     /// Adds failures.
     ///
     /// # Errors
-    /// More images are corrupt than are [tolerated](tolerated_damage), or a failure is not about the image's content: what may succeed another
-    /// time must not silently make the data set smaller.
+    /// More images are corrupt than are [tolerated](tolerated_damage), or a failure is not about the image's content:
+    /// what may succeed another time must not silently make the data set smaller.
     pub fn note(&self, failures: Vec<(usize, dataset::Error)>) -> Result<(), LoadError> {
         let mut found = self.lock();
         for (index, error) in failures {

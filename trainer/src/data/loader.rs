@@ -84,7 +84,8 @@ impl Loader {
     /// whichever is larger.
     ///
     /// [A few](distillery_core::dataset::tolerated_damage) of the images may be unreadable: [`corrupt`](Self::corrupt)
-    /// names them, and they are left out. Streaming notices them only when it decodes them, and the batch is smaller then.
+    /// names them, and they are left out. Streaming notices them only when it decodes them, and the batch is smaller
+    /// then.
     ///
     /// # Errors
     /// There are no images, too many cannot be decoded, a file cannot be read, or the device's memory is full.

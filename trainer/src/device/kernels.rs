@@ -146,8 +146,8 @@ pub(crate) fn convolution(
     })
 }
 
-/// A convolution of `x` [B, C, H, W] with a bias, the sum with `added`, and a ReLU in one kernel of cuDNN; for inference
-/// on a GPU.
+/// A convolution of `x` [B, C, H, W] with a bias, the sum with `added`, and a ReLU in one kernel of cuDNN; for
+/// inference on a GPU.
 ///
 /// # Errors
 /// cuDNN has no kernel for these sizes.

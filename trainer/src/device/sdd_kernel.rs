@@ -134,9 +134,9 @@ impl SddKernel {
         Ok(Self { parameters, starts, gpu })
     }
 
-    /// The loss of a student's logits [B, N, K] with the teacher's, its logits [B, K] for whole images, labels `[B]` and
-    /// the weight of each region's scale, `[N]` in float32. Logits are float32, or bfloat16 on the CPU. Where the loss
-    /// depends on a label that is no class, it is not a number.
+    /// The loss of a student's logits [B, N, K] with the teacher's, its logits [B, K] for whole images, labels `[B]`
+    /// and the weight of each region's scale, `[N]` in float32. Logits are float32, or bfloat16 on the CPU. Where the
+    /// loss depends on a label that is no class, it is not a number.
     #[must_use]
     pub fn apply(
         &self,

@@ -15,8 +15,8 @@ impl Network {
         classify_regions(|pooled| self.classify(pooled, train), features, scales)
     }
 
-    /// Logits [B, 1 + finer regions, K] of the whole image and of the regions of the finer `scales`, in evaluation mode.
-    /// Those of a scale are the same, to the last bit, whatever the others are.
+    /// Logits [B, 1 + finer regions, K] of the whole image and of the regions of the finer `scales`, in evaluation
+    /// mode. Those of a scale are the same, to the last bit, whatever the others are.
     pub fn logits_by_scale(&self, features: &Tensor, scales: &[u32]) -> Tensor {
         if !self.has_map() {
             return self.logits_without_map(features, scales, false);

@@ -73,8 +73,9 @@ pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut 
     Ok(key)
 }
 
-/// What decides, beside the batch, how sums are rounded: a card is `cuda:0` on one machine and `cuda:1` on the next, and
-/// another card is `cuda:0` there. The number of devices divides the batch. The CPU's key is that of earlier versions.
+/// What decides, beside the batch, how sums are rounded: a card is `cuda:0` on one machine and `cuda:1` on the next,
+/// and another card is `cuda:0` there. The number of devices divides the batch. The CPU's key is that of earlier
+/// versions.
 fn computes_on(card: Option<&Card>, device: &str, devices: u32) -> Value {
     card.map_or_else(|| json!(device), |card| json!([card, devices]))
 }

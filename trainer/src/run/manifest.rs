@@ -28,8 +28,8 @@ pub fn facts(path: &Path, parameters: u64) -> Result<StudentFacts> {
 /// `manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Manifest {
-    /// With all defaults filled in and local paths. A worker that publishes the file puts in place of the paths what the
-    /// job named: ids of checkpoints and jobs, and the data set's name.
+    /// With all defaults filled in and local paths. A worker that publishes the file puts in place of the paths what
+    /// the job named: ids of checkpoints and jobs, and the data set's name.
     pub specification: TrainingPlan,
     /// Determines initial weights, order and augmentation.
     pub seed: u64,

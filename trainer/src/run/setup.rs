@@ -148,8 +148,8 @@ fn warn_of(doubts: impl IntoIterator<Item = String>, report: &mut dyn Report) {
     doubts.into_iter().for_each(|doubt| report.event(&warning(doubt)));
 }
 
-/// Has kernels of our own compute what they can. Tells the job's history what they compute. Returns whether they compute
-/// the distillation loss.
+/// Has kernels of our own compute what they can. Tells the job's history what they compute. Returns whether they
+/// compute the distillation loss.
 fn use_own_kernels(objective: &mut Objective, device: Device, report: &mut dyn Report) -> bool {
     let cropped = objective.use_crop_kernel(device);
     tell(&cropped, "crops and normalises images that are neither erased nor mixed", report);

@@ -186,8 +186,8 @@ impl Objective {
         self.teacher_normalisation.as_ref().unwrap_or(&self.normalisation)
     }
 
-    /// The teacher's logits [B, regions, classes] for images, at all kept scales; `None` for plain training. `normalised`
-    /// [B, 3, S, S] are the same images as the student gets them.
+    /// The teacher's logits [B, regions, classes] for images, at all kept scales; `None` for plain training.
+    /// `normalised` [B, 3, S, S] are the same images as the student gets them.
     fn teacher_logits(&self, seen: &Seen, normalised: &Tensor) -> Option<Tensor> {
         let teacher = self.teacher.as_ref()?;
         let _guard = tch::no_grad_guard();

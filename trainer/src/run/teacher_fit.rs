@@ -63,8 +63,8 @@ impl Trial {
     }
 }
 
-/// What explains that a teacher is no better, for the job's history. Its predictions are read in any case; normalisations
-/// are tried where it `is_far_below` what it should be. Returns early if `goes_on` returns false.
+/// What explains that a teacher is no better, for the job's history. Its predictions are read in any case;
+/// normalisations are tried where it `is_far_below` what it should be. Returns early if `goes_on` returns false.
 ///
 /// # Errors
 /// Images cannot be read.

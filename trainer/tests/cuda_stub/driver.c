@@ -51,7 +51,7 @@ int cuGetErrorString(int code, const char **text) {
     return 0;
 }
 
-// --- the library for management, which libtorch asks when memory runs out -----------------------------------------------
+// --- the library for management, which libtorch asks when memory runs out --------------------------------------------
 
 int nvmlInit_v2(void) { return fails("nvmlInit"); }
 

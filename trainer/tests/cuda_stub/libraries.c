@@ -113,6 +113,6 @@ int cudnnGetBatchNormalizationTrainingExReserveSpaceSize(pointer handle, int mod
     return 0;
 }
 
-// --- NVRTC, which makes programs of no size ------------------------------------------------------------------------------
+// --- NVRTC, which makes programs of no size --------------------------------------------------------------------------
 
 int nvrtcCompileProgram(void) { return fails("nvrtcCompileProgram"); }

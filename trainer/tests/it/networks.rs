@@ -31,8 +31,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Whether a program is there without which a test cannot run. It says so where it is not; `make networks` and `.ci/run`
-/// require it.
+/// Whether a program is there without which a test cannot run. It says so where it is not; `make networks` and
+/// `.ci/run` require it.
 fn is_there(needed: &Path, how: &str) -> bool {
     if needed.exists() {
         return true;

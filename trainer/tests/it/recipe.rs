@@ -325,7 +325,8 @@ fn a_threshold_counts_each_label_of_a_mixed_image_as_a_whole_or_not_at_all_as_in
     let plain = CrossEntropy { is_binary: true, ..CrossEntropy::default() };
     let labels = mixed(1.0).labels;
     close(&binary.of(&logits(), &Target::of(&labels)), plain.of(&logits(), &Target::of(&labels)).double_value(&[]));
-    // Of the first two images one label is known, with shares of 0.75 and 0.25; of the third, neither; of the last, both.
+    // Of the first two images one label is known, with shares of 0.75 and 0.25; of the third, neither; of the last,
+    // both.
     let unlabelled = CrossEntropy { has_unlabelled: true, ..binary };
     let labels = Tensor::from_slice(&[0_i64, -1, -1, 2]);
     let partners = Tensor::from_slice(&[-1_i64, 3, -1, 5]);

@@ -51,8 +51,8 @@ pub(super) struct Examined {
     pub formats: BTreeMap<String, u64>,
     /// Number of images that cannot be decoded.
     pub undecodable: u64,
-    /// The first of them by position, with their files and reasons. The others are only counted, since all images may be
-    /// such.
+    /// The first of them by position, with their files and reasons. The others are only counted, since all images may
+    /// be such.
     pub broken: BTreeMap<u64, (PathBuf, String)>,
     pub sizes: Option<ImageSizes>,
     pub sums: Sums,

@@ -176,8 +176,8 @@ impl ShardFormat {
     }
 }
 
-/// Stores a shard. Once all shards of its split are there, they become a version. `pieces` is the size of the pieces that
-/// it came in.
+/// Stores a shard. Once all shards of its split are there, they become a version. `pieces` is the size of the pieces
+/// that it came in.
 pub async fn store(
     state: &AppState,
     upload: Upload,
@@ -232,8 +232,8 @@ fn size<'a>(shards: impl IntoIterator<Item = &'a StoredShard>) -> u64 {
 }
 
 /// Makes a version of the splits whose shards are all there, as those of the new shard's are. Other requests may do the
-/// same at the same time, with other splits: who comes second begins again, on top of the first. `pieces` is the size of
-/// the pieces that the new shard came in.
+/// same at the same time, with other splits: who comes second begins again, on top of the first. `pieces` is the size
+/// of the pieces that the new shard came in.
 async fn combine(state: &AppState, name: &str, (new, pieces): (&StoredShard, u64)) -> Result<UploadOutcome, ApiError> {
     let has = |waiting: &[StoredShard], key: &str| waiting.iter().any(|shard| shard.key == key);
     let mut waiting = dataset_shards::of_dataset(&state.pool, name).await?;

@@ -65,8 +65,8 @@ pub fn overtaken() -> ApiError {
     ApiError::conflict("other uploads of this data set came in between: try again")
 }
 
-/// Stores a data set if there is space. `None` if it does not follow the version that it has splits of. `replaced` is the
-/// size of the shards and pieces that it came in.
+/// Stores a data set if there is space. `None` if it does not follow the version that it has splits of. `replaced` is
+/// the size of the shards and pieces that it came in.
 pub async fn admit(
     state: &AppState,
     mut inspected: Inspected,
@@ -138,7 +138,8 @@ fn inspect(
     describe(workspace, name, unpacked.notes, turn)
 }
 
-/// Whether a zip was written by `torch.save` or `torch.export.save`: these files are at its top or in its only directory.
+/// Whether a zip was written by `torch.save` or `torch.export.save`: these files are at its top or in its only
+/// directory.
 fn is_network(path: &Path) -> bool {
     let Ok(mut entries) = fs::read_dir(path) else { return false };
     let first = entries.next().and_then(Result::ok).map(|entry| entry.path());
@@ -157,8 +158,8 @@ pub fn wrong(error: &dataset::Error, base: &Path) -> ApiError {
     ApiError::invalid(format!("the upload is no data set: {}", error.relative_to(base)))
 }
 
-/// Finds out what data set the files of a workspace are. They are in a directory with the data set's name. `turn` is the
-/// turn of unpacking them.
+/// Finds out what data set the files of a workspace are. They are in a directory with the data set's name. `turn` is
+/// the turn of unpacking them.
 pub fn describe(
     workspace: Workspace,
     name: &str,

@@ -87,8 +87,8 @@ pub struct SweepDryRun {
     pub device: Option<String>,
     /// Memory of a device: that of the combination that takes most.
     pub memory: Memory,
-    /// What is left out or may not be intended; and, as for a job, what was decided where the documents leave it open. The
-    /// sweep itself has only the former.
+    /// What is left out or may not be intended; and, as for a job, what was decided where the documents leave it open.
+    /// The sweep itself has only the former.
     pub warnings: Vec<String>,
 }
 
