@@ -13,8 +13,8 @@ use distillery_core::export::int8::{self, Ranges};
 use distillery_core::export::onnx::{self, Numbers, Options};
 use distillery_core::export::samples::tensors;
 use distillery_core::export::{
-    Comparison, EXIT_REFUSED, ExportFormat, ExportReport, Parity, Runtime, Samples, Student, StudentSource, TOLERANCE,
-    write_pt2,
+    EXIT_REFUSED, ExportFormat, ExportReport, LogitComparison, Parity, Runtime, Samples, Student, StudentSource,
+    TOLERANCE, write_pt2,
 };
 use distillery_core::file_kind::{irregular, is_same_file};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -245,7 +245,7 @@ impl Export<'_> {
             return Ok(None);
         }
         let mut model = runtime.open(file)?;
-        let mut comparison = Comparison::default();
+        let mut comparison = LogitComparison::default();
         let begun = Instant::now();
         for batch in samples.batches(BATCH) {
             let batch = batch?;

@@ -51,10 +51,10 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
         Interpolation, LabelLoss, Method, Precision, Recipe, Sampling, StudentHead
     ))
 )]
-struct Base;
+struct BaseDocument;
 
 pub fn base() -> utoipa::openapi::OpenApi {
-    Base::openapi()
+    BaseDocument::openapi()
 }
 
 /// The document and its page.

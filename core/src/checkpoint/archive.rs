@@ -11,7 +11,7 @@ use flate2::Crc;
 
 use super::LONGEST_PICKLE;
 use super::error::{Error, Result, corrupt, shown};
-use super::reader::Reader;
+use super::reader::SourceReader;
 use super::tensor::StoredBytes;
 use crate::byte_source::ByteSource;
 
@@ -22,7 +22,7 @@ const FREE_GROWTH: u64 = 16 << 20;
 
 pub(crate) struct Archive<'a> {
     source: &'a ByteSource,
-    zip: ZipArchive<BufReader<Reader<'a>>>,
+    zip: ZipArchive<BufReader<SourceReader<'a>>>,
     /// Bytes that compressed entries may still unpack to.
     budget: u64,
     pub(super) checksums: Checksums,
@@ -55,7 +55,7 @@ impl<'a> Archive<'a> {
     pub(crate) fn open(source: &'a ByteSource) -> Result<Self> {
         // An archive begins where its file begins. Looking for bytes before it refuses some that are sound.
         let config = Config { archive_offset: ArchiveOffset::Known(0) };
-        let zip = ZipArchive::with_config(config, BufReader::new(Reader::new(source))).map_err(archive_error)?;
+        let zip = ZipArchive::with_config(config, BufReader::new(SourceReader::new(source))).map_err(archive_error)?;
         if zip.has_duplicate_names() {
             return corrupt("its archive has two entries with the same name");
         }

@@ -5,18 +5,18 @@ use std::io::{self, Read, Seek, SeekFrom};
 use crate::byte_source::ByteSource;
 
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(super) struct SourceReader<'a> {
     source: &'a ByteSource,
     position: u64,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> SourceReader<'a> {
     pub(super) fn new(source: &'a ByteSource) -> Self {
         Self { source, position: 0 }
     }
 }
 
-impl Read for Reader<'_> {
+impl Read for SourceReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.source.len().saturating_sub(self.position);
         let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -28,7 +28,7 @@ impl Read for Reader<'_> {
     }
 }
 
-impl Seek for Reader<'_> {
+impl Seek for SourceReader<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let position = match to {
             SeekFrom::Start(position) => Some(position),

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use self::columns::Columns;
+use self::columns::LeafColumns;
 use self::groups::PositionedFile;
 use self::pieces::{Piece, PieceCache};
 pub(super) use self::shards::{check_numbers, is_parquet as may_read};
@@ -33,7 +33,7 @@ use super::{
 struct ShardFile {
     path: PathBuf,
     metadata: Arc<ParquetMetaData>,
-    columns: Columns,
+    columns: LeafColumns,
 }
 
 #[derive(Debug)]

@@ -27,7 +27,7 @@ use std::io;
 use crate::{checkpoint, exported};
 
 pub use format::ExportFormat;
-pub use parity::{Comparison, ExportReport, Parity, Runtime, TOLERANCE, Top1};
+pub use parity::{ExportReport, LogitComparison, Parity, Runtime, TOLERANCE, Top1};
 pub use preprocessing::Preprocessing;
 pub use pt2::write as write_pt2;
 pub use samples::{SampleBatch, Samples};

@@ -10,7 +10,7 @@ use super::{Result, refused};
 pub const TOLERANCE: f64 = 1e-4;
 /// Logits of two runtimes, compared so far.
 #[derive(Debug, Clone, Default)]
-pub struct Comparison {
+pub struct LogitComparison {
     images: u64,
     largest_difference: f64,
     largest_logit: f64,
@@ -20,7 +20,7 @@ pub struct Comparison {
     right_exported: u64,
 }
 
-impl Comparison {
+impl LogitComparison {
     /// Adds the logits [N, classes] that a runtime gives for a batch.
     ///
     /// # Errors

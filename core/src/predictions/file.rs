@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Answers, Predictions};
+use super::{NetworkPredictions, Predictions};
 use crate::checkpoint::{self, Checkpoint, Dtype, Error, NewTensor};
 
 /// Most images of a file that is read.
@@ -118,7 +118,7 @@ pub fn write(path: &Path, file: &PredictionFile) -> Result<(), Error> {
     stored.add(tensors::LABELS, Dtype::I32, &[count], integers(&predictions.labels));
     let networks = [("student", Some(&predictions.student)), ("teacher", predictions.teacher.as_ref())];
     for (network, answers) in networks.into_iter().filter_map(|(name, answers)| Some((name, answers?))) {
-        let Answers { predicted, confidence, of_label } = answers;
+        let NetworkPredictions { predicted, confidence, of_label } = answers;
         stored.add(&format!("{network}.{}", tensors::PREDICTED), Dtype::I32, &[count], integers(predicted));
         stored.add(&format!("{network}.{}", tensors::CONFIDENCE), Dtype::F32, &[count], floats(confidence));
         stored.add(&format!("{network}.{}", tensors::OF_LABEL), Dtype::F32, &[count], floats(of_label));
@@ -182,7 +182,7 @@ pub fn read(path: &Path) -> Result<PredictionFile, Error> {
     let shape = [count];
     let answers = |network: &str| {
         let name = |of: &str| format!("{network}.{of}");
-        Ok::<_, Error>(Answers {
+        Ok::<_, Error>(NetworkPredictions {
             predicted: reader.integers(&name(tensors::PREDICTED), &shape, classes)?,
             confidence: reader.floats(&name(tensors::CONFIDENCE), &shape)?,
             of_label: reader.floats(&name(tensors::OF_LABEL), &shape)?,

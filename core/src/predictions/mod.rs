@@ -15,7 +15,7 @@ pub use report::{
 
 /// What a network predicts for `N` images.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Answers {
+pub struct NetworkPredictions {
     /// The class with the largest logit: `[N]`
     pub predicted: Vec<u32>,
     /// The probability of that class, from 0 to 1: `[N]`
@@ -31,9 +31,9 @@ pub struct Predictions {
     /// Places of the images in the evaluation split, as it is evaluated: ascending.
     pub positions: Vec<u64>,
     pub labels: Vec<u32>,
-    pub student: Answers,
+    pub student: NetworkPredictions,
     /// `None` for plain training.
-    pub teacher: Option<Answers>,
+    pub teacher: Option<NetworkPredictions>,
 }
 
 /// Which of the networks is right about an image.
@@ -66,7 +66,7 @@ impl Predictions {
     #[must_use]
     pub fn outcome(&self, image: usize) -> PredictionOutcome {
         let label = self.labels[image];
-        let is_right = |answers: &Answers| answers.predicted[image] == label;
+        let is_right = |answers: &NetworkPredictions| answers.predicted[image] == label;
         match (is_right(&self.student), self.teacher.as_ref().map(is_right)) {
             (true, None | Some(true)) => PredictionOutcome::Right,
             (false, None | Some(true)) => PredictionOutcome::StudentWrong,

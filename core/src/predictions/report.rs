@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Answers, PredictionOutcome, Predictions};
+use super::{NetworkPredictions, PredictionOutcome, Predictions};
 
 /// Bins of a calibration, as in Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
 const BINS: usize = 15;
@@ -140,7 +140,8 @@ impl Predictions {
             cells.truncate(MOST_CELLS);
             cells.sort_by_key(|cell| (cell.label, cell.predicted));
         }
-        let agreed = |teacher: &Answers| agreements(&self.student, teacher).filter(|&agrees| agrees).count() as u64;
+        let agreed =
+            |teacher: &NetworkPredictions| agreements(&self.student, teacher).filter(|&agrees| agrees).count() as u64;
         PredictionReport {
             split: split.to_owned(),
             images: self.len() as u64,
@@ -179,8 +180,8 @@ impl Predictions {
             counts
         };
         let images = count(&mut self.labels.iter().copied());
-        let predicted = |answers: &Answers| count(&mut answers.predicted.iter().copied());
-        let right = |answers: &Answers| {
+        let predicted = |answers: &NetworkPredictions| count(&mut answers.predicted.iter().copied());
+        let right = |answers: &NetworkPredictions| {
             let both = self.labels.iter().zip(&answers.predicted);
             count(&mut both.filter(|(label, predicted)| label == predicted).map(|(&label, _)| label))
         };
@@ -204,7 +205,7 @@ impl Predictions {
         images.iter().enumerate().map(entry).collect()
     }
 
-    fn network(&self, answers: &Answers) -> NetworkReport {
+    fn network(&self, answers: &NetworkPredictions) -> NetworkReport {
         let mut sums = [(0_u64, 0_u64, 0.0_f64); BINS];
         for ((&label, &predicted), &confidence) in self.labels.iter().zip(&answers.predicted).zip(&answers.confidence) {
             // A bin has its upper bound. What is no number is no confidence.
@@ -234,7 +235,7 @@ impl Predictions {
 }
 
 /// Whether two networks predict the same, image by image.
-fn agreements<'a>(one: &'a Answers, other: &'a Answers) -> impl Iterator<Item = bool> + 'a {
+fn agreements<'a>(one: &'a NetworkPredictions, other: &'a NetworkPredictions) -> impl Iterator<Item = bool> + 'a {
     one.predicted.iter().zip(&other.predicted).map(|(one, other)| one == other)
 }
 

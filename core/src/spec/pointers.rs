@@ -5,7 +5,7 @@ use super::fields;
 use crate::text::nearest;
 
 /// A field's place.
-struct Place {
+struct FieldPlace {
     /// JSON pointer into the specification.
     pointer: String,
     /// Whether the table has no fields below it.
@@ -33,27 +33,27 @@ pub fn setting_meant(pointer: &str) -> Option<String> {
     similar.or_else(|| namesake().map(|place| place.pointer.clone()))
 }
 
-fn places() -> Vec<Place> {
+fn places() -> Vec<FieldPlace> {
     let mut places = Vec::new();
     add(&mut places, "", &fields::JOB);
     places
 }
 
-fn add(places: &mut Vec<Place>, at: &str, table: &Object) {
+fn add(places: &mut Vec<FieldPlace>, at: &str, table: &Object) {
     let rows = table.fields.iter().filter(|field| field.is_in(Document::Job) && !field.is_in_requests_only);
     for field in rows {
         let pointer = format!("{at}/{}", field.name);
         match &field.kind {
             Kind::Object(nested) => {
-                places.push(Place { pointer: pointer.clone(), is_leaf: false });
+                places.push(FieldPlace { pointer: pointer.clone(), is_leaf: false });
                 add(places, &pointer, nested);
             }
             Kind::Variants { variants, .. } => {
-                places.push(Place { pointer: pointer.clone(), is_leaf: false });
-                places.push(Place { pointer: format!("{pointer}/type"), is_leaf: true });
+                places.push(FieldPlace { pointer: pointer.clone(), is_leaf: false });
+                places.push(FieldPlace { pointer: format!("{pointer}/type"), is_leaf: true });
                 variants.iter().for_each(|variant| add(places, &pointer, variant));
             }
-            _ => places.push(Place { pointer, is_leaf: true }),
+            _ => places.push(FieldPlace { pointer, is_leaf: true }),
         }
     }
 }

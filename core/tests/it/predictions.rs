@@ -2,8 +2,8 @@
 
 use distillery_core::checkpoint::{self, Dtype, NewTensor};
 use distillery_core::predictions::{
-    Answers, ConfusionCell, OutcomeCounts, Pictures, PredictionFile, PredictionOutcome, Predictions, RegionVotes, read,
-    write,
+    ConfusionCell, NetworkPredictions, OutcomeCounts, Pictures, PredictionFile, PredictionOutcome, Predictions,
+    RegionVotes, read, write,
 };
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ fn predictions() -> Predictions {
         classes: 3,
         positions: vec![0, 1, 2, 4, 5, 6],
         labels: vec![0, 0, 1, 1, 2, 2],
-        student: Answers {
+        student: NetworkPredictions {
             predicted: vec![0, 1, 1, 2, 2, 0],
             confidence: vec![0.9, 0.62, 0.81, 0.5, 0.65, 0.41],
             of_label: vec![0.9, 0.3, 0.81, 0.4, 0.65, 0.35],
         },
-        teacher: Some(Answers {
+        teacher: Some(NetworkPredictions {
             predicted: vec![0, 0, 1, 2, 1, 1],
             confidence: vec![0.95, 0.8, 0.9, 0.6, 0.55, 0.5],
             of_label: vec![0.95, 0.8, 0.9, 0.3, 0.35, 0.2],
@@ -109,7 +109,7 @@ fn the_rarest_of_many_cells_are_left_out_and_counted() {
     let labels = (0..images).map(|image| cell(image)[0]).collect();
     let predicted: Vec<u32> = (0..images).map(|image| cell(image)[1]).collect();
     let probabilities = vec![0.5; images as usize];
-    let student = Answers { predicted, confidence: probabilities.clone(), of_label: probabilities };
+    let student = NetworkPredictions { predicted, confidence: probabilities.clone(), of_label: probabilities };
     let many = Predictions { classes: 200, positions: (0..images.into()).collect(), labels, student, teacher: None };
     let report = many.report("test", None);
     assert_eq!((report.cells.len(), report.cells_left_out), (20_000, 5_000));

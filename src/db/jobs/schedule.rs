@@ -16,12 +16,12 @@ struct Crew {
     /// The worker's id.
     worker: String,
     devices: usize,
-    held: Vec<Held>,
+    held: Vec<RunningJob>,
 }
 
 /// A job that a worker holds.
 #[derive(Debug, Clone)]
-struct Held {
+struct RunningJob {
     devices: usize,
     /// Seconds that are left of it; none before its first step.
     left: Option<f64>,
@@ -48,7 +48,7 @@ impl Fleet {
             let crew = crews.entry(row.id).or_insert_with(|| Crew { worker, devices, held: Vec::new() });
             if let Some(devices) = row.held {
                 let (left, recipe, method) = (row.seconds_left, row.recipe, row.method);
-                crew.held.push(Held { devices: count(devices), left, recipe, method });
+                crew.held.push(RunningJob { devices: count(devices), left, recipe, method });
             }
         }
         Ok(Self(crews.into_values().collect()))

@@ -7,25 +7,25 @@ use std::ptr;
 
 use super::cuda::{function, library};
 
-type Program = *mut c_void;
+type NvrtcProgram = *mut c_void;
 
 /// The compiler, whose library stays open.
 #[derive(Debug)]
 pub struct Nvrtc {
     create: extern "C" fn(
-        *mut Program,
+        *mut NvrtcProgram,
         *const c_char,
         *const c_char,
         c_int,
         *const *const c_char,
         *const *const c_char,
     ) -> c_int,
-    compile: extern "C" fn(Program, c_int, *const *const c_char) -> c_int,
-    log_size: extern "C" fn(Program, *mut usize) -> c_int,
-    log: extern "C" fn(Program, *mut c_char) -> c_int,
-    code_size: extern "C" fn(Program, *mut usize) -> c_int,
-    code: extern "C" fn(Program, *mut c_char) -> c_int,
-    destroy: extern "C" fn(*mut Program) -> c_int,
+    compile: extern "C" fn(NvrtcProgram, c_int, *const *const c_char) -> c_int,
+    log_size: extern "C" fn(NvrtcProgram, *mut usize) -> c_int,
+    log: extern "C" fn(NvrtcProgram, *mut c_char) -> c_int,
+    code_size: extern "C" fn(NvrtcProgram, *mut usize) -> c_int,
+    code: extern "C" fn(NvrtcProgram, *mut c_char) -> c_int,
+    destroy: extern "C" fn(*mut NvrtcProgram) -> c_int,
 }
 
 impl Nvrtc {
@@ -93,9 +93,9 @@ impl Nvrtc {
 
 /// What a program has, whose size one function tells and which another one copies.
 fn bytes(
-    program: Program,
-    size: extern "C" fn(Program, *mut usize) -> c_int,
-    copy: extern "C" fn(Program, *mut c_char) -> c_int,
+    program: NvrtcProgram,
+    size: extern "C" fn(NvrtcProgram, *mut usize) -> c_int,
+    copy: extern "C" fn(NvrtcProgram, *mut c_char) -> c_int,
 ) -> Result<Vec<u8>, String> {
     let mut count = 0;
     let mut status = size(program, &raw mut count);

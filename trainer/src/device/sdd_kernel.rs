@@ -32,7 +32,7 @@ unsafe extern "C" {
         global: *const C_tensor,
         labels: *const C_tensor,
         region_weights: *const C_tensor,
-        settings: *const Settings,
+        settings: *const SddSettings,
         gpu: *const GpuKernel,
     ) -> *mut c_char;
 }
@@ -81,7 +81,7 @@ pub struct Parameters {
 
 /// `SddSettings` of `cpp/sdd.cpp`.
 #[repr(C)]
-struct Settings {
+struct SddSettings {
     starts: *const c_int,
     scales: c_int,
     base: c_int,
@@ -148,7 +148,7 @@ impl SddKernel {
     ) -> Computed {
         let Parameters { base, by_class, ref scales, temperature, alpha, beta, gamma, consistent, complementary } =
             self.parameters;
-        let settings = Settings {
+        let settings = SddSettings {
             starts: self.starts.as_ptr(),
             scales: scales.len() as c_int,
             base: base as c_int,

@@ -9,7 +9,7 @@ use super::evaluate::Seen;
 use crate::error::{Error, Result};
 use crate::models::state_dict::StateDict;
 use crate::ranks::Ranks;
-use distillery_core::predictions::{Answers, Predictions};
+use distillery_core::predictions::{NetworkPredictions, Predictions};
 
 /// Most images of an evaluation split whose predictions are kept: 20 bytes each.
 pub const MOST_IMAGES: u64 = 250_000;
@@ -163,8 +163,8 @@ impl RunPredictions {
             classes,
             positions: Vec::new(),
             labels: Vec::new(),
-            student: Answers::default(),
-            teacher: teacher.is_some().then(Answers::default),
+            student: NetworkPredictions::default(),
+            teacher: teacher.is_some().then(NetworkPredictions::default),
         };
         for (position, of_student) in student.into_iter().enumerate() {
             let of_teacher = teacher.as_ref().map(|teacher| teacher[position]);
@@ -210,7 +210,7 @@ mod tests {
         let joined = run.joined(2).unwrap().unwrap();
         assert_eq!((joined.positions, joined.labels, joined.teacher), (vec![0, 2], vec![1, 1], None));
         let [first, second] = [2_f32, 1.0].map(|lead| 1.0 / (1.0 + (-lead).exp()));
-        let Answers { predicted, confidence, of_label } = joined.student;
+        let NetworkPredictions { predicted, confidence, of_label } = joined.student;
         assert_eq!(predicted, [0, 0]);
         for (image, expected) in [first, second].into_iter().enumerate() {
             let (found, other) = (confidence[image], of_label[image]);

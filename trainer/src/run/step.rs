@@ -100,20 +100,20 @@ impl Inputs {
 
     /// The images as both networks see them, before either normalises them. What is erased becomes `blank`. Images that
     /// are neither erased nor mixed are only cropped here if not `crops_later`.
-    fn seen(&self, blank: &Tensor, crops_later: bool) -> Seen {
+    fn seen(&self, blank: &Tensor, crops_later: bool) -> RawImages {
         let Self { images, crops, erased, mix: mixture, .. } = self;
         let is_plain = erased.is_none() && mixture.is_none();
         if is_plain && crops_later {
-            return Seen { images: images.shallow_clone(), crops: crops.as_ref().map(Tensor::shallow_clone) };
+            return RawImages { images: images.shallow_clone(), crops: crops.as_ref().map(Tensor::shallow_clone) };
         }
         let images = crops.as_ref().map_or_else(|| images.shallow_clone(), |crops| crop_flip(images, crops));
         if is_plain {
-            return Seen { images, crops: None };
+            return RawImages { images, crops: None };
         }
         let images = images.to_kind(Kind::Float);
         let images = erased.as_ref().map_or(images.shallow_clone(), |rectangles| erase(&images, rectangles, blank));
         let images = mixture.as_ref().map_or(images.shallow_clone(), |mixture| mix(&images, mixture));
-        Seen { images, crops: None }
+        RawImages { images, crops: None }
     }
 
     fn target(&self) -> Target {
@@ -146,14 +146,14 @@ impl Inputs {
 }
 
 /// Images that are not normalised.
-struct Seen {
+struct RawImages {
     /// [B, 3, S, S]: bytes, or float32 in their range.
     images: Tensor,
     /// The crops that are still to be taken of them, if any: [B, 3].
     crops: Option<Tensor>,
 }
 
-impl Seen {
+impl RawImages {
     fn normalised_by(&self, normalisation: &Normalisation) -> Tensor {
         normalisation.apply_to_crops(&self.images, self.crops.as_ref())
     }
@@ -188,7 +188,7 @@ impl Objective {
 
     /// The teacher's logits [B, regions, classes] for images, at all kept scales; `None` for plain training.
     /// `normalised` [B, 3, S, S] are the same images as the student gets them.
-    fn teacher_logits(&self, seen: &Seen, normalised: &Tensor) -> Option<Tensor> {
+    fn teacher_logits(&self, seen: &RawImages, normalised: &Tensor) -> Option<Tensor> {
         let teacher = self.teacher.as_ref()?;
         let _guard = tch::no_grad_guard();
         let own = self.teacher_normalisation.as_ref().map(|own| seen.normalised_by(own));
@@ -310,7 +310,7 @@ impl PreparedBatch {
 }
 
 /// What metrics need of a part after its gradients were computed.
-struct Computed {
+struct ComputedPart {
     loss: Tensor,
     cross_entropy: Tensor,
     logits: Tensor,
@@ -318,7 +318,7 @@ struct Computed {
     distilled: Option<Distilled>,
 }
 
-impl Computed {
+impl ComputedPart {
     fn metrics(&self) -> StepMetrics<'_> {
         StepMetrics::new(&self.loss, &self.cross_entropy, &self.logits, &self.labels, self.distilled.as_ref())
     }
@@ -332,7 +332,7 @@ fn compute(
     PreparedBatch { normalised, target, teacher_logits }: &PreparedBatch,
     (part, scalars): (&BatchPart, &StepScalars),
     ended: &mut impl FnMut(Phase),
-) -> Computed {
+) -> ComputedPart {
     student.begin_step(&part.number(&scalars.step));
     let student_regions = student.regions(&student.features(normalised, true), objective.scales(), true);
     ended(Phase::Student);
@@ -357,7 +357,7 @@ fn compute(
     ranks.backward(&weighted, part.is_first());
     ended(Phase::Backward);
     let labels = target.dominant();
-    Computed { loss, cross_entropy, logits: student_regions.global, labels, distilled }
+    ComputedPart { loss, cross_entropy, logits: student_regions.global, labels, distilled }
 }
 
 /// Repeats the first image of a batch [B, …] until it has `size` images.

@@ -2,7 +2,7 @@
 //! evaluating either again.
 
 use distillery_core::checkpoint::Checkpoint;
-use distillery_core::predictions::{Answers, PredictionFile, PredictionOutcome, PredictionReport, read};
+use distillery_core::predictions::{NetworkPredictions, PredictionFile, PredictionOutcome, PredictionReport, read};
 use distillery_core::protocol::Event;
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn logits(workspace: &Workspace, checkpoint: &str) -> Vec<[f32; 4]> {
 }
 
 /// Computes by hand what the logits predict, and compares.
-fn assert_answers(answers: &Answers, labels: &[u32], logits: &[[f32; 4]]) {
+fn assert_answers(answers: &NetworkPredictions, labels: &[u32], logits: &[[f32; 4]]) {
     assert_eq!(logits.len(), labels.len());
     for (image, (logits, &label)) in logits.iter().zip(labels).enumerate() {
         let exponentials = logits.map(|logit| f64::from(logit).exp());

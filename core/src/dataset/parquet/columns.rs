@@ -30,7 +30,7 @@ const BOOKKEEPING: [&str; 12] = [
 
 /// Indices of leaf columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Columns {
+pub(super) struct LeafColumns {
     pub(super) image: usize,
     pub(super) label: usize,
     pub(super) label_kind: LabelKind,
@@ -56,11 +56,11 @@ struct Candidate<'a, T> {
 }
 
 /// The requested columns, or else the unambiguous ones. The error lists the candidates.
-pub(super) fn choose(metadata: &FileMetaData, options: &DatasetOptions) -> Result<Columns, String> {
+pub(super) fn choose(metadata: &FileMetaData, options: &DatasetOptions) -> Result<LeafColumns, String> {
     let image = image(metadata, options.image_column.as_deref())?;
     let (label, is_guess) = label(metadata, options.label_column.as_deref())?;
     let Candidate { name, leaf, kind } = label;
-    Ok(Columns { image, label: leaf, label_kind: kind, label_name: name.to_owned(), is_guess })
+    Ok(LeafColumns { image, label: leaf, label_kind: kind, label_name: name.to_owned(), is_guess })
 }
 
 fn candidates<T>(metadata: &FileMetaData, fits: fn(&ColumnDescriptor) -> Option<T>) -> Vec<Candidate<'_, T>> {
@@ -233,7 +233,7 @@ fn is_class_label(feature: &Value) -> bool {
 }
 
 /// The class names of the label column.
-pub(super) fn class_names(metadata: &FileMetaData, columns: &Columns) -> Option<Vec<String>> {
+pub(super) fn class_names(metadata: &FileMetaData, columns: &LeafColumns) -> Option<Vec<String>> {
     let features = features(metadata)?;
     let names = features.get(&columns.label_name)?.get("names")?.as_array()?;
     let names: Option<Vec<String>> = names.iter().map(|name| name.as_str().map(str::to_owned)).collect();

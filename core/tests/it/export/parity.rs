@@ -6,7 +6,7 @@ use std::path::Path;
 use distillery_core::checkpoint::{self, Dtype, NewTensor};
 use distillery_core::dataset::MeanStd;
 use distillery_core::export::samples::tensors;
-use distillery_core::export::{Comparison, Samples, TOLERANCE};
+use distillery_core::export::{LogitComparison, Samples, TOLERANCE};
 
 use super::students::{Files, bytes, rewrite, zoo};
 
@@ -36,8 +36,8 @@ fn samples(files: &Files, logits: &[f32], labels: Option<&[i64]>) -> Samples {
     Samples::open(&path, &files.student(), tensors::LOGITS).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn compare(samples: &Samples, found: &[f32]) -> Comparison {
-    let mut comparison = Comparison::default();
+fn compare(samples: &Samples, found: &[f32]) -> LogitComparison {
+    let mut comparison = LogitComparison::default();
     let mut at = 0;
     for batch in samples.batches(2) {
         let batch = batch.unwrap();
@@ -78,7 +78,7 @@ fn logits_that_are_not_numbers_never_agree() {
     let samples = samples(&files, &[1.0, 2.0], None);
     let parity = compare(&samples, &[f32::NAN, 2.0]).parity(Some(TOLERANCE));
     assert!(!parity.holds() && parity.top1.is_none(), "{parity:?}");
-    let mut comparison = Comparison::default();
+    let mut comparison = LogitComparison::default();
     let batch = samples.batches(2).next().unwrap().unwrap();
     assert!(comparison.add(&batch, &[1.0]).unwrap_err().to_string().contains("gives 1 logits, and the student 2"));
 }
