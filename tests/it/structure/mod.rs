@@ -4,7 +4,7 @@
 mod modules;
 mod tokens;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use modules::{Graph, circles, files, graph_of_files, graph_of_rooms, sources, without_children};
@@ -164,6 +164,20 @@ fn no_comment_is_wider_than_120_columns() {
         wide.extend(lines.map(|(at, _)| format!("{file}:{}", at + 1)));
     }
     assert_eq!(wide, Vec::<String>::new());
+}
+
+#[test]
+fn no_two_types_but_those_of_errors_share_a_name() {
+    let mut files_of: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, code) in code().into_iter().filter(|(file, _)| file.ends_with(".rs") && file.contains("src/")) {
+        let tokens = tokens::tokens(code.split("#[cfg(test)]").next().unwrap());
+        for pair in tokens.windows(2).filter(|pair| ["struct", "enum", "trait"].contains(&pair[0].text.as_str())) {
+            files_of.entry(pair[1].text.clone()).or_default().push(file.clone());
+        }
+    }
+    assert!(files_of.contains_key("FencingToken"), "{files_of:?}");
+    files_of.retain(|name, files| name != "Error" && files.len() > 1);
+    assert_eq!(files_of, BTreeMap::new());
 }
 
 /// The name of each function of a Python program, and its number of lines: those from `def` on that are indented more.
