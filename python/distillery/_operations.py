@@ -13,6 +13,7 @@ from typing import Any
 
 from ._connection import send
 from ._source import Names
+from ._status import ENDED
 from ._steps import Body, Call, Operation, Sleep, T
 from .errors import (
     Damaged,
@@ -27,7 +28,6 @@ from .errors import (
 )
 from .predictions import Predictions
 
-_ENDED = ("succeeded", "failed", "cancelled")
 # Pause between two requests for a job that is waited for, in seconds.
 _POLL = 1.0
 # How long to retry a lost connection, in seconds.
@@ -258,7 +258,7 @@ def wait(
         current = yield from get("v1", "jobs", job)
         yield from _warn(job, seen)
         show(current)
-        if current["status"] in _ENDED and current["status"] != "succeeded":
+        if current["status"] in ENDED and current["status"] != "succeeded":
             raise (JobCancelled if current["status"] == "cancelled" else JobFailed)(current)
         return current if current["status"] == "succeeded" else None
 
@@ -271,7 +271,7 @@ def wait_for_sweep(sweep: str, show: Callable[[Any], None], timeout: float | Non
     def look() -> Operation[Any]:
         current = yield from get("v1", "sweeps", sweep)
         show(current)
-        if current["status"] == "cancelled" and not any(status not in _ENDED for status in current["jobs"]):
+        if current["status"] == "cancelled" and not any(status not in ENDED for status in current["jobs"]):
             raise SweepCancelled(current)
         return current if current["status"] == "finished" else None
 

@@ -6,6 +6,8 @@ import sys
 import warnings
 from typing import Any
 
+from ._status import ENDED
+
 
 class JobBar:
     """A bar of a job's steps, on a terminal or in a notebook."""
@@ -42,7 +44,7 @@ class SweepBar:
         bar, jobs = self._bar, sweep["jobs"]
         if bar.total != sum(jobs.values()):
             bar.reset(total=sum(jobs.values()))
-        bar.n = sum(jobs.get(status, 0) for status in ("succeeded", "failed", "cancelled"))
+        bar.n = sum(jobs.get(status, 0) for status in ENDED)
         epochs = sweep.get("next_rung")
         rung = f", compared after {epochs} {'epoch' if epochs == 1 else 'epochs'}" if epochs else ""
         bar.set_description_str(sweep["status"] + rung, refresh=False)

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::follow::News;
 use super::text::{clock, member, message, percent, plain, time};
+use crate::protocol::series::EVAL_TOP1;
 
 /// Number of steps of the bar.
 const BAR: u64 = 1000;
@@ -60,7 +61,7 @@ impl Display {
             "event" => self.line(&event(&message.data))?,
             "status" => self.job(&message.data),
             "progress" => self.progress.clone_from(&message.data),
-            "metric" if message.data["name"] == "eval/top1" => {
+            "metric" if message.data["name"] == EVAL_TOP1 => {
                 self.top1 = message.data["value"].as_f64();
                 if let (None, Some(top1)) = (&self.bar, percent(message.data.get("value"))) {
                     self.line(&format!(

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::error::{Error, Exit};
 use super::server::ApiClient;
 use super::sse::{Parser, SseMessage};
+use crate::protocol::series::EVAL_TOP1;
 
 /// Least time without a byte after which a stream is opened again: the server sends a comment every 15 seconds.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -119,7 +120,13 @@ enum Advance {
 /// The exit code for the end of a followed job; `None` while it has not ended.
 #[must_use]
 pub fn ending(job: &Value) -> Option<Exit> {
-    match job["status"].as_str()? {
+    ending_with(job["status"].as_str()?)
+}
+
+/// The same for a job's status.
+#[must_use]
+pub fn ending_with(status: &str) -> Option<Exit> {
+    match status {
         "succeeded" => Some(Exit::Success),
         "failed" => Some(Exit::JobFailed),
         "cancelled" => Some(Exit::JobCancelled),
@@ -156,7 +163,7 @@ pub async fn history(server: &ApiClient, job: &str, mut after: i64) -> Result<Ve
 /// As for [`ApiClient::get`].
 pub async fn last_point(server: &ApiClient, job: &str) -> Result<i64, Error> {
     // Few points of one series, because only the position is needed.
-    let query = [("name", "eval/top1"), ("max_points", "4")];
+    let query = [("name", EVAL_TOP1), ("max_points", "4")];
     let metrics = server.get(&["v1", "jobs", job, "metrics"], &query).await?;
     Ok(metrics["last_id"].as_i64().unwrap_or(0))
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::display::failure;
 use super::error::{Error, Exit};
+use super::follow;
 use super::server::ApiClient;
 use super::submit::{read, refused};
 use super::text::{clock, indented, member, plain, time};
@@ -278,8 +279,7 @@ async fn follow(server: &ApiClient, id: &str, is_json: bool) -> Result<Exit, Err
 /// Number of jobs that have not ended.
 fn unfinished(sweep: &Value) -> u64 {
     let statuses = sweep["jobs"].as_object().into_iter().flatten();
-    let is_left = |status: &str| !matches!(status, "succeeded" | "failed" | "cancelled");
-    statuses.filter(|(status, _)| is_left(status)).filter_map(|(_, jobs)| jobs.as_u64()).sum()
+    statuses.filter(|(status, _)| follow::ending_with(status).is_none()).filter_map(|(_, jobs)| jobs.as_u64()).sum()
 }
 
 /// A sweep that has finished without a student has failed. Jobs that failed beside others do not count in its results.

@@ -2,6 +2,7 @@
 
 import { duration, isNumber, percent } from '../ui/format.js';
 import { shortNames, shortValue } from '../ui/settings.js';
+import { isFinal } from '../ui/status.js';
 
 /** @typedef {Schemas['CombinationResult']} Result */
 
@@ -55,7 +56,7 @@ export function strategyText(strategy) {
  */
 export function doneShare(results) {
   const jobs = results.flatMap((result) => result.jobs);
-  const done = jobs.map(({ status, fraction }) => (['succeeded', 'failed', 'cancelled'].includes(status) ? 1 : fraction ?? 0));
+  const done = jobs.map(({ status, fraction }) => (isFinal(status) ? 1 : fraction ?? 0));
   return jobs.length ? done.reduce((sum, part) => sum + part, 0) / jobs.length : 0;
 }
 
