@@ -21,7 +21,7 @@ pub struct Display {
     status: String,
     worker: String,
     progress: Value,
-    /// Of the last evaluation, in percent.
+    /// Top-1 accuracy of the last evaluation, in percent.
     top1: Option<f64>,
 }
 

@@ -273,7 +273,7 @@ async fn waiting(connection: &mut PgConnection, name: &str) -> sqlx::Result<Vec<
     .await
 }
 
-/// Which shards of a data set.
+/// The shards of a data set to delete.
 #[derive(Debug, Clone, Copy)]
 pub enum Shards<'a> {
     All,

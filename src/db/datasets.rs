@@ -45,9 +45,9 @@ pub struct StoredDataset {
     pub key: String,
     /// SHA-256 of the tar, in hexadecimal.
     pub sha256: String,
-    /// Of the tar.
+    /// Size of the tar.
     pub size_bytes: i64,
-    /// Of the files in it.
+    /// Size of the files in it.
     pub unpacked_bytes: i64,
     /// The [fingerprint](crate::dataset::fingerprint) of the directory.
     pub fingerprint: String,
@@ -298,7 +298,7 @@ pub async fn stored(pool: &PgPool, id: &str) -> sqlx::Result<Option<StoredDatase
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SupersededVersion {
     pub id: String,
-    /// Of its tar.
+    /// Size of its tar.
     pub size_bytes: i64,
     /// When another version was uploaded.
     pub since: DateTime<Utc>,

@@ -111,11 +111,11 @@ pub async fn get(pool: &PgPool, job: &str) -> sqlx::Result<Option<MeasuredStuden
 pub struct NetworkKey {
     /// A name of `GET /v1/architectures`.
     pub architecture: Option<String>,
-    /// Of an exported network.
+    /// Id of the checkpoint, for an exported network.
     pub checkpoint: Option<String>,
     /// Side of its images in pixels.
     pub image_size: u32,
-    /// With the classifier.
+    /// Number of parameters, those of the classifier included.
     pub parameters: u64,
 }
 
@@ -155,14 +155,14 @@ pub struct FinishedStudent {
     pub failure: Option<String>,
 }
 
-/// Which finished students.
+/// Which finished students to list.
 #[derive(Debug, Clone, Default)]
 pub struct StudentFilter {
-    /// Of jobs with all of these labels.
+    /// Only those of jobs with all of these labels.
     pub labels: BTreeMap<String, String>,
-    /// Of this data set, with any version of it.
+    /// Only those of this data set, with any version of it.
     pub dataset: Option<String>,
-    /// Of jobs of this sweep.
+    /// Only those of jobs of this sweep.
     pub sweep: Option<String>,
 }
 

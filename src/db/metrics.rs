@@ -244,7 +244,7 @@ impl SeriesReader {
         position: &Position,
         length: u32,
     ) -> sqlx::Result<(Vec<SeriesPoint>, Option<i64>)> {
-        // Of each bucket stay two points.
+        // Two points of each bucket stay.
         let beyond = (i128::from(bucket_of(position.next, length)) + PAGE as i128 / 2) << length;
         let end = i64::try_from(beyond - 1).unwrap_or(i64::MAX).min(position.ends.1);
         let mut buckets = Buckets::new(position.ends, length);

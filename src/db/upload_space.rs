@@ -13,11 +13,11 @@ pub const RENEWAL: Duration = Duration::from_secs(15);
 /// Bytes of uploads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsedSpace {
-    /// Of checkpoints and data sets.
+    /// Taken by checkpoints and data sets.
     pub stored: i64,
-    /// Of shards and pieces that wait for others.
+    /// Taken by shards and pieces that wait for others.
     pub waiting: i64,
-    /// Of files that are being stored.
+    /// Reserved for files that are being stored.
     pub arriving: i64,
 }
 

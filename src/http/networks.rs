@@ -18,12 +18,12 @@ use crate::text::counted;
 /// What was found of the networks of a specification.
 #[derive(Debug, Default)]
 pub struct NetworkFindings {
-    /// Those that it does not name.
+    /// The networks that it does not name itself.
     pub networks: FoundNetworks,
     pub faults: Vec<Fault>,
-    /// What their checkpoints' reader has to say.
+    /// What reading their checkpoints showed.
     pub notes: Vec<String>,
-    /// That the student gets a new classifier.
+    /// Says that the student gets a new classifier.
     pub new_classifier: Option<String>,
 }
 
@@ -74,7 +74,7 @@ pub async fn find(state: &AppState, request: &Request, classes: Option<u32>) -> 
 struct NetworkRole {
     name: &'static str,
     given: Given,
-    /// Those of the data set.
+    /// Number of the data set's classes.
     classes: Option<u32>,
     /// What becomes of the checkpoint's classifier.
     head: Option<StudentHead>,

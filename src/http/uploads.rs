@@ -45,7 +45,7 @@ pub struct Uploads {
     places: Arc<Semaphore>,
     per_token: usize,
     by_token: Mutex<HashMap<[u8; 32], usize>>,
-    /// Those that are not complete.
+    /// The uploads that are not complete.
     receiving: Mutex<Vec<Weak<Receiving>>>,
     /// How long an upload keeps its place however slow it is.
     period: Duration,

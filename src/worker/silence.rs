@@ -29,7 +29,7 @@ pub(super) enum LongSilence {
 }
 
 impl Silence {
-    /// Of a trainer on these devices, from now on.
+    /// Begins to watch a trainer on these devices.
     pub(super) fn new(settings: &WorkerSettings, devices: &[String]) -> Self {
         let has_gpu = devices.iter().any(|device| device != "cpu");
         let stalled = settings.stalled.filter(|_| has_gpu);

@@ -111,9 +111,9 @@ pub enum Role {
     NormWeight,
     /// Shift of a batch norm.
     NormBias,
-    /// Of a batch norm; not trained.
+    /// A statistic of a batch norm, which is not trained.
     RunningMean,
-    /// Of a batch norm; not trained.
+    /// A statistic of a batch norm, which is not trained.
     RunningVar,
     ClassifierWeight,
     ClassifierBias,

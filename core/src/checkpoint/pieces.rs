@@ -103,7 +103,7 @@ struct StorageWindow<'a> {
     source: &'a ByteSource,
     start: u64,
     bytes: Vec<u8>,
-    /// Of the tensor, in the storage.
+    /// Where the tensor ends in the storage.
     end: u64,
 }
 

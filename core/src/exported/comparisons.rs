@@ -58,7 +58,7 @@ pub(super) enum Logic {
     Or,
 }
 
-/// Of conditions.
+/// Combines conditions.
 pub(super) fn logic(lowering: &mut Lowering<'_>, logic: Logic) -> OrFault<Vec<Source>> {
     let names: &[&str] = if logic == Logic::Not { &["self"] } else { &["self", "other"] };
     let mut numbers = Vec::new();

@@ -19,7 +19,7 @@ use crate::checkpoint::error::shown;
 /// Operators of a head that are listed. Most heads have a few.
 const MOST_IN_HEAD: usize = 100;
 
-/// Of a [`Description`].
+/// The format that a [`Description`] names.
 const FORMAT: &str = "torch_export";
 
 fn format() -> &'static str {

@@ -10,7 +10,7 @@ use super::op::Op;
 use super::schema::{self, Argument};
 use crate::checkpoint::Dtype;
 
-/// To what a node converts a tensor.
+/// What a node converts a tensor to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Conversion {
     /// A type that it names.

@@ -237,14 +237,14 @@ pub(super) enum InputSpec {
         key: String,
     },
     User(Argument),
-    /// Of another kind.
+    /// A kind that is not supported, by its name.
     Other(String),
 }
 
 #[derive(Debug)]
 pub(super) enum OutputSpec {
     User(Argument),
-    /// Of another kind.
+    /// A kind that is not supported, by its name.
     Other(String),
 }
 

@@ -57,16 +57,16 @@ struct Slot {
 struct SharedMemory {
     /// The first value in it.
     first: ValueId,
-    /// Those that can still be used.
+    /// The slots of the values that can still be used.
     slots: Vec<usize>,
 }
 
 /// Whose memory a new value has.
 pub(super) enum ValueMemory<'a> {
     Own,
-    /// Shared with that of a name.
+    /// That of the value with this name.
     Shared(&'a str),
-    /// That of a name, which is overwritten.
+    /// That of the value with this name, which it overwrites.
     Overwritten(&'a str),
 }
 

@@ -16,7 +16,7 @@ pub(super) struct DescriptionInput<'a> {
     pub(super) batch: Bounds,
 }
 
-/// In which mode a network was exported.
+/// The mode in which a network was exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = ExportMode)]

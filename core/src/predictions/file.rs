@@ -40,9 +40,9 @@ mod tensors {
 mod keys {
     pub(super) const SPLIT: &str = "split";
     pub(super) const CLASSES: &str = "num_classes";
-    /// Their names, as a JSON list; not there if they have none.
+    /// Names of the classes, as a JSON list; absent if they have none.
     pub(super) const NAMES: &str = "classes";
-    /// Those of the regions, as a JSON list.
+    /// Scales of the regions, as a JSON list.
     pub(super) const SCALES: &str = "scales";
 }
 

@@ -34,7 +34,7 @@ pub(super) fn published_milestones(epochs: u32) -> Vec<u32> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Standardised {
     pub temperature: f64,
-    /// Of the distillation loss.
+    /// Weight of the distillation loss.
     pub weight: f64,
 }
 

@@ -57,13 +57,13 @@ pub struct TeacherPlan {
 /// The network to train.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StudentPlan {
-    /// As a teacher's.
+    /// As in [`TeacherPlan`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<&'static Architecture>,
     /// The first weights; always there without an architecture.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
-    /// As a teacher's.
+    /// As in [`TeacherPlan`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<PathBuf>,
     /// What becomes of the checkpoint's classifier; kept if it is `None`.

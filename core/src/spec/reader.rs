@@ -24,7 +24,7 @@ pub(super) struct ObjectReader<'a> {
     /// The recipe that has the preset.
     recipe: &'static str,
     fields: &'static [Field],
-    /// Which of several objects it is.
+    /// Which object it is where there are several.
     variant: Option<String>,
     document: Document,
     /// The method whose fields may be given.

@@ -38,12 +38,12 @@ pub struct TeacherRequest {
 /// The student as far as it could be read.
 #[derive(Debug, Clone)]
 pub struct StudentRequest {
-    /// As of a [`TeacherRequest`].
+    /// As in [`TeacherRequest`].
     pub architecture: Option<&'static Architecture>,
-    /// As of a [`TeacherRequest`].
+    /// As in [`TeacherRequest`].
     pub exported: Option<DescribedNetwork>,
     pub checkpoint: Option<String>,
-    /// As of a [`TeacherRequest`].
+    /// As in [`TeacherRequest`].
     pub network: Option<PathBuf>,
     pub head: Option<StudentHead>,
 }

@@ -302,9 +302,9 @@ impl ClassWeights {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LabelLoss {
-    /// Of the softmax over the classes.
+    /// Cross entropy of the softmax over the classes.
     CrossEntropy,
-    /// Of a sigmoid for each class, and the mean over the classes (Beyer et al. 2020).
+    /// Binary cross entropy of a sigmoid for each class, as the mean over the classes (Beyer et al. 2020).
     BinaryCrossEntropy,
 }
 

@@ -36,7 +36,7 @@ pub struct Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceCapacity {
     pub total: i32,
-    /// Those that no job uses now.
+    /// Number of devices that no job uses now.
     pub free: i32,
 }
 

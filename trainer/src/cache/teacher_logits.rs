@@ -38,7 +38,7 @@ pub enum LogitStorage {
 /// The scales that a run takes itself, where it keeps others as well for other runs.
 #[derive(Debug)]
 pub struct OwnScales {
-    /// As that of all scales.
+    /// Everything that the logits at these scales depend on, except the view.
     pub key: Value,
     /// The places of their regions among those of all kept scales.
     pub regions: Vec<i64>,

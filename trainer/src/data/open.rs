@@ -35,7 +35,7 @@ pub struct Data {
     pub selected: SelectionHashes,
     /// Number of training images of each class, unreadable ones included.
     pub class_counts: Vec<u64>,
-    /// For the student's input.
+    /// What the student's input is normalised with.
     pub mean_std: MeanStd,
     pub split_hashes: SplitHashes,
     /// Images of both splits that could not be decoded.

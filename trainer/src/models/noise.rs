@@ -22,7 +22,7 @@ const BITS: u32 = 24;
 /// Where random numbers come from.
 #[derive(Debug)]
 pub(super) struct Noise {
-    /// By stream.
+    /// One key per stream.
     keys: Vec<u64>,
     /// An int64 scalar on the network's device.
     step: Tensor,

@@ -222,7 +222,7 @@ impl Meter {
         if let Some(fraction) = fraction.filter(|_| labelled > 0) {
             metrics.iter_mut().filter(|(metric, _)| of_labelled(*metric)).for_each(|(_, mean)| *mean /= fraction);
         }
-        // Of no image there is no mean.
+        // There is no mean of no images.
         metrics.retain(|(metric, _)| labelled > 0 || !of_labelled(*metric));
         let _ = self.sums.zero_();
         Ok(Some(Means { images, labelled, metrics }))

@@ -46,14 +46,14 @@ pub struct NetworkHashes {
 /// SHA-256 of a network's files, in hexadecimal.
 #[derive(Debug)]
 pub struct FileHashes {
-    /// Of the weights.
+    /// The hash of the weights.
     pub checkpoint: String,
-    /// Of an exported network's graph, if that is in another file.
+    /// The hash of an exported network's graph, if that is in another file.
     pub network: Option<String>,
 }
 
 impl NetworkHashes {
-    /// That of the file with an exported student's graph.
+    /// The hash of the file with an exported student's graph.
     #[must_use]
     pub fn student_network(&self) -> Option<&str> {
         let FileHashes { checkpoint, network } = self.student.as_ref()?;
@@ -234,7 +234,7 @@ struct Named<'a> {
 }
 
 impl Named<'_> {
-    /// As messages name the checkpoint.
+    /// What messages call the checkpoint.
     fn title(&self) -> String {
         format!("the {}'s checkpoint", self.role)
     }

@@ -117,7 +117,7 @@ impl PredictionRows {
 /// The predictions that a run keeps.
 #[derive(Debug, Clone, Default)]
 pub struct RunPredictions {
-    /// Those of the best evaluation.
+    /// The student's in its best evaluation.
     pub best: Option<PredictionRows>,
     pub teacher: Option<PredictionRows>,
 }
@@ -126,7 +126,7 @@ impl RunPredictions {
     /// The names of [`StateDict`] entries.
     const NAMES: [&str; 2] = ["best", "teacher"];
 
-    /// As part of a checkpoint.
+    /// The entries of a checkpoint.
     #[must_use]
     pub fn to_state(&self) -> StateDict {
         let both = [&self.best, &self.teacher].into_iter().zip(Self::NAMES);

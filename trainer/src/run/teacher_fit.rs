@@ -183,7 +183,7 @@ fn candidates(setup: &Setup) -> Vec<Trial> {
 fn clearly_better(trials: &[Trial], as_it_is: f64, classes: u32) -> Option<&Trial> {
     let best = |is_reversed: bool| {
         let others = trials.iter().skip(1).filter(|trial| trial.is_reversed == is_reversed);
-        // Of equally good ones the first.
+        // The first of equally good ones.
         others.rev().max_by(|one, other| one.score().total_cmp(&other.score()))
     };
     let (straight, reversed) = (best(false), best(true));

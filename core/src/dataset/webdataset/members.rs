@@ -15,7 +15,7 @@ const LONGEST_HEADER: u64 = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Member {
     pub name: String,
-    /// Of its first byte in the tar.
+    /// Place of its first byte in the tar.
     pub offset: u64,
     /// In bytes.
     pub size: u64,

@@ -54,7 +54,7 @@ pub struct Options<'a> {
     pub numbers: Numbers<'a>,
 }
 
-/// In which numbers the network computes.
+/// The numbers in which the network computes.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Numbers<'a> {
     #[default]

@@ -142,7 +142,7 @@ enum ShardFormat {
 }
 
 impl ShardFormat {
-    /// That of a version's shards.
+    /// The format of a version's shards.
     fn of(version: &UploadedDataset) -> Result<Self, ApiError> {
         match version.summary.format {
             DatasetFormat::Parquet => Ok(Self::Parquet),
