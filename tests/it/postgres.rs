@@ -5,10 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use crate::support::PATIENCE;
 use crate::support::db::{TestDb, connection, is_root, postgres_options};
+use crate::support::eventually;
 use crate::support::process::{Process, distillery, until_ended, write_script};
 use crate::support::server::{Options, Server as RealServer};
 use clap::Parser;
@@ -386,12 +385,11 @@ async fn the_servers_own_database_has_connections_for_every_worker() {
     let most: String = sqlx::query_scalar("show max_connections").fetch_one(&mut database).await.unwrap();
     assert!(most.parse::<u32>().unwrap() >= 1200, "{most}");
     // Nothing tells when a worker is there: this test's triggers are in another database.
-    let all_are_there = async {
-        while sqlx::query_scalar("select count(*) from workers").fetch_one(&mut database).await.unwrap_or(0_i64) < 64 {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, all_are_there).await.expect("64 workers start");
+    eventually("64 workers start", async || {
+        let workers = sqlx::query_scalar("select count(*) from workers").fetch_one(&mut database).await;
+        (workers.unwrap_or(0_i64) >= 64).then_some(())
+    })
+    .await;
     // With all of them connected, others still are served.
     assert_eq!(server.get("/v1/jobs").await["data"], json!([]));
 }

@@ -5,8 +5,8 @@ use distillery::db::latencies::{self, BatchLatency, Latency};
 use serde_json::{Value, json};
 
 use super::networks::{efficientnet, uploaded};
-use crate::support::PATIENCE;
 use crate::support::api::{Api, checkpoint, outcome, plain_job};
+use crate::support::eventually;
 use crate::support::process::write_script;
 
 /// A server that measures, with the ONNX Runtime that the tests have.
@@ -30,17 +30,11 @@ async fn published(api: &Api, student: &[u8]) -> String {
 
 /// Waits until something is known of a job's student.
 async fn measured(api: &Api, id: &str) -> Value {
-    let look = async {
-        loop {
-            let job = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
-            if job["student_latency"].is_object() {
-                return job["student_latency"].clone();
-            }
-            // Nothing tells of it: the server polls, too.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, look).await.expect("the student is measured")
+    eventually("the student is measured", async || {
+        let job = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
+        job["student_latency"].is_object().then(|| job["student_latency"].clone())
+    })
+    .await
 }
 
 fn latency(cpu: &str, one: f64, sixty_four: f64) -> Latency {
@@ -92,13 +86,7 @@ async fn what_a_measurement_writes_is_where_the_next_server_removes_it() {
     })
     .await;
     published(&api, b"weights").await;
-    let measured = async {
-        while !seen.exists() {
-            // Nothing tells of it but the file.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, measured).await.expect("the student is measured");
+    eventually("the student is measured", async || seen.exists().then_some(())).await;
     let seen = std::fs::read_to_string(seen).unwrap();
     let (place, content) = seen.split_once('\n').unwrap();
     assert_eq!(content, "files\nlock\n", "what is removed with its lock, and no secret");

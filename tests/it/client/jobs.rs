@@ -240,12 +240,7 @@ async fn a_page_opens_in_the_browser_of_the_environment() {
     );
     open(&["open", "job_1"], touch.to_str().unwrap()).await.expect(0);
     let opened = home.path().join("opened");
-    let wait = async {
-        while !opened.exists() {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(crate::support::PATIENCE, wait).await.expect("the browser starts");
+    crate::support::eventually("the browser starts", async || opened.exists().then_some(())).await;
     assert_eq!(std::fs::read_to_string(opened).unwrap(), address);
 }
 

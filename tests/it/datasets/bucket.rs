@@ -1,9 +1,7 @@
 //! A data set in S3, with the real server, worker and trainer.
 
-use std::time::Duration;
-
-use crate::support::PATIENCE;
 use crate::support::archives::zip;
+use crate::support::eventually;
 use crate::support::process::{Process, distillery};
 use crate::support::s3::Bucket;
 use crate::support::server::{Options, Server};
@@ -78,11 +76,6 @@ async fn few_pieces_are_stored_at_a_time() {
 
 /// Waits until the bucket has so few files of data sets. They may be removed a little later than their rows.
 async fn gone_but_for(bucket: &Bucket, count: usize) {
-    let gone = async {
-        while files(bucket).len() > count {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the files are removed");
+    eventually("the files are removed", async || (files(bucket).len() <= count).then_some(())).await;
     assert_eq!(files(bucket).len(), count);
 }

@@ -4,25 +4,22 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
 use crate::support::api::{Api, plain_job};
 use crate::support::archives::{pets, ppm, zip};
 use crate::support::db::TestDb;
+use crate::support::eventually;
 
 /// The details of a data set once its images were decoded.
 pub(super) async fn decoded(api: &Api, name: &str) -> Value {
-    let ask = async {
-        loop {
-            let details = api.get(&format!("/v1/datasets/{name}")).await.expect(200);
-            if !details["statistics"].is_null() {
-                return details;
-            }
+    eventually("the images are decoded", async || {
+        let details = api.get(&format!("/v1/datasets/{name}")).await.expect(200);
+        if details["statistics"].is_null() {
             assert_eq!(details["statistics_fault"], Value::Null);
-            // No event announces them, so this polls.
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            return None;
         }
-    };
-    tokio::time::timeout(PATIENCE, ask).await.expect("the images are decoded")
+        Some(details)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -214,16 +211,11 @@ async fn why_the_images_cannot_be_decoded_is_said() {
     sqlx::query("update datasets set statistics = null").execute(&api.db.pool).await.unwrap();
     // A server without a copy, whose storage has lost the file.
     let other = Api::start_on(TestDb::new().await, api.db.pool.clone(), |_| ()).await;
-    let ask = async {
-        loop {
-            let details = other.get("/v1/datasets/pets").await.expect(200);
-            if let Some(fault) = details["statistics_fault"].as_str() {
-                return fault.to_owned();
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let fault = tokio::time::timeout(PATIENCE, ask).await.expect("the fault is said");
+    let fault = eventually("the fault is said", async || {
+        let details = other.get("/v1/datasets/pets").await.expect(200);
+        details["statistics_fault"].as_str().map(str::to_owned)
+    })
+    .await;
     assert!(fault.contains("missing in storage or damaged there: upload them again"), "{fault}");
 }
 

@@ -8,10 +8,10 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPoolOptions;
 
 use super::look::decoded;
-use crate::support::PATIENCE;
 use crate::support::api::{Api, plain_job};
 use crate::support::archives::{pets, zip};
 use crate::support::db::{TestDb, connection};
+use crate::support::{PATIENCE, eventually};
 
 /// Lets whoever stores statistics wait for a lock.
 const SLOW_STATISTICS: &str = "
@@ -36,13 +36,12 @@ async fn a_data_set_can_be_looked_at_and_used_while_its_images_are_decoded() {
     let details = api.upload_dataset("pets", zip(&pets())).await.expect(201);
     assert_eq!(details["statistics"], Value::Null);
     let waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
-    let until_decoded = async {
-        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut holder).await.unwrap() == 0 {
-            // The images are decoded once somebody waits; no event says so.
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, until_decoded).await.expect("the images are decoded");
+    // The images are decoded once somebody waits.
+    eventually("the images are decoded", async || {
+        let waiting: i64 = sqlx::query_scalar(waits).fetch_one(&mut holder).await.unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
 
     let looked = api.get("/v1/datasets/pets").await.expect(200);
     assert_eq!((&looked["statistics"], &looked["statistics_fault"]), (&Value::Null, &Value::Null));
@@ -81,9 +80,7 @@ async fn a_bounded_number_of_unpacked_data_sets_wait_for_a_slow_storage() {
     let spool = api.dir.path().join("spool");
     // Four are being stored, and two wait for that.
     let looks = async {
-        while unpacked(&spool) < 6 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        eventually("six are unpacked", async || (unpacked(&spool) >= 6).then_some(())).await;
         // Long enough for the others to be unpacked, if nothing held them back.
         for _ in 0..50 {
             api.get("/v1/architectures").await.expect(200);

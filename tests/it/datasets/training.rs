@@ -5,11 +5,11 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
 use crate::support::archives::{tar, zip};
 use crate::support::process::{Process, distillery};
 use crate::support::server::{Options, Server, quick_job, write_patterns};
 use crate::support::worker::files_below;
+use crate::support::{PATIENCE, eventually};
 
 /// The files of a data set that a small network learns at once.
 pub(super) fn patterns(train: u32) -> Vec<(String, Vec<u8>)> {
@@ -121,17 +121,11 @@ async fn curl_alone_uploads_looks_trains_downloads_and_deletes_while_an_empty_wo
 
     let version = curl_json(mine.path(), &["-T", "mine.zip", &at("datasets/mine")]).await;
     assert_eq!(version["images"], 340);
-    let looks = async {
-        loop {
-            let details = curl_json(mine.path(), &[&at("datasets/mine")]).await;
-            if !details["statistics"].is_null() {
-                return details;
-            }
-            // No event announces them.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    let details = tokio::time::timeout(PATIENCE, looks).await.expect("the images are decoded");
+    let details = eventually("the images are decoded", async || {
+        let details = curl_json(mine.path(), &[&at("datasets/mine")]).await;
+        (!details["statistics"].is_null()).then_some(details)
+    })
+    .await;
     assert_eq!((&details["id"], details["statistics"]["mean"].is_array()), (&version["id"], true));
     let page = curl_json(mine.path(), &[&at("datasets/mine/images?split=train&class=1&limit=2")]).await;
     assert_eq!(page["data"].as_array().unwrap().len(), 2);
