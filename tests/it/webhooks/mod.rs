@@ -27,11 +27,11 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::PATIENCE;
 use crate::support::api::{Api, plain_job};
 use crate::support::db::TestDb;
 use crate::support::process::{Process, distillery};
 use crate::support::server::{quick_job, write_patterns};
+use crate::support::{PATIENCE, eventually};
 
 const SECRET: [u8; 32] = [7; 32];
 
@@ -123,19 +123,14 @@ async fn post(api: &Api) -> String {
 /// The only message of a job or sweep as the API shows it, once `wanted` holds.
 async fn message(api: &Api, subject: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let list = if subject.starts_with("swp_") { "sweeps" } else { "jobs" };
-    let look = async {
-        loop {
-            let messages = api.get(&format!("/v1/{list}/{subject}/webhooks")).await.expect(200);
-            let messages = messages["data"].as_array().unwrap();
-            assert_eq!(messages.len(), 1, "{messages:?}");
-            if wanted(&messages[0]) {
-                return messages[0].clone();
-            }
-            // The receiver has its request before the sender has noted the answer.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, look).await.expect("the message becomes as wanted")
+    // The receiver has its request before the sender has noted the answer.
+    eventually("the message becomes as wanted", async || {
+        let messages = api.get(&format!("/v1/{list}/{subject}/webhooks")).await.expect(200);
+        let messages = messages["data"].as_array().unwrap();
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        wanted(&messages[0]).then(|| messages[0].clone())
+    })
+    .await
 }
 
 /// Makes the next attempt due now.
