@@ -24,7 +24,7 @@ pub fn json(text: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice::<Unique>(text).map(|document| document.0)
 }
 
-/// A value without a key that is there twice.
+/// A value without a key that appears twice.
 struct Unique(Value);
 
 impl<'de> Deserialize<'de> for Unique {
@@ -84,7 +84,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
             if object.contains_key(&key) {
                 let key = shortened(&key, 200);
                 return Err(A::Error::custom(format!(
-                    "the key {} is there twice in an object: remove one",
+                    "the key {} appears twice in an object: remove one",
                     quoted(&key)
                 )));
             }

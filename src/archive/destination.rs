@@ -211,8 +211,7 @@ impl<'a> Destination<'a> {
         let file = match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let what =
-                    if path.is_dir() { "is a file, and a directory has the same name" } else { "is there twice" };
+                let what = if path.is_dir() { "is a file, and a directory has the same name" } else { "appears twice" };
                 self.refuse(format!("{} {what}: which of them is meant cannot be known", shown(name)));
                 return self.skip(content);
             }

@@ -44,7 +44,7 @@ pub(super) fn unpack(file: &File, to: &mut Destination<'_>) -> Result<(), Halt> 
     left.set(u64::MAX);
     if archive.has_duplicate_names() {
         for name in duplicates(file, archive.central_directory_start(), entries)? {
-            to.refuse(format!("{} is there twice: which of them is meant cannot be known", shown(&name)));
+            to.refuse(format!("{} appears twice: which of them is meant cannot be known", shown(&name)));
         }
         return Err(Halt::Refused);
     }

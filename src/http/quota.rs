@@ -70,8 +70,8 @@ impl NewUpload<'_> {
         let unfinished = match waiting {
             0 => String::new(),
             waiting => format!(
-                " ({waiting} of them shards and pieces of unfinished uploads, which go a day after the last one, with \
-                 their data set, or with DELETE /v1/datasets/{{name}}/uploads/{{upload}})"
+                " ({waiting} of them in shards and pieces of unfinished uploads, which are deleted a day after the last \
+                 one came, with their data set, or by DELETE /v1/datasets/{{name}}/uploads/{{upload}})"
             ),
         };
         let arriving = match used.arriving {

@@ -115,8 +115,7 @@ pub(super) async fn probe(program: &Path, devices: &str) -> Result<(), String> {
             Ok(())
         } else {
             tracing::error!(program = %program.display(), "this is no distillery-trainer of this version");
-            Err("it is no distillery-trainer of this version, since it succeeds without the answer of one: check \
-                 --trainer"
+            Err("it is no distillery-trainer of this version, since its answer is not the expected one: check --trainer"
                 .to_owned())
         };
     }

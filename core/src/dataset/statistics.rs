@@ -321,13 +321,13 @@ impl DatasetStatistics {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         if bytes > limits.bytes {
             let (all, most) = (gib(bytes), gib(limits.bytes));
-            self.warnings.push(format!("the files have {all:.1} GiB, and about {most:.1} GiB are read at most"));
+            self.warnings.push(format!("the files have {all:.1} GiB, of which about {most:.1} GiB are read at most"));
         }
         if skipped > 0 {
             let (minutes, images) = (limits.time.as_secs() / 60, counted(skipped, "image", "images"));
             self.warnings.push(format!(
-                "reading took longer than {minutes} minutes and was ended: {images} at the ends of splits were not \
-                 read, so mean and standard deviation may be those of the first classes"
+                "reading was stopped after {minutes} minutes: {images} at the ends of splits were not read, so mean and \
+                 standard deviation may be those of the first classes"
             ));
         }
     }

@@ -356,7 +356,7 @@ mod tests {
                 serde_json::from_slice(&filtered(before.as_bytes(), &rules, &mut edit).unwrap()).unwrap();
             assert_eq!(after, document(value([2, 7, 2, 3], expected)));
         }
-        // A value that is not where it should be, or is there twice.
+        // A value that is not where it should be, or appears twice.
         let twice = r#"{"a": {"tensor_values": {"logits": {"sizes": [1, 2]}}}, "tensor_values": {"logits": {"sizes": [1, 2]}}}"#;
         for text in ["{}", twice] {
             assert!(filtered(text.as_bytes(), &rules, &mut edit).is_err(), "{text}");

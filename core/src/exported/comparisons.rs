@@ -47,7 +47,7 @@ pub(super) fn converted(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     Ok(vec![match (from, to) {
         (from, to) if from == to => lowering.add(Op::Identity, &[input])?,
         (Dtype::Bool, Dtype::F32) => number_of(lowering, input)?,
-        _ => return Err(format!("converts from {from} to {to}, and only float32 is computed with")),
+        _ => return Err(format!("converts from {from} to {to}, but networks compute in float32 only")),
     }])
 }
 
@@ -65,7 +65,7 @@ pub(super) fn logic(lowering: &mut Lowering<'_>, logic: Logic) -> OrFault<Vec<So
     for name in names {
         let condition = lowering.tensor(name)?;
         if lowering.value(condition).dtype != Dtype::Bool {
-            return Err("takes a number for a condition: compare it with one".to_owned());
+            return Err("takes numbers as conditions: compare them with 0 first".to_owned());
         }
         numbers.push(number_of(lowering, condition)?);
     }

@@ -19,12 +19,12 @@ pub(super) fn read(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let ranks: Vec<usize> = tensors.iter().map(|&tensor| lowering.value(tensor).shape.len()).collect();
     let (inputs, output) = letters(&without_ellipses(equation, &ranks)?)?;
     if inputs.len() != tensors.len() {
-        return Err("has another number of tensors than of terms in its equation".to_owned());
+        return Err("has an equation whose number of terms differs from that of its tensors".to_owned());
     }
     let mut terms = Vec::new();
     for (source, letters) in tensors.into_iter().zip(inputs) {
         if letters.len() != lowering.value(source).shape.len() {
-            return Err("has an equation with another number of dimensions than its tensor".to_owned());
+            return Err("has an equation whose number of dimensions differs from its tensor's".to_owned());
         }
         terms.push(Term { source, letters });
     }
@@ -47,10 +47,10 @@ fn without_ellipses(equation: &str, ranks: &[usize]) -> OrFault<String> {
     let plain: String = equation.chars().filter(|letter| *letter != ' ').take(200).collect();
     let Some((inputs, output)) = plain.split_once("->").filter(|_| plain.contains(ELLIPSIS)) else { return Ok(plain) };
     if inputs.split(',').count() != ranks.len() {
-        return Err("has another number of tensors than of terms in its equation".to_owned());
+        return Err("has an equation whose number of terms differs from that of its tensors".to_owned());
     }
     let unused = ('a'..='z').chain('A'..='Z').filter(|letter| !plain.contains(*letter)).collect::<String>();
-    let fault = || "has an equation with another number of dimensions than its tensor".to_owned();
+    let fault = || "has an equation whose number of dimensions differs from its tensor's".to_owned();
     // How many dimensions each term's ellipsis stands for.
     let counts = inputs.split(',').zip(ranks).map(|(term, rank)| {
         let own = term.replacen(ELLIPSIS, "", 1).chars().count();

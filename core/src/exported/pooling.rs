@@ -28,7 +28,7 @@ pub(super) fn average_pool(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let window = window(arguments)?;
     let counts_padding = arguments.flag("count_include_pad", Some(true))?;
     if arguments.take("divisor_override").is_some() {
-        return Err("divides by another number than the window's size, which is not supported".to_owned());
+        return Err("divides by a number other than the window's size, which is not supported".to_owned());
     }
     Ok(Op::AveragePool { window, counts_padding })
 }
@@ -49,7 +49,7 @@ pub(super) fn adaptive_max_pool(lowering: &mut Lowering<'_>) -> OrFault<Vec<Sour
 fn adaptive_max(lowering: &mut Lowering<'_>, input: Source, wanted: [u64; 2]) -> OrFault<Source> {
     let sides = [lowering.fixed(input, 2)?, lowering.fixed(input, 3)?];
     if wanted.contains(&0) {
-        return Err(format!("pools {sides:?} to {wanted:?}"));
+        return Err(format!("pools a map of {sides:?} to {wanted:?}, which leaves nothing"));
     }
     if (0..2).any(|at| sides[at] % wanted[at] != 0) {
         return lowering.add(Op::AdaptiveMaxPool { size: wanted }, &[input]);
@@ -122,7 +122,7 @@ pub(super) fn average_pool_3d(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source
     let rounds_up = lowering.arguments.flag("ceil_mode", Some(false))?;
     let counts_padding = lowering.arguments.flag("count_include_pad", Some(true))?;
     if lowering.arguments.take("divisor_override").is_some() {
-        return Err("divides by another number than the window's size, which is not supported".to_owned());
+        return Err("divides by a number other than the window's size, which is not supported".to_owned());
     }
     let shape = lowering.shape(input);
     let [batch, channels, _, height, width] = shape[..] else {

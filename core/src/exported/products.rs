@@ -170,7 +170,7 @@ pub(super) fn fill(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let filled = lowering.tensor("self")?;
     let (dtype, shape) = (lowering.value(filled).dtype, lowering.shape(filled));
     if dtype != Dtype::F32 {
-        return Err(format!("fills a tensor of {dtype}, and only float32 is computed with"));
+        return Err(format!("fills a tensor of {dtype}, but networks compute in float32 only"));
     }
     let value = lowering.arguments.number("value", None)?;
     let number = lowering.constant(dtype, &[], |_| value)?;

@@ -152,7 +152,7 @@ pub(super) fn move_dimensions(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     };
     let (from, to) = (places("source")?, places("destination")?);
     if from.len() != to.len() {
-        return Err("moves another number of dimensions than it names places".to_owned());
+        return Err(format!("moves {} dimensions to {} places", from.len(), to.len()));
     }
     let mut left = (0..rank).filter(|dimension| !from.contains(dimension));
     let at = |place: usize| match to.iter().position(|&other| other == place) {

@@ -163,7 +163,7 @@ fn axes(given: Option<&Value>, faults: &mut SweepFaults) -> Vec<Axis> {
         };
         for (index, value) in values.iter().enumerate() {
             if values[..index].contains(value) {
-                faults.add(format!("{place}/{index}"), "is there twice: each value counts once");
+                faults.add(format!("{place}/{index}"), "appears twice: each value counts once");
             }
         }
         axes.push(Axis { pointer: pointer.clone(), values: values.clone() });
@@ -182,7 +182,7 @@ fn webhooks(given: Option<&Value>, faults: &mut SweepFaults) -> Vec<String> {
         if !name.is_string() {
             faults.add(format!("/webhooks/{index}"), "expected the name of a webhook");
         } else if names[..index].contains(name) {
-            faults.add(format!("/webhooks/{index}"), "is there twice: a webhook is told once");
+            faults.add(format!("/webhooks/{index}"), "appears twice: a webhook is told once");
         }
     }
     names.iter().filter_map(Value::as_str).map(str::to_owned).collect()

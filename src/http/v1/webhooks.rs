@@ -37,7 +37,7 @@ pub fn fault_of(state: &AppState, name: &str) -> Option<String> {
     }
     let shown: String = name.chars().take(64).collect();
     let others = if known.is_empty() {
-        "none is set: the server's operator can set some with --webhooks".to_owned()
+        "this server has none: its operator can set some with --webhooks".to_owned()
     } else {
         format!("there are {}", known.join(", "))
     };

@@ -240,9 +240,9 @@ async fn a_key_that_is_there_twice_is_refused_with_its_place() {
     let whole = format!(r#"{{"name": "one", {}"#, once.strip_prefix('{').unwrap());
     post(whole.clone()).await.expect(201);
     let twice = whole.replacen(r#""name": "one","#, r#""name": "one", "name": "two","#, 1);
-    let says = ["cannot be used", r#"the key "name" is there twice"#, "line 1 column"];
+    let says = ["cannot be used", r#"the key "name" appears twice"#, "line 1 column"];
     post(twice).await.says(400, &says);
     let nested = whole.replacen(r#""architecture":"#, r#""architecture": "resnet20", "architecture":"#, 1);
     assert_ne!(nested, whole);
-    post(nested).await.says(400, &[r#"the key "architecture" is there twice"#]);
+    post(nested).await.says(400, &[r#"the key "architecture" appears twice"#]);
 }

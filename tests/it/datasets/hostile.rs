@@ -106,11 +106,11 @@ async fn links_devices_and_sparse_files_are_refused() {
 async fn names_that_come_twice_and_files_in_the_way_are_refused() {
     let api = Api::start().await;
     let twice = tar_with(vec![entry(b"./train//cat/1.ppm", b'0', b"other")]);
-    fault(&api, twice, "./train//cat/1.ppm is there twice").await;
+    fault(&api, twice, "./train//cat/1.ppm appears twice").await;
     // The writer refuses it, so the second name is written over a third one.
     let twice = zip_also(|writer| writer.start_file("train/cat/X.ppm", SimpleFileOptions::default()).unwrap());
     let twice = replaced(&twice, b"train/cat/X.ppm", b"train/cat/1.ppm");
-    fault(&api, twice, "train/cat/1.ppm is there twice").await;
+    fault(&api, twice, "train/cat/1.ppm appears twice").await;
     fault(&api, tar_with(vec![entry(b"train/cat/1.ppm/a.ppm", b'0', b"x")]), "lies below a file").await;
     fault(&api, tar_with(vec![entry(b"train/cat/1.ppm", b'5', b"")]), "a file before it has the same name").await;
     fault(&api, tar_with(vec![entry(b"train/cat", b'0', b"x")]), "a directory has the same name").await;

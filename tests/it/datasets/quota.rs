@@ -39,7 +39,7 @@ async fn what_waits_for_the_rest_of_its_upload_counts_for_every_other_upload() {
     let api = with_limit(30_000 + few.len() + 1000).await;
     put_piece(&api, "pets?upload=mine", &pieces, 0, 30_000).await.expect(202);
     // What has come of it counts, and all that it will have.
-    let waiting = ["no space for this data set", "(30000 of them shards and pieces of unfinished uploads"];
+    let waiting = ["no space for this data set", "(30000 of them in shards and pieces of unfinished uploads"];
     api.upload_dataset("more?split=train&shard=0&shards=2", shard(200, 1)).await.says(409, &waiting);
     let large = [pets(), vec![("train/cat/large.ppm", vec![7; 30_000])]].concat();
     api.upload_dataset("whole", zip(&large)).await.says(409, &waiting);

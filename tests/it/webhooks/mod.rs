@@ -241,7 +241,7 @@ async fn a_job_names_only_webhooks_that_the_operator_has_set() {
     let job = api.post("/v1/jobs?webhook=team&webhook=team", &plain_job()).await.expect(201);
     assert_eq!(job["webhooks"], json!(["team"]));
     let without = Api::start().await;
-    without.post("/v1/jobs?webhook=team", &plain_job()).await.says(400, &["none is set", "--webhooks"]);
+    without.post("/v1/jobs?webhook=team", &plain_job()).await.says(400, &["this server has none", "--webhooks"]);
 }
 
 /// The real server, without workers.

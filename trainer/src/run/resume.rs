@@ -164,8 +164,8 @@ impl AttemptRecord {
         (self.loss_kernel != earlier.loss_kernel).then(|| {
             let name = |is_kernel| if is_kernel { "the kernel" } else { "libtorch's operators" };
             format!(
-                "the distillation loss is computed by {}, and in the attempt before this one it was by {}: the student \
-                 may differ in its last digits from that of an uninterrupted run",
+                "this attempt computes the distillation loss by {}, and the one before it by {}: the student may differ \
+                 in its last digits from that of an uninterrupted run",
                 name(self.loss_kernel),
                 name(earlier.loss_kernel)
             )
@@ -366,8 +366,8 @@ mod tests {
     #[test]
     fn an_attempt_that_computes_the_loss_otherwise_than_the_one_before_says_so() {
         let (composed, fused) = (attempt(None), AttemptRecord { loss_kernel: true, ..attempt(None) });
-        assert!(fused.other_loss(&composed).unwrap().contains("by the kernel, and in the attempt before"));
-        assert!(composed.other_loss(&fused).unwrap().contains("by libtorch's operators, and in the attempt before"));
+        assert!(fused.other_loss(&composed).unwrap().contains("by the kernel, and the one before it by"));
+        assert!(composed.other_loss(&fused).unwrap().contains("by libtorch's operators, and the one before it by"));
         assert_eq!((fused.other_loss(&fused), composed.other_loss(&composed)), (None, None));
         let text = serde_json::to_string(&fused).unwrap();
         assert_eq!(serde_json::from_str::<AttemptRecord>(&text).unwrap(), fused);

@@ -161,7 +161,7 @@ fn columns_and_keys_that_are_there_twice_are_refused() {
         (
             "metadata.jsonl",
             "{\"file_name\": \"1.png\", \"label\": 0}\n{\"file_name\": \"2.png\", \"label\": 0, \"label\": 1}\n",
-            "cannot be used in line 2: the key \"label\" is there twice in an object: remove one (column ",
+            "cannot be used in line 2: the key \"label\" appears twice in an object: remove one (column ",
         ),
         (
             "metadata.jsonl",

@@ -41,7 +41,7 @@ fn shape(value: &ValueInfoProto) -> Vec<String> {
 fn is_sound(graph: &GraphProto) {
     let mut known: BTreeSet<&str> = BTreeSet::from([onnx::INPUT]);
     for initializer in &graph.initializer {
-        assert!(known.insert(&initializer.name), "{} is there twice", initializer.name);
+        assert!(known.insert(&initializer.name), "{} appears twice", initializer.name);
     }
     for node in &graph.node {
         for input in &node.input {

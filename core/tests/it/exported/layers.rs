@@ -131,7 +131,7 @@ fn an_ellipsis_stands_for_dimensions_without_letters() {
     network("... h w, k ... h -> ... k w", &[5, 4, 8], &[B, 4, 5, 8]).read().unwrap();
     network("b...w,...w->b...w", &[4, 8, 8], &[B, 4, 8, 8]).read().unwrap();
     let fault = network("...abcdef,kf->...k", &[5, 8], &[B, 4, 8, 5]).fault();
-    assert_eq!(fault, "node sum: has an equation with another number of dimensions than its tensor");
+    assert_eq!(fault, "node sum: has an equation whose number of dimensions differs from its tensor's");
 }
 
 #[test]
