@@ -4,6 +4,7 @@ import { paths } from '../api/client.js';
 import { PIECE, putFile, putInPieces } from '../api/put.js';
 import { fill, h, progressBar, setText } from '../ui/dom.js';
 import { bytes, count, share, whole } from '../ui/format.js';
+import { refusal } from '../ui/refusal.js';
 import { section } from '../ui/section.js';
 import { filesBelow, ofFiles, ofFolder } from './chosen.js';
 
@@ -162,8 +163,7 @@ export class DatasetUpload {
       this.#request = file.size > PIECE ? putInPieces(name, chosen, onProgress) : putFile(paths.dataset(name), file, onProgress);
       this.#describe(await this.#request.done);
     } catch (error) {
-      const faults = (error.errors ?? []).map((/** @type {Fault} */ fault) => h('li', {}, fault.detail));
-      fill(this.message, h('p', { class: 'error-text' }, error.message), faults.length > 1 ? h('ul', { class: 'upload-faults' }, faults) : null);
+      fill(this.message, refusal(error));
     } finally {
       this.#request = null;
       this.#setBusy(false);

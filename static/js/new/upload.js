@@ -4,6 +4,7 @@ import { paths } from '../api/client.js';
 import { putFile } from '../api/put.js';
 import { fill, h, progressBar, setText } from '../ui/dom.js';
 import { bytes, count, share } from '../ui/format.js';
+import { refusal } from '../ui/refusal.js';
 import { exportHelp, networkFacts } from './exported.js';
 import { noteList } from './notes.js';
 
@@ -90,8 +91,7 @@ export class UploadForm {
       this.#describe(checkpoint);
       this.#onUploaded(checkpoint);
     } catch (error) {
-      const faults = (error.errors ?? []).map((/** @type {Fault} */ fault) => h('li', {}, fault.detail));
-      fill(this.message, h('p', { class: 'error-text' }, error.message), faults.length > 1 ? h('ul', { class: 'upload-faults' }, faults) : null);
+      fill(this.message, refusal(error));
     } finally {
       this.#request = null;
       this.#setBusy(false);
