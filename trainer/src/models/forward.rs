@@ -7,7 +7,7 @@
 use tch::Tensor;
 
 use super::fusion::{Plan, Step};
-use super::layers::norm;
+use super::layers::{NormTensors, norm};
 use super::operators::apply;
 use super::program::{GIVEN, Input, ProgramOp};
 use super::scope::{ExecutionScope, Made, Taken};
@@ -18,7 +18,7 @@ pub(super) fn forward(plan: &Plan, weights: &[Weight], given: &Tensor, scope: &E
     let weight = |index: usize| &weights[index].tensor;
     run(plan, given, weight, |_, step, inputs, added| match (&step.op, inputs) {
         (ProgramOp::BatchNorm(of), [x, scale, shift, mean, variance]) => {
-            Made::One(norm(*of, x, [scale, shift, mean, variance], added, step.relu, scope))
+            Made::One(norm(*of, x, NormTensors { scale, shift, mean, variance }, added, step.relu, scope))
         }
         (op, inputs) => apply(op, inputs, scope, false),
     })

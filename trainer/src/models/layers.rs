@@ -23,15 +23,23 @@ pub(super) fn finish(made: Tensor, added: Option<&Tensor>, relu: bool) -> Tensor
     if relu { made.relu_() } else { made }
 }
 
-/// A batch norm of `x` [B, C, N…] with scale, shift, running mean and running variance, then the sum with `added` and a
-/// ReLU.
+/// The tensors of a batch norm, `[C]` each. The last two are its running statistics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NormTensors<'a> {
+    pub scale: &'a Tensor,
+    pub shift: &'a Tensor,
+    pub mean: &'a Tensor,
+    pub variance: &'a Tensor,
+}
+
+/// A batch norm of `x` [B, C, N…], then the sum with `added` and a ReLU.
 ///
 /// In training it uses the statistics of the batch, or those of each image; in a head those of the vectors of whole
 /// images. One value per channel has no variance: then it uses the running statistics and leaves them alone.
 pub(super) fn norm(
     of: Norm,
     x: &Tensor,
-    [scale, shift, mean, variance]: [&Tensor; 4],
+    tensors: NormTensors<'_>,
     added: Option<&Tensor>,
     relu: bool,
     scope: &ExecutionScope<'_>,
@@ -39,12 +47,13 @@ pub(super) fn norm(
     let size = x.size();
     let positions: i64 = size[2..].iter().product();
     if of.of_batch && of.by_image && positions > 1 {
-        return finish(norm_by_image(of, x, [scale, shift, mean, variance], scope), added, relu);
+        return finish(norm_by_image(of, x, tensors, scope), added, relu);
     }
     let of_batch = of.of_batch && !of.by_image && size[0] * positions > scope.vectors;
     if of_batch && scope.vectors > 1 && size[0] % scope.batch == 0 {
-        return finish(norm_by_whole_images(of, x, [scale, shift, mean, variance], scope), added, relu);
+        return finish(norm_by_whole_images(of, x, tensors, scope), added, relu);
     }
+    let NormTensors { scale, shift, mean, variance } = tensors;
     if of_batch && size.len() == 4 && has_kernels(x) {
         let weights = BatchNorm {
             weight: scale,
@@ -68,7 +77,7 @@ pub(super) fn norm(
 fn norm_by_whole_images(
     of: Norm,
     x: &Tensor,
-    [scale, shift, mean, variance]: [&Tensor; 4],
+    NormTensors { scale, shift, mean, variance }: NormTensors<'_>,
     scope: &ExecutionScope<'_>,
 ) -> Tensor {
     let size = x.size();
@@ -101,7 +110,7 @@ fn of_whole_images(x: &Tensor, scope: &ExecutionScope<'_>) -> Tensor {
 fn norm_by_image(
     of: Norm,
     x: &Tensor,
-    [scale, shift, mean, variance]: [&Tensor; 4],
+    NormTensors { scale, shift, mean, variance }: NormTensors<'_>,
     scope: &ExecutionScope<'_>,
 ) -> Tensor {
     no_grad(|| {

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use distillery_core::exported::{Activation, Arithmetic, Comparison, Operand};
 
-use super::layers::{convolution, every_second, for_wide_weights, norm};
+use super::layers::{NormTensors, convolution, every_second, for_wide_weights, norm};
 use super::program::{ProgramOp, ProgramWindow, Random, sized};
 use super::scope::{ExecutionScope, Made, Taken};
 
@@ -90,7 +90,7 @@ fn of_several(op: &ProgramOp, inputs: &[Taken<'_>], scope: &ExecutionScope<'_>) 
             x.conv_transpose2d(&weight, bias, stride, padding, output_padding, *groups, dilation)
         }
         (ProgramOp::BatchNorm(of), [x, scale, shift, mean, variance]) => {
-            norm(*of, x, [scale, shift, mean, variance], None, false, scope)
+            norm(*of, x, NormTensors { scale, shift, mean, variance }, None, false, scope)
         }
         (ProgramOp::Linear, [x, weight, bias @ ..]) => {
             let bias = bias.first().map(|bias| bias.to_kind(x.kind()));
