@@ -30,7 +30,7 @@ pub struct TrainArgs {
     /// Directory whose subdirectories are the data sets that specifications name.
     #[arg(long, env = "DISTILLERY_DATASETS_DIR")]
     pub datasets_dir: Option<PathBuf>,
-    /// The teacher's checkpoint, instead of the specification's: a file for what is an id or a job there.
+    /// The teacher's checkpoint, instead of the specification's: a file, where that names an id or a job.
     #[arg(long, env = "DISTILLERY_TEACHER")]
     pub teacher: Option<PathBuf>,
     /// The exported network whose weights the teacher's checkpoint has.
@@ -55,7 +55,7 @@ pub struct TrainArgs {
     #[arg(long, env = "DISTILLERY_FOLLOW_LINKS")]
     pub follow_links: bool,
     /// Stop once this many epochs are done, as if paused then: the same command with a later epoch, or without this
-    /// flag, goes on to the same students. Successive halving compares jobs at such stops.
+    /// flag, continues to the same students. Successive halving compares jobs at such stops.
     #[arg(long, env = "DISTILLERY_PAUSE_AFTER", value_name = "EPOCHS",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub pause_after: Option<u32>,
@@ -155,11 +155,11 @@ pub struct EvaluateArgs {
     /// Part of each image to use. Default: from the checkpoint's metadata, or else the whole image.
     #[arg(long, env = "DISTILLERY_CROP")]
     pub crop: Option<EvalCrop>,
-    /// Pixels to which the shorter side of each image is resized before the centre is taken, which this chooses.
+    /// Use the centre of each image, after its shorter side was resized to this many pixels.
     /// Default: from the checkpoint's metadata, or else 8/7 of the image size (256 for 224).
     #[arg(long, env = "DISTILLERY_RESIZE", value_parser = clap::value_parser!(u32).range(8..=4096))]
     pub resize: Option<u32>,
-    /// Of a file with several state dicts, the key or prefix of the one to evaluate, such as state_dict_ema.
+    /// For a file with several state dicts: the key or prefix of the one to evaluate, such as state_dict_ema.
     #[arg(long, env = "DISTILLERY_STATE_DICT")]
     pub state_dict: Option<String>,
     /// Parquet only: the image column, if the schema leaves it ambiguous.
@@ -169,7 +169,7 @@ pub struct EvaluateArgs {
     #[arg(long, env = "DISTILLERY_LABEL_COLUMN")]
     pub label_column: Option<String>,
     /// Also write a safetensors file with `logits` [images × classes, float32], in the order of the data set's files.
-    /// It replaces another safetensors file at most, and is not in the data set's directory.
+    /// It may replace another safetensors file, but no other file, and may not be in the data set's directory.
     #[arg(long, env = "DISTILLERY_LOGITS")]
     pub logits: Option<PathBuf>,
     #[command(flatten)]
@@ -180,9 +180,9 @@ pub struct EvaluateArgs {
 pub struct ConvertArgs {
     /// Any supported checkpoint.
     pub input: PathBuf,
-    /// The safetensors file to write. One that is there is replaced; the input, and any other file, is not.
+    /// The safetensors file to write. It may replace another safetensors file, but no other file, and not the input.
     pub output: PathBuf,
-    /// Of a file with several state dicts, the key or prefix of the one to convert, such as state_dict_ema.
+    /// For a file with several state dicts: the key or prefix of the one to convert, such as state_dict_ema.
     #[arg(long, env = "DISTILLERY_STATE_DICT")]
     pub state_dict: Option<String>,
 }
@@ -191,7 +191,7 @@ pub struct ConvertArgs {
 pub struct InspectArgs {
     /// A network that torch.export.save wrote, or any supported checkpoint.
     pub input: PathBuf,
-    /// Of a checkpoint with several state dicts, the key or prefix of the one to describe, such as state_dict_ema.
+    /// For a file with several state dicts: the key or prefix of the one to describe, such as state_dict_ema.
     #[arg(long, env = "DISTILLERY_STATE_DICT")]
     pub state_dict: Option<String>,
 }

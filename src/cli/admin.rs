@@ -56,8 +56,8 @@ pub struct PruneRules {
     #[arg(long, env = "DISTILLERY_OLDER_THAN_DAYS", value_name = "DAYS",
         value_parser = clap::value_parser!(u32).range(..=36_500))]
     pub older_than_days: Option<u32>,
-    /// Remove the jobs that finished first until all files together, uploads included, have at most this many
-    /// bytes. For this, no checkpoint and no data set is removed: if they alone have more, this removes no job.
+    /// Remove the jobs that finished first until all files together, uploads included, take at most this many
+    /// bytes. Checkpoints and data sets are not removed for this: if they alone take more, no job is removed.
     #[arg(long, env = "DISTILLERY_MAX_BYTES", value_name = "BYTES")]
     pub max_bytes: Option<u64>,
     /// Remove versions of uploaded data sets that no job names, this many days after another version was uploaded under

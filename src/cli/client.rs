@@ -37,7 +37,7 @@ pub enum ClientCommand {
     Retry(JobIdsArgs),
     /// Change a job's name, labels, priority or notes.
     Edit(EditArgs),
-    /// Post sets of jobs that differ in a few settings, see what came of them, and control them.
+    /// Post sets of jobs that differ in a few settings, show their results, and control them.
     #[command(subcommand)]
     Sweep(SweepCommand),
     /// Open the dashboard, or a job's page on it, in a browser.
@@ -60,8 +60,8 @@ pub struct SubmitArgs {
     /// Check the document, fill in defaults and estimate memory and time, but create no job.
     #[arg(long, env = "DISTILLERY_SUBMIT_DRY_RUN", conflicts_with = "watch")]
     pub dry_run: bool,
-    /// Tell this webhook of the server when the job has ended. Can be repeated. The error for a name that is wrong
-    /// lists all names.
+    /// Tell this webhook of the server when the job has ended. Can be repeated. The error for a wrong name lists
+    /// all names.
     #[arg(long, env = "DISTILLERY_SUBMIT_WEBHOOK", value_name = "NAME", value_delimiter = ',')]
     pub webhook: Vec<String>,
     /// Posting the same document twice with the same key creates one job. Default: a new key for each call.
@@ -168,7 +168,7 @@ pub struct DownloadArgs {
     /// The file to write, a directory for it, or - for standard output. Default: the server's name for the file, here.
     #[arg(long, short, env = "DISTILLERY_DOWNLOAD_OUTPUT", value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Replace a file that is there.
+    /// Replace an existing file.
     #[arg(long, env = "DISTILLERY_FORCE")]
     pub force: bool,
     /// Format of the student.
@@ -183,8 +183,8 @@ pub struct DownloadArgs {
     /// Bundle: the formats in it. Default: safetensors, onnx and, for exported networks, pt2.
     #[arg(long = "with", env = "DISTILLERY_WITH", value_enum, value_delimiter = ',')]
     pub with: Vec<ExportFormat>,
-    /// Instead of the student, this file of the job, such as `manifest.json`. The error for a name that is wrong lists
-    /// all names.
+    /// Instead of the student, this file of the job, such as `manifest.json`. The error for a wrong name lists all
+    /// names.
     #[arg(long, env = "DISTILLERY_ARTIFACT", value_name = "NAME",
         conflicts_with_all = ["format", "which", "preprocess", "with"])]
     pub artifact: Option<String>,
@@ -204,7 +204,7 @@ pub struct UploadFacts {
     /// The expected number of classes. The server refuses another.
     #[arg(long, env = "DISTILLERY_UPLOAD_NUM_CLASSES", value_name = "CLASSES")]
     pub num_classes: Option<u32>,
-    /// Of a file with several state dicts or networks, the key or prefix of the one to store.
+    /// For a file with several state dicts or networks: the key or prefix of the one to store.
     #[arg(long, env = "DISTILLERY_UPLOAD_STATE_DICT", value_name = "KEY")]
     pub state_dict: Option<String>,
 }
@@ -233,7 +233,7 @@ pub struct OpenArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {
-    /// Name of one of the server's data sets. The error for a name that is wrong lists all names.
+    /// Name of one of the server's data sets. The error for a wrong name lists all names.
     #[arg(long, env = "DISTILLERY_INIT_DATASET", value_name = "NAME")]
     pub dataset: String,
     /// The teacher: a file, which is uploaded, the id of a checkpoint (`ckpt_…`), or that of a job (`job_…`) whose
@@ -250,7 +250,7 @@ pub struct InitArgs {
     /// Write every field with its default, instead of those that are changed most often.
     #[arg(long, env = "DISTILLERY_INIT_FULL")]
     pub full: bool,
-    /// Replace a file that is there.
+    /// Replace an existing file.
     #[arg(long, env = "DISTILLERY_FORCE")]
     pub force: bool,
     #[command(flatten)]

@@ -16,7 +16,7 @@ pub struct ExportArgs {
     /// Format of the file to write.
     #[arg(long, env = "DISTILLERY_FORMAT", value_enum)]
     pub format: ExportFormat,
-    /// The file to write. One that is there is replaced, unless it is read here.
+    /// The file to write. An existing file is replaced, unless it is an input.
     #[arg(long, short, env = "DISTILLERY_OUTPUT")]
     pub output: PathBuf,
     /// ONNX: normalise images in the graph, whose input is then RGB pixels in [0, 1].

@@ -52,8 +52,8 @@ pub struct ServeArgs {
     #[arg(long, env = "DISTILLERY_COMPACT_AFTER_DAYS", value_name = "DAYS", default_value_t = 30,
         value_parser = clap::value_parser!(u32).range(..=36_500))]
     pub compact_after_days: u32,
-    /// File with the webhooks that jobs and sweeps may name, which nobody but its owner may read (mode 0600): a JSON
-    /// object with `url` and `secrets` by name. They are told when a job or a sweep has ended.
+    /// File with the webhooks that jobs and sweeps may name, to be told when they have ended: a JSON object with `url`
+    /// and `secrets` by name. Nobody but its owner may be able to read it (mode 0600).
     #[arg(long, env = "DISTILLERY_WEBHOOKS", value_name = "FILE")]
     pub webhooks: Option<PathBuf>,
     /// ONNX Runtime's library, 1.17 or later, with which exported students are checked. Without one they are not
@@ -140,7 +140,7 @@ pub struct WorkerArgs {
     /// Seconds without a heartbeat after which a worker's job is given to another worker.
     #[arg(long, env = "DISTILLERY_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub lease_seconds: u64,
-    /// Minutes without a report after which a trainer on a GPU is killed, because the GPU is taken to hang, and its job
+    /// Minutes without a report after which a trainer on a GPU is killed, because the GPU seems to hang, and its job
     /// goes to another worker. 0 never does that. A trainer reports every second or so, but not while it evaluates.
     #[arg(long, env = "DISTILLERY_STALLED_MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=10080))]
     pub stalled_minutes: u64,

@@ -52,8 +52,8 @@ pub struct SweepSubmitArgs {
     /// Check every job, and estimate the memory and time of all of them, but create nothing.
     #[arg(long, env = "DISTILLERY_SUBMIT_DRY_RUN", conflicts_with = "watch")]
     pub dry_run: bool,
-    /// Tell this webhook of the server when the sweep has ended. Can be repeated. The error for a name that is wrong
-    /// lists all names.
+    /// Tell this webhook of the server when the sweep has ended. Can be repeated. The error for a wrong name lists
+    /// all names.
     #[arg(long, env = "DISTILLERY_SUBMIT_WEBHOOK", value_name = "NAME", value_delimiter = ',')]
     pub webhook: Vec<String>,
     /// Tell this webhook of the end of every job of the sweep. Can be repeated.

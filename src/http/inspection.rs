@@ -22,7 +22,7 @@ pub struct Expected {
     pub name: Option<String>,
     pub network: Option<&'static Architecture>,
     pub classes: Option<u32>,
-    /// Of a file with several state dicts, the key of the one to keep.
+    /// For a file with several state dicts: the key of the one to keep.
     pub state_dict: Option<String>,
 }
 

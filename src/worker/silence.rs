@@ -51,7 +51,7 @@ impl Silence {
             Some(stalled) if stalled == wait => LongSilence::Stalled(Failure {
                 class: ErrorClass::Machine,
                 message: format!(
-                    "the trainer has reported nothing for {} seconds while it trained on a GPU, which is taken to hang, so \
+                    "the trainer has reported nothing for {} seconds while it trained on a GPU, which seems to hang, so \
                      the worker killed it; --stalled-minutes sets this time",
                     stalled.as_secs_f64()
                 ),

@@ -36,7 +36,7 @@ pub struct UploadParameters {
     #[serde(default, deserialize_with = "whole::<1, 1_000_000, _>")]
     #[param(minimum = 1, maximum = 1_000_000)]
     num_classes: Option<i64>,
-    /// Of a file with several state dicts or networks, the key or prefix of the one to store, such as
+    /// For a file with several state dicts or networks: the key or prefix of the one to store, such as
     /// `state_dict_ema` or `teacher`. Only its tensors are stored, as safetensors.
     #[param(min_length = 1, max_length = 200)]
     state_dict: Option<String>,
