@@ -146,7 +146,7 @@ pub async fn keep_up(pool: PgPool, artifacts: Store, stop: CancellationToken) {
                 tracing::warn!(%error, "cannot find out which files to remove; trying again");
             }
             if let Err(error) = catch_up_with_jobs(&pool).await {
-                tracing::warn!(%error, "cannot find out of which deleted jobs something is left; trying again");
+                tracing::warn!(%error, "cannot find out what deleted jobs have left; trying again");
             }
             tokio::time::sleep(PAUSE).await;
         }

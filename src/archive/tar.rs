@@ -45,7 +45,7 @@ pub(super) fn unpack(mut stream: impl Read, to: &mut Destination<'_>) -> Result<
         return damaged(error, to);
     }
     if !is_header(&head) {
-        to.refuse("what is packed is no tar archive: pack a directory, with tar or zip".to_owned());
+        to.refuse("what is compressed is no tar archive: pack a directory, with tar or zip".to_owned());
         return Err(Halt::Refused);
     }
     let mut archive = Archive::new(io::Cursor::new(head).chain(stream));
@@ -143,6 +143,6 @@ fn damaged(error: io::Error, to: &mut Destination<'_>) -> Result<(), Halt> {
     if error.raw_os_error().is_some() || error.kind() == ErrorKind::BrokenPipe {
         return Err(Halt::Io(error));
     }
-    to.refuse(format!("it cannot be read on: the archive is damaged, or was not uploaded whole ({error})"));
+    to.refuse(format!("it cannot be read to its end: the archive is damaged, or was not uploaded whole ({error})"));
     Err(Halt::Refused)
 }

@@ -124,8 +124,10 @@ impl RunningAttempt<'_> {
             let path = self.dataset.take().unwrap_or_else(|| settings.datasets_dir.join(name));
             let found = tokio::task::spawn_blocking(move || dataset::fingerprint(&path).ok()).await.ok().flatten();
             if found.as_ref() != Some(expected) {
-                let message =
-                    format!("this worker's copy of the data set {name:?} has changed meanwhile: {}", failure.message);
+                let message = format!(
+                    "this worker's copy of the data set {name:?} has changed in the meantime: {}",
+                    failure.message
+                );
                 return (of_machine(message), Some(MachineVerdict::Unknown));
             }
         }

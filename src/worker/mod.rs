@@ -150,7 +150,7 @@ impl WorkerContext {
 
     /// Uses a GPU no more.
     fn give_up(&self, device: String, because: &str) {
-        tracing::error!(device, because, "this worker uses a GPU no more until it is started again");
+        tracing::error!(device, because, "this worker does not use a GPU until it is started again");
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(device);
     }
 

@@ -57,8 +57,8 @@ impl Silence {
                 ),
             }),
             _ => LongSilence::Warned(format!(
-                "the trainer has said nothing for {} seconds: it may read much data, or hang; pause and resume the job to \
-                 start it again from its checkpoint",
+                "the trainer has said nothing for {} seconds: it may be reading a lot of data, or hang; pause and resume the \
+                 job to start it again from its checkpoint",
                 self.silence.as_secs_f64()
             )),
         }

@@ -75,7 +75,7 @@ impl<'a> ObjectReader<'a> {
             ..MOST_FAULTS => faults.push(fault),
             MOST_FAULTS => faults.push(Fault {
                 pointer: String::new(),
-                detail: format!("there are more than these {MOST_FAULTS} faults: mend these first"),
+                detail: format!("there are more than these {MOST_FAULTS} faults: correct these first"),
             }),
             _ => {}
         }

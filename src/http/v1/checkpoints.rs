@@ -189,7 +189,7 @@ pub async fn list(
 ) -> Result<Json<Page<UploadedCheckpoint>>, ApiError> {
     let after = parameters.after.as_deref().map(|cursor| {
         parse_cursor(cursor)
-            .ok_or_else(|| ApiError::malformed("query parameters: after: expected the next of a page of this list"))
+            .ok_or_else(|| ApiError::malformed("query parameters: after: expected `next` of a page of this list"))
     });
     let limit = parameters.limit.unwrap_or(20);
     let found = checkpoints::list(&state.pool, after.transpose()?.as_ref(), limit + 1).await?;

@@ -138,8 +138,8 @@ impl ChanceWatch {
 
 const NOTHING: &str = "It seems to learn nothing: lower training.optimizer.learning_rate, and check that the training \
                        images have all classes";
-const NOTHING_ELSE: &str = "It seems to learn nothing that holds for other images than those that it is trained on: \
-                            check that the training images have all classes, and that both splits have the same";
+const NOTHING_ELSE: &str = "It seems to learn nothing that carries over to other images: check that the training \
+                            images have all classes, and that both splits have the same";
 const FEW: &str = "So few steps teach little: raise training.epochs, or lower training.batch_size";
 
 /// Whether guessing gives an accuracy as high, by luck in one of a thousand cases.

@@ -197,7 +197,7 @@ pub async fn no_such(state: &AppState, name: &str) -> ApiError {
             shown = quoted(&shown)
         )),
         None => ApiError::not_found(format!(
-            "there is no data set {shown}: GET /v1/datasets lists those that there are",
+            "there is no data set {shown}: GET /v1/datasets lists all",
             shown = quoted(&shown)
         )),
     }

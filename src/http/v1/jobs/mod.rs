@@ -189,7 +189,7 @@ pub async fn list(
     if let Some(after) = &after
         && !JobId::is_id(after)
     {
-        return Err(ApiError::malformed("query parameters: after: expected the next of a page of this list"));
+        return Err(ApiError::malformed("query parameters: after: expected `next` of a page of this list"));
     }
     let limit = limit.unwrap_or(20);
     let jobs = db::jobs::list(&state.pool, &Filter { statuses, labels, sweep, after }, limit + 1).await?;

@@ -119,7 +119,7 @@ pub async fn list(
     if let Some(after) = &after
         && !SweepId::is_id(after)
     {
-        return Err(ApiError::malformed("query parameters: after: expected the next of a page of this list"));
+        return Err(ApiError::malformed("query parameters: after: expected `next` of a page of this list"));
     }
     let limit = limit.unwrap_or(20);
     let found = sweeps::list(&state.pool, None, after.as_deref(), limit + 1).await?;
