@@ -8,7 +8,7 @@ use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sqlx::PgPool;
 
-/// As many as a server takes by default, but for some of those who measure.
+/// As many as a server takes by default, less some for the measurements.
 const CONNECTIONS: u64 = 9900;
 /// Files that this process has open besides.
 const OTHER_FILES: u64 = 256;

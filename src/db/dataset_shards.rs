@@ -49,7 +49,7 @@ pub struct AddedShard {
     pub replaced: Vec<FileDeletion>,
 }
 
-/// Most numbers of missing shards of a split that are told.
+/// Most numbers of a split's missing shards in an answer.
 const MOST_MISSING: i64 = 1000;
 /// How long the counts of a data set's splits hold without a change. Its shards are kept for longer.
 const COUNTED: Duration = Duration::from_secs(20 * 3600);
@@ -139,7 +139,7 @@ async fn count_anew(connection: &mut PgConnection, name: &str) -> sqlx::Result<(
     Ok(())
 }
 
-/// Notes how many shards of a new shard's split wait, and up to which number there are all.
+/// Notes how many shards of a new shard's split wait, and below which number none is missing.
 async fn count(
     connection: &mut PgConnection,
     name: &str,
@@ -196,7 +196,7 @@ async fn announce_again(connection: &mut PgConnection, name: &str) -> sqlx::Resu
     Ok(())
 }
 
-/// What the shards of a data set lack, the newest of which has that key.
+/// What the shards of a data set lack. `key` is that of the newest.
 async fn lacks(connection: &mut PgConnection, name: &str, key: &str) -> sqlx::Result<WaitingShards> {
     // A select list makes numbers until there are enough, and a subquery of one row is no join of all.
     let splits = sqlx::query_as!(

@@ -4,8 +4,8 @@ use std::future::Future;
 
 use sqlx::Error;
 
-/// Runs a transaction, and once more if the database rolled it back to break a deadlock: the other transaction of it
-/// has gone on since.
+/// Runs a transaction, and once more if the database rolled it back to break a deadlock: the other transaction can go
+/// on then.
 pub(super) async fn past_deadlock<T, F>(transaction: impl Fn() -> F) -> sqlx::Result<T>
 where
     F: Future<Output = sqlx::Result<T>>,

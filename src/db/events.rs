@@ -130,13 +130,13 @@ pub async fn list(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Res
     rows(pool, job, after, limit).try_collect().await
 }
 
-/// The same, but that the list ends once it has a mebibyte. Also whether more follow, which there may be of a
-/// list that is shorter than the limit.
+/// The same, but the list ends once it has a mebibyte. Also returns whether more follow, since a list that is shorter
+/// than the limit need not be the last.
 pub async fn page(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Result<(Vec<StoredEvent>, bool)> {
     page_within(pool, job, after, (limit, MOST_BYTES)).await
 }
 
-/// The same, but that the list ends once it has so many bytes.
+/// The same, but the list ends once it has this many bytes.
 pub async fn page_within(
     pool: &PgPool,
     job: &str,

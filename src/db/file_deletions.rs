@@ -33,7 +33,7 @@ pub async fn announce(pool: &PgPool, key: &str) -> sqlx::Result<()> {
     announce_with(&mut connection, key, 0).await
 }
 
-/// The same of a file that takes so many bytes of the space for uploads until it has arrived, as long as that is
+/// The same for a file that takes this many bytes of the space for uploads until it has arrived, as long as that is
 /// renewed.
 pub(super) async fn announce_with(connection: &mut PgConnection, key: &str, bytes: i64) -> sqlx::Result<()> {
     sqlx::query!(
@@ -71,7 +71,7 @@ pub(super) async fn arrived(connection: &mut PgConnection, key: &str, longer: Du
     Ok(arrived.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Announces files again that no row names yet, so that they are kept for as long as a new one, and so much longer.
+/// Announces files again that no row names yet, so that they are kept longer than a new one, by `longer`.
 pub(super) async fn announce_again(
     connection: &mut PgConnection,
     keys: &[String],

@@ -22,8 +22,8 @@ use tower::ServiceExt;
 
 use super::ServerSettings;
 
-/// Largest head of a request, in bytes. A connection keeps up to so much of what has come and of what is to go, however
-/// long its client takes.
+/// Largest head of a request, in bytes. A connection keeps this much at most of what it has received, and as much of
+/// what it is to send, however long its client takes.
 const LONGEST_HEAD: usize = 16 << 10;
 /// File descriptors reserved for the database, the storage and downloads.
 const OTHER_FILES: usize = 256;

@@ -63,7 +63,7 @@ struct Check {
     comparisons: Arc<Comparisons>,
     answers: Arc<Answers>,
     reader: Reader,
-    /// Of what was read so far; `None` where only a part is read.
+    /// The hash of what was read so far; `None` where only a part is read.
     sha256: Option<Sha256>,
     /// Bytes that are still to come.
     expected: u64,

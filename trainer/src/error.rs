@@ -69,7 +69,7 @@ impl Error {
         }
     }
 
-    /// Converts the message of an exception of libtorch's. What only developers need goes to the log.
+    /// Converts the message of a libtorch exception. What only developers need goes to the log.
     #[must_use]
     pub fn from_torch(message: &str) -> Self {
         match DeviceFault::of(message) {
@@ -205,7 +205,7 @@ mod tests {
         for error in [panicked.unwrap_err(), returned.unwrap_err(), Error::from_torch(&thrown)] {
             assert_eq!((error.class, error.message.as_str()), (ErrorClass::Internal, message));
         }
-        // A panic of this program is told whole.
+        // A panic of this program is reported whole.
         let own = caught(|| -> Result<()> { panic!("one\nand two") }).unwrap_err();
         assert_eq!(own.message, "one\nand two");
     }

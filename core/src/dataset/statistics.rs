@@ -27,7 +27,7 @@ pub struct StatisticsLimits {
     pub decoded: usize,
     /// Most images of the data set whose bytes are compared. Each takes 28 bytes of memory.
     pub compared: usize,
-    /// Most bytes of files that are read, about.
+    /// About how many bytes of files are read at most.
     pub bytes: u64,
     /// How long images are read.
     pub time: Duration,
@@ -231,7 +231,7 @@ fn take(all: &mut Vec<HashedImage>, more: &mut Vec<HashedImage>) {
     }
 }
 
-/// How many of these images, which have so many bytes together, have no more than `most` bytes.
+/// How many of these images, which have `bytes` bytes together, are read to stay within `most` bytes.
 fn within(most: u64, bytes: u64, counts: &[usize]) -> usize {
     let images = counts.iter().fold(0_usize, |sum, &images| sum.saturating_add(images));
     if bytes <= most {

@@ -1,5 +1,5 @@
-//! Reads comparisons, and what is chosen or limited by them. A condition is bool; where it is computed with, it is 1
-//! or 0.
+//! Reads comparisons, and what is chosen or limited by them. A condition is bool, and 1 or 0 where arithmetic takes
+//! it.
 
 use super::arguments::Arguments;
 use super::error::OrFault;
@@ -40,7 +40,7 @@ pub(super) fn multiply(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     Ok(vec![lowering.add(op, &[one, two])?])
 }
 
-/// A conversion, which must not change the type but for that of a condition.
+/// A conversion, which may change the type of conditions only.
 pub(super) fn converted(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let (from, to) = conversion(&mut lowering.arguments)?;
     let input = Source::Value(lowering.arguments.tensors[0]);
@@ -105,7 +105,7 @@ pub(super) fn hard_shrink(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     Ok(vec![kept_above(lowering, input, (size, limit), 0.0)?])
 }
 
-/// x without what is between −`lambd` and `lambd` of it.
+/// x moved towards 0 by `lambd`, and 0 where |x| is less.
 pub(super) fn soft_shrink(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let limit = lowering.arguments.number("lambd", Some(0.5))?;

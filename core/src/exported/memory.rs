@@ -31,7 +31,7 @@ impl Buffers {
         let mut owner: Vec<ValueId> = (0..graph.values.len()).collect();
         for node in graph.nodes.iter().filter(|node| node.op.is_view()) {
             let Some(&input) = node.inputs.first() else { continue };
-            // One that was repeated has to be copied. That others may have to be is rare enough for an estimate.
+            // A repeated tensor has to be copied. Others seldom have to be, which an estimate may ignore.
             let is_copied = |output: ValueId| {
                 matches!(node.op, Op::Reshape { .. }) && elements(graph, output) > elements(graph, owner[input])
             };

@@ -26,8 +26,8 @@ pub enum Op {
         /// The weight of the batch in the running statistics.
         momentum: f64,
         epsilon: f64,
-        /// Whether training normalises each image by its own statistics, as instance norm does, whose means over the
-        /// batch go into the running ones.
+        /// Whether training normalises each image by its own statistics, as instance norm does. Their means over the
+        /// batch update the running statistics.
         by_image: bool,
     },
     /// A tensor, (scale), (shift), both of the last `dimensions` dimensions' shape.

@@ -45,7 +45,7 @@ pub(super) fn adaptive_max_pool(lowering: &mut Lowering<'_>) -> OrFault<Vec<Sour
     Ok(vec![adaptive_max(lowering, input, wanted)?])
 }
 
-/// Windows of PyTorch's are of one size, as those of other poolings, if the sides are multiples of the wanted ones.
+/// If the sides are multiples of the wanted ones, PyTorch's windows are all of one size, as in other poolings.
 fn adaptive_max(lowering: &mut Lowering<'_>, input: Source, wanted: [u64; 2]) -> OrFault<Source> {
     let sides = [lowering.fixed(input, 2)?, lowering.fixed(input, 3)?];
     if wanted.contains(&0) {

@@ -63,7 +63,7 @@ pub(super) fn resize(lowering: &mut Lowering<'_>, kernel: ResamplingKernel, side
     if wanted.len() != sides {
         return Err(unexpected("output_size"));
     }
-    // PyTorch copies an axis whose size stays, but for weights whose places follow from the factor alone.
+    // PyTorch copies an axis whose size stays, unless the places of the weights follow from the factor alone.
     let moves = |at: usize| kernel.follows_the_factor() && !aligned && factor(at).is_some_and(|factor| factor != 1.0);
     let mut resized = input;
     for at in (0..sides).rev().filter(|&at| wanted[at] != sizes[at] || moves(at)) {
@@ -86,11 +86,11 @@ struct SampledSide {
     aligned: bool,
     from: u64,
     to: u64,
-    /// What PyTorch was told, if not the size.
+    /// The factor, if PyTorch was given that rather than the size.
     factor: Option<f64>,
 }
 
-/// How much each of the new elements has of each old one: a matrix [to, from].
+/// The share of each old element in each new one: a matrix [to, from].
 fn weights(lowering: &Lowering<'_>, kernel: ResamplingKernel, sampling: SampledSide) -> OrFault<Vec<f64>> {
     let SampledSide { aligned, from, to, factor } = sampling;
     if from == 0 || to == 0 {

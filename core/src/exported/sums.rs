@@ -139,8 +139,8 @@ pub(super) fn pairwise_distance(lowering: &mut Lowering<'_>) -> OrFault<Vec<Sour
     Ok(vec![length(lowering, above_zero, order, (vec![last], keeps))?])
 }
 
-/// The sum of products over a dimension, of vectors that are divided by their lengths, of which those below `eps` count
-/// as that. Sizes of 1 are broadcast. As in PyTorch, lengths are divided by first.
+/// The sum of products over a dimension, of vectors that are divided by their lengths. A length below `eps` counts as
+/// `eps`. Sizes of 1 are broadcast. As in PyTorch, the division comes before the product.
 pub(super) fn cosine_similarity(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let (one, two) = (lowering.tensor("x1")?, lowering.tensor("x2")?);
     let shape = rules::broadcast(&lowering.shape(one), &lowering.shape(two))?;

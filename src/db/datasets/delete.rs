@@ -15,7 +15,7 @@ pub async fn delete_superseded(pool: &PgPool, id: &str, days: u32) -> sqlx::Resu
 async fn try_delete_superseded(pool: &PgPool, id: &str, days: u32) -> sqlx::Result<Result<Vec<FileDeletion>, Refusal>> {
     let mut transaction = pool.begin().await?;
     let ids = [id.to_owned()];
-    // Whoever uploads it again waits for this, and then stores it anew.
+    // An upload of the same files waits for this, and then stores them again.
     lock_versions(&mut transaction, &ids).await?;
     if !superseded(&mut *transaction, days, &[]).await?.iter().any(|version| version.id == id) {
         return Ok(Err(Refusal::Missing));

@@ -23,7 +23,7 @@ pub(in crate::db) async fn settle(connection: &mut PgConnection, job: &str) -> s
     settle_with_others(connection, &sweep).await
 }
 
-/// Goes on with a sweep, and with those of which the last jobs waited for students that it has dropped.
+/// Settles a sweep, and others whose last jobs waited for students that it has dropped.
 async fn settle_with_others(connection: &mut PgConnection, sweep: &str) -> sqlx::Result<()> {
     if settle_sweep(connection, sweep).await? > 0 {
         settle_free(connection).await?;
@@ -64,7 +64,7 @@ pub(in crate::db) async fn settle_all(pool: &PgPool) -> sqlx::Result<()> {
 /// one with a lower id. The others are left to [`settle_all`], which workers call again and again, and so are those
 /// that this program cannot read.
 pub(in crate::db) async fn settle_free(connection: &mut PgConnection) -> sqlx::Result<()> {
-    // Another round follows only where jobs have failed, of which there are fewer each time.
+    // Another round follows only if jobs have failed, and each round leaves fewer that can.
     while settle_free_once(connection).await? > 0 {}
     Ok(())
 }

@@ -29,7 +29,7 @@ pub async fn list(State(state): State<AppState>) -> Json<List<Webhook>> {
     Json(List { data: state.settings.webhooks.iter().map(|name| Webhook { name: name.clone() }).collect() })
 }
 
-/// Why a name is none of a webhook; `None` if it is.
+/// Why a name is not that of a webhook; `None` if it is.
 pub fn fault_of(state: &AppState, name: &str) -> Option<String> {
     let known = &state.settings.webhooks;
     if known.iter().any(|other| other == name) {

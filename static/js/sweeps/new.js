@@ -60,7 +60,7 @@ class NewSweepPage {
       h('p', { class: 'crumb' }, h('a', { href: '#/sweeps' }, 'Sweeps')),
       h('div', { class: 'heading' }, h('h1', {}, 'New sweep'), h('div', { class: 'actions' }, this.start)),
       h('p', { class: 'note' }, 'The axes are JSON pointers into the job, each with its values. Every combination is trained with that many seeds; the strategy is grid, random or halving.'),
-      section('Constraints', {}, h('p', { class: 'note' }, 'Networks are judged before they are trained. Students that do not qualify are warned of, and trained all the same.'), this.bounds.element),
+      section('Constraints', {}, h('p', { class: 'note' }, 'Networks are judged before they are trained. A student that does not qualify gets a warning, and is trained all the same.'), this.bounds.element),
       section('Check', {}, this.verdict, this.warnings), this.editor.element, section('By curl', {}, this.command));
     signal.addEventListener('abort', () => {
       clearTimeout(this.#timer);

@@ -209,7 +209,7 @@ impl TeacherLogitCache {
         }
     }
 
-    /// Keeps the run's own scales alone if the disk is too full for others, and gives a view up otherwise.
+    /// Keeps only the run's own scales if the disk is too full for others; otherwise gives the view up.
     fn failed(&mut self, index: usize, error: &io::Error) {
         let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let path = match std::mem::replace(&mut self.views[index], CachedView::NotKept) {

@@ -47,7 +47,7 @@ impl GpuKernel {
         }
         let capability = card::capability(device).ok_or("the GPU's compute capability is unknown")?;
         let stream = Plugin::load()?.stream();
-        // It needs NVRTC and the driver's library, which are then found by their functions' names.
+        // It depends on NVRTC and the driver's library, so a look-up in it finds their functions, too.
         let libraries = library(c"libcaffe2_nvrtc.so", libc::RTLD_LOCAL)?;
         let code = Nvrtc::of(libraries)?.compile(source, capability, macros)?;
         // SAFETY: the library is not closed, and the types are those of cuda.h.

@@ -91,7 +91,7 @@ impl Nvrtc {
     }
 }
 
-/// What a program has, whose size one function tells and which another one copies.
+/// Something that a program has: one function tells its size, and another copies it.
 fn bytes(
     program: NvrtcProgram,
     size: extern "C" fn(NvrtcProgram, *mut usize) -> c_int,

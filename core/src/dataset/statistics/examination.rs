@@ -157,7 +157,7 @@ impl Examination<'_> {
             *found.formats.entry(format).or_default() += 1;
         }
         if outcome.is_err() {
-            // Files without an image are alike in that only.
+            // Equal files that cannot be decoded are no duplicate images.
             found.unreadable.extend(hash);
             return outcome;
         }

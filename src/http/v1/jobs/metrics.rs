@@ -36,8 +36,8 @@ const READS: usize = 8;
 /// How long a turn is kept while there is no room for what is read in it.
 const ROOM_PATIENCE: Duration = Duration::from_millis(50);
 
-/// Turns to read a part of an answer, which requests wait for. A client that reads an answer slowly holds none, and nor
-/// does one that others keep waiting for room.
+/// Turns to read a part of an answer, which requests wait for. Neither a client that reads an answer slowly holds one,
+/// nor a request that waits for room.
 #[derive(Debug)]
 pub struct Charts(Semaphore);
 
