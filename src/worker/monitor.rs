@@ -140,6 +140,7 @@ mod tests {
         assert_eq!((first.cpu_share, first.gpu.clone()), (None, None));
         let (used, total) = (first.memory_used_bytes.unwrap(), first.memory_total_bytes.unwrap());
         assert!(0 < used && used < total);
+        // A second reading that comes sooner is not taken.
         std::thread::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL);
         let share = monitor.read().cpu_share.unwrap();
         assert!((0.0..=1.0).contains(&share), "{share}");

@@ -109,7 +109,7 @@ fn limits_may_be_tensors() {
 }
 
 #[test]
-fn thresholds_and_shrinking() {
+fn thresholds_and_shrinking_are_computed_as_defined() {
     let function = |operator: &'static str, numbers: &[(&'static str, f64)], define: &dyn Fn(&Tensor) -> Tensor| {
         let build = |program: &mut programs::Network| {
             let numbers = numbers.iter().map(|(name, number)| (*name, float(*number)));

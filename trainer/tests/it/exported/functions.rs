@@ -46,7 +46,7 @@ fn either(x: &Tensor, positive: Tensor, negative: Tensor) -> Tensor {
 }
 
 #[test]
-fn functions_that_bend_at_zero() {
+fn functions_that_bend_at_zero_are_computed_as_defined() {
     assert_of_images("leaky_relu.default", &[("negative_slope", float(0.2))], &SHAPE, &|x| {
         either(x, x.shallow_clone(), x * 0.2)
     });
@@ -71,7 +71,7 @@ fn functions_that_bend_at_zero() {
 }
 
 #[test]
-fn powers_exponentials_and_logarithms() {
+fn powers_exponentials_and_logarithms_are_computed_as_defined() {
     assert_of_images("exp.default", &[], &SHAPE, &Tensor::exp);
     assert_of_images("erf.default", &[], &SHAPE, &Tensor::erf);
     assert_of_images("abs.default", &[], &SHAPE, &|x| either(x, x.shallow_clone(), -x));
@@ -85,7 +85,7 @@ fn powers_exponentials_and_logarithms() {
 }
 
 #[test]
-fn extremes_and_lengths() {
+fn extremes_and_lengths_are_computed_as_defined() {
     let over_positions = |x: &Tensor| x.flatten(2, 3);
     let largest = |x: &Tensor| over_positions(x).sort(2, true).0.select(2, 0);
     assert_of_images("amax.default", &[("dim", ints(&[2, 3]))], &[B, 3], &largest);
@@ -192,7 +192,7 @@ fn running_sums_add_what_came_before() {
 }
 
 #[test]
-fn cosines_of_images_and_of_the_directions_of_classes() {
+fn cosines_of_images_and_of_the_directions_of_classes_are_computed_as_defined() {
     let build = |program: &mut programs::Network| {
         program.parameter("classes", &[5, 8]);
         program.node("select.int", "row", &[("self", tensor("x")), ("dim", int(1)), ("index", int(0))], &[B, 8, 8]);
@@ -229,7 +229,7 @@ fn cosines_of_images_and_of_the_directions_of_classes() {
 }
 
 #[test]
-fn signs_and_waves() {
+fn signs_and_waves_are_computed_as_defined() {
     assert_of_images("sign.default", &[], &SHAPE, &|x| is_positive(x) * 2.0 - 1.0 + x * 0.0);
     assert_of_images("sin.default", &[], &SHAPE, &|x| (x - std::f64::consts::FRAC_PI_2).cos());
     assert_of_images("cos.default", &[], &SHAPE, &|x| (x + std::f64::consts::FRAC_PI_2).sin());

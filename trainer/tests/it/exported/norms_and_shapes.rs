@@ -24,7 +24,7 @@ fn assert_reshapes(
 }
 
 #[test]
-fn layer_norm_and_group_norm() {
+fn layer_norm_and_group_norm_are_computed_as_defined() {
     let build = |program: &mut programs::Network| {
         program.parameter("n.weight", &[8]);
         program.parameter("n.bias", &[8]);
@@ -106,7 +106,7 @@ fn batch_norm_in_training_uses_the_batch_unless_its_layer_was_frozen() {
 }
 
 #[test]
-fn products_of_matrices_and_linear_layers() {
+fn products_of_matrices_and_linear_layers_are_computed_as_defined() {
     let build = |program: &mut programs::Network| {
         program.node("transpose.int", "t", &[("self", tensor("x")), ("dim0", int(2)), ("dim1", int(3))], &[B, 3, 8, 8]);
         program.parameter("m", &[8, 6]);
@@ -171,7 +171,7 @@ fn attention_with_masks_causality_and_a_scale() {
 }
 
 #[test]
-fn pooling() {
+fn pooling_is_computed_as_defined() {
     let largest = |x: &Tensor| {
         let padded = x.pad([1, 1, 1, 1], "constant", f64::NEG_INFINITY);
         let seen: Vec<Tensor> = [(0, 0), (0, 2), (2, 0), (2, 2)]
@@ -258,7 +258,7 @@ fn changes_of_shape_move_elements_where_they_belong() {
 }
 
 #[test]
-fn parts_and_joins() {
+fn parts_and_joins_are_computed_as_defined() {
     let names =
         |names: &[&str]| json!({"as_tensors": names.iter().map(|name| json!({"name": name})).collect::<Vec<_>>()});
     let build = |program: &mut programs::Network| {

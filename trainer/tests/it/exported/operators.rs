@@ -102,7 +102,7 @@ pub fn softmax(x: &Tensor, dimension: i64) -> Tensor {
 }
 
 #[test]
-fn functions_of_elements() {
+fn functions_of_elements_are_computed_as_defined() {
     let six = |x: &Tensor| (x + 3.0).clamp(0.0, 6.0) / 6.0;
     // Between their limits and beyond: images are between -1 and 1.
     assert_function("relu.default", &[], &|x| x.clamp_min(0.0));
@@ -127,7 +127,7 @@ fn functions_of_elements() {
 }
 
 #[test]
-fn arithmetic_with_numbers_and_tensors() {
+fn arithmetic_with_numbers_and_tensors_is_computed_as_defined() {
     assert_function("add.Tensor", &[("other", float(1.5))], &|x| x + 1.5);
     assert_function("sub.Tensor", &[("other", int(2))], &|x| x - 2.0);
     assert_function("mul.Tensor", &[("other", float(-0.5))], &|x| x * -0.5);
@@ -216,7 +216,7 @@ fn running_norm(x: &Tensor, weights: &Weights) -> Tensor {
 }
 
 #[test]
-fn convolutions_with_every_geometry() {
+fn convolutions_with_every_geometry_are_computed_as_defined() {
     // Stride, padding, dilation, groups, kernel, outputs, and the size of the result.
     type Geometry = ([i64; 2], [i64; 2], [i64; 2], i64, [i64; 2], i64, [i64; 2]);
     let geometries: [Geometry; 8] = [

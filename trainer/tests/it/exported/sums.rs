@@ -24,7 +24,7 @@ fn sum(x: &Tensor, dimensions: &[i64]) -> Tensor {
 }
 
 #[test]
-fn sums_of_two_tensors_and_of_dimensions_without_letters() {
+fn sums_of_two_tensors_and_of_dimensions_without_letters_are_computed_as_defined() {
     assert_sum("bchw,cd->bdhw", &[("w", &[3, 5])], &[B, 5, 8, 8], &|x, weights| {
         sum(&(x.unsqueeze(2) * weights["w"].view([1, 3, 5, 1, 1])), &[1])
     });

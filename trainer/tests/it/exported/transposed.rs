@@ -43,7 +43,7 @@ fn spread(x: &Tensor, weight: &Tensor, geometry: Geometry) -> Tensor {
 }
 
 #[test]
-fn transposed_convolutions_with_every_geometry() {
+fn transposed_convolutions_with_every_geometry_are_computed_as_defined() {
     let plain = Geometry { stride: [2, 2], padding: [0, 0], output_padding: [0, 0], dilation: [1, 1], groups: 1 };
     let all = Geometry { stride: [2, 3], padding: [1, 2], output_padding: [1, 2], dilation: [3, 2], groups: 1 };
     for (geometry, kernel, has_bias) in [
