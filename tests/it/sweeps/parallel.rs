@@ -1,5 +1,6 @@
 //! `max_parallel`.
 
+use distillery::db::workers::{self, NewWorker, Usage};
 use serde_json::json;
 
 use super::{claim, id, post, stop, sweep};
@@ -10,10 +11,16 @@ async fn as_many_jobs_of_a_sweep_run_as_may_and_other_jobs_pass_it() {
     let api = Api::start().await;
     let made = post(&api, &sweep(&[0.1, 0.2, 0.3], json!({"max_parallel": 2}))).await;
     let other = api.job().await;
-    sqlx::query("insert into workers (id, name, device, version) values ('wrk_TEST', 'test', 'cpu', '0')")
-        .execute(&api.db.pool)
-        .await
-        .unwrap();
+    let worker = NewWorker {
+        id: "wrk_TEST".into(),
+        name: "test".into(),
+        device: "cpu".into(),
+        devices: 1,
+        memory_bytes: None,
+        usage: Usage::default(),
+        abilities: None,
+    };
+    workers::register(&api.db.pool, &worker).await.unwrap();
     let first = claim(&api).await.unwrap().token;
     claim(&api).await.unwrap();
     let jobs = api.get(&format!("/v1/summaries?sweep={}&status=queued", id(&made))).await.expect(200);
