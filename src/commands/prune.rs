@@ -339,7 +339,7 @@ mod tests {
         left_beside(0, accuracies, flags)
     }
 
-    /// The same where uploads have so many bytes.
+    /// The same where uploads have this many bytes.
     fn left_beside(uploads: u64, accuracies: &[(Option<f64>, bool)], flags: &[&str]) -> Vec<usize> {
         let now = Utc::now();
         let job = |(place, (best_top1, is_kept)): (usize, &(Option<f64>, bool))| Finished {

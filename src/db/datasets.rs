@@ -304,7 +304,7 @@ pub struct SupersededVersion {
     pub since: DateTime<Utc>,
 }
 
-/// The versions that were superseded at least so many days ago, and that no job names but for the jobs `gone`.
+/// The versions that were superseded at least this many days ago, and that no job names but for the jobs `gone`.
 pub async fn superseded(
     database: impl PgExecutor<'_>,
     days: u32,

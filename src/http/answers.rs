@@ -143,7 +143,7 @@ impl Answers {
         }
     }
 
-    /// Waits for room for so many bytes, for which slow clients give way. To be called before the bytes are made.
+    /// Waits for room for this many bytes, for which slow clients give way. To be called before the bytes are made.
     pub async fn room(self: &Arc<Self>, bytes: usize, reader: &Reader) -> Room {
         let mut acquiring = pin!(self.free.clone().acquire_many_owned(self.kib(bytes, reader)));
         loop {
@@ -171,7 +171,7 @@ impl Answers {
         tokio::time::timeout(PATIENCE, self.room(bytes, reader)).await.map_err(|_| too_many())
     }
 
-    /// KiB that so many bytes take, and no more than there are.
+    /// KiB that this many bytes take, and no more than there are.
     fn kib(&self, bytes: usize, reader: &Reader) -> u32 {
         u32::try_from((bytes + reader.encoder).div_ceil(1024).clamp(1, self.all_kib)).unwrap_or(u32::MAX)
     }

@@ -11,7 +11,7 @@ use crate::dataset;
 /// How long a fingerprint is good for at least, if nothing tells of a change. A wrong one costs a claim or its delay:
 /// what an attempt trained on is looked at again when it fails.
 const FRESH: Duration = Duration::from_secs(2);
-/// A fingerprint that takes long to read, as over a network, is good for at least so many times as long.
+/// A fingerprint that takes long to read, as over a network, is good for at least this multiple of that time.
 const FRESH_FACTOR: u32 = 10;
 
 /// The data sets in a directory, with the fingerprints that were read a moment ago: a worker looks before every claim.

@@ -6,7 +6,7 @@ use crate::db::jobs::Refusal;
 use crate::removals;
 
 impl<R: FnMut(String)> Round<'_, R> {
-    /// Removes the versions that were superseded at least so many days ago.
+    /// Removes the versions that were superseded at least this many days ago.
     pub(super) async fn remove_datasets(&mut self, days: u32) -> sqlx::Result<Total> {
         let mut total = Total::default();
         // In a dry run, the jobs that would be removed are still there.

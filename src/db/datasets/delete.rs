@@ -7,7 +7,7 @@ use crate::db::errors::past_deadlock;
 use crate::db::file_deletions::{self, FileDeletion};
 use crate::db::jobs::{Refusal, Status};
 
-/// Deletes a version if it is still [`superseded`] for so many days. Returns the files that are left to remove.
+/// Deletes a version if it is still [`superseded`] for this many days. Returns the files that are left to remove.
 pub async fn delete_superseded(pool: &PgPool, id: &str, days: u32) -> sqlx::Result<Result<Vec<FileDeletion>, Refusal>> {
     past_deadlock(move || try_delete_superseded(pool, id, days)).await
 }

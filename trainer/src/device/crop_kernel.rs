@@ -46,7 +46,7 @@ impl CropKernel {
         Ok(Self { gpu: GpuKernel::on(device, SOURCE, c"crop_normalise", &[])? })
     }
 
-    /// Crops `images`, bytes [B, 3, S, S], after so many black pixels were added on each side, as
+    /// Crops `images`, bytes [B, 3, S, S], after this many black pixels were added on each side, as
     /// [`crop_flip`](crate::data::crop_flip) does, and converts them to x · scale + offset, in float32 and channels
     /// last. Scale and offset are float32 of three channels. Without crops it takes whole images.
     pub(crate) fn apply(

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::fusion::{Purpose, fuse};
 use super::head::Head;
-use super::lower::{self, Part, is_random};
+use super::lower::{self, Subgraph, is_random};
 use super::program::open as open_shape;
 use super::source::{Exported, NetworkSource, PooledMap};
 use super::state_dict::unreadable;
@@ -89,8 +89,8 @@ pub fn build(path: &Path, file: &ExportedNetwork) -> Result<Network> {
 
 /// Where a graph is cut in two.
 struct Parts {
-    body: Part,
-    head: Part,
+    body: Subgraph,
+    head: Subgraph,
 }
 
 impl Parts {
@@ -99,14 +99,17 @@ impl Parts {
         let (images, logits) = (graph.images, graph.logits);
         if let Some(map) = map {
             let pooled = graph.nodes[map.pooled_by].outputs[0];
-            return Ok(Self { body: Part { from: images, to: map.value }, head: Part { from: pooled, to: logits } });
+            return Ok(Self {
+                body: Subgraph { from: images, to: map.value },
+                head: Subgraph { from: pooled, to: logits },
+            });
         }
         let layers =
             graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Linear { .. } | Op::Convolution { .. }));
         let mut cuts = layers.map(|node| node.inputs[0]);
-        let cut = cuts.next().filter(|&from| lower::program(graph, Part { from, to: logits }, false).is_some());
+        let cut = cuts.next().filter(|&from| lower::program(graph, Subgraph { from, to: logits }, false).is_some());
         let cut = cut.unwrap_or(logits);
-        Ok(Self { body: Part { from: images, to: cut }, head: Part { from: cut, to: logits } })
+        Ok(Self { body: Subgraph { from: images, to: cut }, head: Subgraph { from: cut, to: logits } })
     }
 }
 

@@ -23,7 +23,7 @@ enum Meaning {
 
 /// Part of a graph: what leads from one value to another.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
+pub(super) struct Subgraph {
     pub from: exported::ValueId,
     pub to: exported::ValueId,
 }
@@ -40,7 +40,7 @@ struct ProgramLowering<'a> {
 }
 
 /// A program that computes a part of the graph. `None` if the images lead there by another path, too.
-pub(super) fn program(graph: &Graph, part: Part, trains: bool) -> Option<Program> {
+pub(super) fn program(graph: &Graph, part: Subgraph, trains: bool) -> Option<Program> {
     let needed = needed(graph, part)?;
     let mut meanings: Vec<Option<Meaning>> = graph.values.iter().map(|value| stored(value.origin)).collect();
     meanings[part.from] = Some(Meaning::Input(Input::Value(GIVEN)));
@@ -84,7 +84,7 @@ pub(super) fn is_random(op: &exported::Op) -> bool {
 }
 
 /// Which nodes a part consists of. `None` if it needs the images, and does not begin with them.
-fn needed(graph: &Graph, part: Part) -> Option<Vec<bool>> {
+fn needed(graph: &Graph, part: Subgraph) -> Option<Vec<bool>> {
     let mut needed = vec![false; graph.nodes.len()];
     let mut left = vec![part.to];
     while let Some(value) = left.pop() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::lower::{self, Part};
+use super::lower::{self, Subgraph};
 use super::program::Program;
 use super::zoo;
 use distillery_core::architecture::{Architecture, Map};
@@ -24,7 +24,7 @@ pub(super) struct Exported {
     /// Height and width of images.
     pub image_size: [u32; 2],
     /// From the images to the map, or without one to what the last layer takes.
-    pub body: Part,
+    pub body: Subgraph,
     pub map: Option<PooledMap>,
     /// Number of streams of random numbers.
     pub streams: u32,

@@ -26,7 +26,7 @@ pub struct PredictionLog {
 }
 
 impl PredictionLog {
-    /// For a split of so many images; `None` if they are too many.
+    /// For a split of this many images; `None` if they are too many.
     #[must_use]
     pub fn new(images: u64, device: Device) -> Option<Self> {
         let count = i64::try_from(images).ok().filter(|_| images <= MOST_IMAGES)?;

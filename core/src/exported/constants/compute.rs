@@ -73,7 +73,7 @@ fn choices(scope: &ValueScope, inputs: &[Constant], (shape, dtype): (&[Size], Dt
     of_all(choices.map(|((holds, this), other)| if holds != 0.0 { this } else { other }), shape, dtype)
 }
 
-/// The elements, if there may be so many more.
+/// The elements, if there may be this many more.
 pub(super) fn counted(scope: &ValueScope, constant: &Constant) -> OrFault<Vec<f64>> {
     scope.spend(constant.count())?;
     Ok(constant.elements())
