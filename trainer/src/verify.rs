@@ -241,6 +241,8 @@ fn differences(run: &Manifest, now: &Manifest) -> Vec<String> {
         compare(&format!("device of attempt {}", attempt.number), &attempt.device, &now.device);
         compare(&format!("precision of attempt {}", attempt.number), &attempt.precision, &now.precision);
         compare(&format!("threads of attempt {}", attempt.number), &attempt.threads, &now.threads);
+        let loss = format!("what computes the distillation loss of attempt {}", attempt.number);
+        compare(&loss, &attempt.loss_by(), &now.loss_by());
     }
     differences
 }

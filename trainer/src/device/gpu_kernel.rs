@@ -1,8 +1,10 @@
 //! Kernels of our own on a GPU: compiled by NVRTC for the GPU at hand, loaded by the driver.
 #![allow(unsafe_code, reason = "calls functions of libraries that were opened at run time")]
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tch::Device;
 
@@ -49,7 +51,7 @@ impl GpuKernel {
         let stream = Plugin::load()?.stream();
         // It depends on NVRTC and the driver's library, so a look-up in it finds their functions, too.
         let libraries = library(c"libcaffe2_nvrtc.so", libc::RTLD_LOCAL)?;
-        let code = Nvrtc::of(libraries)?.compile(source, capability, macros)?;
+        let code = compiled(libraries, source, name, capability, macros)?;
         // SAFETY: the library is not closed, and the types are those of cuda.h.
         let (load_module, find_kernel, launch, describe) = unsafe {
             (
@@ -70,4 +72,24 @@ impl GpuKernel {
             _ => Err(format!("the driver cannot load it: status {status}")),
         }
     }
+}
+
+/// What NVRTC, which `libraries` need, makes of a source. This process compiles it once: student and teacher may have a
+/// kernel each.
+fn compiled(
+    libraries: *mut c_void,
+    source: &CStr,
+    name: &CStr,
+    capability: (i32, i32),
+    macros: &[&str],
+) -> Result<Arc<[u8]>, String> {
+    static COMPILED: Mutex<BTreeMap<(CString, String, (i32, i32)), Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+    let key = (name.to_owned(), macros.join(" "), capability);
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(code) = compiled.get(&key) {
+        return Ok(Arc::clone(code));
+    }
+    let code: Arc<[u8]> = Nvrtc::of(libraries)?.compile(source, capability, macros)?.into();
+    compiled.insert(key, Arc::clone(&code));
+    Ok(code)
 }

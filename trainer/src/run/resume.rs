@@ -158,16 +158,21 @@ impl AttemptRecord {
         })
     }
 
+    /// What computes the distillation loss.
+    #[must_use]
+    pub fn loss_by(&self) -> &'static str {
+        if self.loss_kernel { "the kernel" } else { "libtorch's operators" }
+    }
+
     /// A warning if the attempt goes on where `earlier` stopped, but computes the loss otherwise.
     #[must_use]
     pub fn other_loss(&self, earlier: &Self) -> Option<String> {
         (self.loss_kernel != earlier.loss_kernel).then(|| {
-            let name = |is_kernel| if is_kernel { "the kernel" } else { "libtorch's operators" };
             format!(
-                "this attempt computes the distillation loss by {}, and the one before it by {}: the student may differ \
-                 in its last digits from that of an uninterrupted run",
-                name(self.loss_kernel),
-                name(earlier.loss_kernel)
+                "the distillation loss is computed by {}, and in the attempt before this one it was by {}: the student \
+                 may differ in its last digits from that of an uninterrupted run",
+                self.loss_by(),
+                earlier.loss_by()
             )
         })
     }

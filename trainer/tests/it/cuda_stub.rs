@@ -99,6 +99,13 @@ fn steps_with_kernels_of_our_own_can_be_recorded_and_a_launch_that_fails_tells_c
 }
 
 #[test]
+fn a_kernel_that_student_and_teacher_use_is_compiled_once() {
+    let Some(stub) = Stub::build("compiling a kernel of our own") else { return };
+    let test = "cuda_stub::inside::nvrtc_compiles_the_kernel_of_both_networks_once";
+    run_again(&[test], &stub.variables("1", "nvrtcCompileProgram=6@2"));
+}
+
+#[test]
 fn where_kernels_of_our_own_cannot_be_made_libtorch_computes_with_a_warning() {
     let Some(stub) = Stub::build("kernels of our own that cannot be made") else { return };
     let workspace = Workspace::new().with_teacher();
@@ -323,6 +330,20 @@ mod inside {
         let error = caught(|| Ok(training.step(None))).unwrap_err();
         assert_eq!(error.class, ErrorClass::Machine, "{error}");
         assert!(error.message.contains("the GPU is broken: CUDA error"), "{error}");
+    }
+
+    #[test]
+    fn nvrtc_compiles_the_kernel_of_both_networks_once() {
+        if !is_inside() {
+            return;
+        }
+        let (device, mode) = graphs();
+        let mut training = Training::new(&specification(json!({})), device, Kind::Float, StepExecutor::in_mode(mode));
+        assert!(training.objective.teacher_normalisation.is_some());
+        training.objective.use_crop_kernel(device).unwrap();
+        // The second that is compiled fails.
+        let error = training.objective.distillation.as_mut().unwrap().use_kernel(device).unwrap_err();
+        assert!(error.contains("NVRTC cannot compile it: status 6"), "{error}");
     }
 
     #[test]

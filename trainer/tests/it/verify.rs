@@ -85,6 +85,21 @@ fn a_different_result_is_reported_with_both_hashes() {
 }
 
 #[test]
+fn a_loss_that_is_computed_otherwise_than_in_the_run_is_a_difference() {
+    let workspace = Workspace::new().with_teacher();
+    let run = workspace.train(&workspace.distilled("sdd_wttm"), "out", &[]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    // The repetition cannot do what this says, since this loss has no kernel.
+    let mut manifest = workspace.json("out/manifest.json");
+    manifest["attempts"][0]["loss_kernel"] = json!(true);
+    std::fs::write(workspace.path("out/manifest.json"), manifest.to_string()).unwrap();
+    let verdict = verdict(&verify(&workspace, &[]));
+    let differences = verdict["differences"].as_array().unwrap();
+    let says = "what computes the distillation loss of attempt 1: the kernel in the run, libtorch's operators now";
+    assert_eq!(differences, &[json!(says)], "{verdict:#}");
+}
+
+#[test]
 fn a_student_beside_the_manifest_that_was_altered_does_not_match() {
     let workspace = finished();
     let path = workspace.path("out/student.safetensors");
