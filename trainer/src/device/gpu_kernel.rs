@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "calls functions of libraries that were opened at run time")]
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -83,8 +83,8 @@ fn compiled(
     capability: (i32, i32),
     macros: &[&str],
 ) -> Result<Arc<[u8]>, String> {
-    static COMPILED: Mutex<BTreeMap<(CString, String, (i32, i32)), Arc<[u8]>>> = Mutex::new(BTreeMap::new());
-    let key = (name.to_owned(), macros.join(" "), capability);
+    static COMPILED: Mutex<BTreeMap<String, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+    let key = format!("{name:?} {macros:?} {capability:?}");
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(code) = compiled.get(&key) {
         return Ok(Arc::clone(code));
