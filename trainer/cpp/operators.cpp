@@ -1,4 +1,5 @@
 // All that includes libtorch's headers, as one translation unit: reading them takes most of the time of a compilation.
+#include "batch_norm.cpp"
 #include "context.cpp"
 #include "crop.cpp"
 #include "inference.cpp"

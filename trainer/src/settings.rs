@@ -30,7 +30,8 @@ pub struct Settings {
     pub follow_links: bool,
     /// Whether steps on a GPU are recorded as CUDA graphs.
     pub cuda_graphs: bool,
-    /// Whether kernels of our own crop and normalise images and compute the distillation loss, where they can.
+    /// Whether kernels of our own crop and normalise images and compute batch norms on a GPU and the distillation loss,
+    /// where they can.
     pub own_kernels: bool,
     /// Whether images of the data set are written: those with which exports of the students are checked, and pictures
     /// of what the student gets wrong.

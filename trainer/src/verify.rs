@@ -9,8 +9,8 @@ use crate::data::Shard;
 use crate::data::hash;
 use crate::error::{Error, Result};
 use crate::launch;
+use crate::run::attempt::AttemptRecord;
 use crate::run::manifest::{self, Manifest, Versions};
-use crate::run::resume::AttemptRecord;
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::Silent;
@@ -117,7 +117,7 @@ fn settings(args: &VerifyArgs, attempt: &AttemptRecord, output: &Path) -> Settin
         data_memory: attempt.data_memory,
         follow_links: true,
         cuda_graphs: true,
-        own_kernels: attempt.loss_kernel,
+        own_kernels: attempt.loss_kernel || attempt.norm_kernels,
         samples: false,
         // The repetition must not use results of an earlier run.
         cache_dir: None,
@@ -243,6 +243,8 @@ fn differences(run: &Manifest, now: &Manifest) -> Vec<String> {
         compare(&format!("threads of attempt {}", attempt.number), &attempt.threads, &now.threads);
         let loss = format!("what computes the distillation loss of attempt {}", attempt.number);
         compare(&loss, &attempt.loss_by(), &now.loss_by());
+        let norms = format!("what computes the batch norms of attempt {}", attempt.number);
+        compare(&norms, &attempt.norms_by(), &now.norms_by());
     }
     differences
 }

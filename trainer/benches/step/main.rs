@@ -40,7 +40,7 @@ struct Args {
     /// Record steps that are timed as a whole as CUDA graphs.
     #[arg(long)]
     graphs: bool,
-    /// Crop and normalise images, and compute the distillation loss, by kernels of our own.
+    /// Crop and normalise images, and compute batch norms on a GPU and the distillation loss, by kernels of our own.
     #[arg(long)]
     own_kernels: bool,
     /// Let cuDNN time several algorithms for each size.

@@ -74,6 +74,9 @@ impl Measured {
         if args.own_kernels {
             let distilled = distillation.as_mut().map_or(Ok(()), |distillation| distillation.use_kernel(device));
             let used = distilled.and_then(|()| normalisation.use_kernel(device));
+            // As in a run: the CPU has faster loops.
+            let is_on_cpu = device == Device::Cpu;
+            let used = used.and_then(|()| if is_on_cpu { Ok(()) } else { student.use_norm_kernel(device) });
             used.unwrap_or_else(|error| panic!("--own-kernels: {error}"));
         }
         Self {

@@ -1,21 +1,27 @@
 // The loss of Scale Decoupled Distillation (Wei et al., CVPR 2024), its parts and its gradient, in one kernel. It
 // computes what src/loss/sdd.rs does with the bases KD, DKD and NKD of src/loss/region.rs.
 //
-// One source for GPUs, where NVRTC compiles it without any header (src/device/nvrtc.rs), and for CPUs (cpp/sdd.cpp). A
-// team of 32 computes the loss of a region: on a GPU a warp, on a CPU a loop. Sums are float32 and always in the same
-// order, on both: 32 interleaved partial sums, which are then added in pairs.
+// One source for GPUs, where NVRTC compiles it behind numbers.cuh without any header (src/device/nvrtc.rs), and for
+// CPUs (cpp/sdd.cpp). A team of 32 computes the loss of a region: on a GPU a warp, on a CPU a loop. Sums are float32
+// and always in the same order, on both: 32 interleaved partial sums, which are then added in pairs.
 //
 // NVRTC defines SDD_BASE as one of Base, and SDD_LOGITS as Float32 or Bfloat16. Compiling all of them would take
 // seconds.
 #ifdef __CUDACC_RTC__
 #define DEVICE __device__ inline
 #else
-#include <math.h>
-#include <string.h>
+#include "numbers.cuh"
 #define DEVICE inline
 #endif
 
 namespace sdd {
+
+using numbers::Bfloat16;
+using numbers::Float32;
+using numbers::load;
+using numbers::minus_infinity;
+using numbers::not_a_number;
+using numbers::store;
 
 constexpr int LANES = 32;
 // Teams of a block.
@@ -49,46 +55,6 @@ struct Arguments {
 // Where `report` has what. From SCALES on it has the mean loss of each scale, and then the fraction of each scale's
 // regions that are complementary.
 enum Quantity { CONSISTENT, COMPLEMENTARY, FRACTION, SCALES };
-
-DEVICE float of_bits(unsigned bits) {
-#ifdef __CUDACC_RTC__
-    return __uint_as_float(bits);
-#else
-    float number;
-    memcpy(&number, &bits, sizeof number);
-    return number;
-#endif
-}
-
-DEVICE unsigned bits_of(float number) {
-#ifdef __CUDACC_RTC__
-    return __float_as_uint(number);
-#else
-    unsigned bits;
-    memcpy(&bits, &number, sizeof bits);
-    return bits;
-#endif
-}
-
-DEVICE float not_a_number() { return of_bits(0x7fc00000u); }
-DEVICE float minus_infinity() { return of_bits(0xff800000u); }
-
-using Float32 = float;
-
-// The upper half of a float32.
-struct Bfloat16 {
-    unsigned short bits;
-};
-
-DEVICE float load(const float *from, int index) { return from[index]; }
-DEVICE float load(const Bfloat16 *from, int index) { return of_bits((unsigned)from[index].bits << 16); }
-DEVICE void store(float *to, int index, float number) { to[index] = number; }
-
-// Rounds to the nearest, ties to even.
-DEVICE void store(Bfloat16 *to, int index, float number) {
-    const unsigned bits = bits_of(number);
-    to[index].bits = (unsigned short)(number != number ? 0x7fc0u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
 
 // --- teams -----------------------------------------------------------------------------------------------------------
 

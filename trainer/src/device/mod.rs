@@ -7,6 +7,7 @@ pub(crate) mod ffi;
 mod gpu_kernel;
 pub(crate) mod kernels;
 pub(crate) mod later;
+pub mod norm_kernel;
 pub mod nvrtc;
 pub(crate) mod optimizers;
 pub mod sdd_kernel;

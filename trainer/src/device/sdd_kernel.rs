@@ -12,11 +12,13 @@ use super::ffi::unwrap;
 use super::gpu_kernel::GpuKernel;
 
 /// The kernel's source, which needs the macros of [`Base::macros`].
-pub const SOURCE: &CStr =
-    match CStr::from_bytes_with_nul(concat!(include_str!("../../cuda/kernels/sdd_loss.cuh"), "\0").as_bytes()) {
-        Ok(source) => source,
-        Err(_) => panic!("the source has no NUL"),
-    };
+pub const SOURCE: &CStr = match CStr::from_bytes_with_nul(
+    concat!(include_str!("../../cuda/kernels/numbers.cuh"), include_str!("../../cuda/kernels/sdd_loss.cuh"), "\0")
+        .as_bytes(),
+) {
+    Ok(source) => source,
+    Err(_) => panic!("the source has no NUL"),
+};
 
 /// Most scales that the kernel takes.
 pub const MOST_SCALES: usize = 16;

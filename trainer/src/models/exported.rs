@@ -79,6 +79,7 @@ pub fn build(path: &Path, file: &ExportedNetwork) -> Result<Network> {
         state,
         output_order: None,
         noise: None,
+        norm_kernel: None,
         kind: Kind::Float,
         compute: Kind::Float,
         frozen: None,

@@ -129,7 +129,7 @@ impl Frozen {
         let _guard = tch::no_grad_guard();
         let images = images.to_kind(self.kind);
         let (batch, device) = (images.size()[0], images.device());
-        let scope = ExecutionScope { batch, vectors: 1, kind: self.kind, device, noise: None };
+        let scope = ExecutionScope { batch, vectors: 1, kind: self.kind, device, noise: None, norm_kernel: None };
         run(
             &self.plan,
             &images,

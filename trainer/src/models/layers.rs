@@ -4,9 +4,23 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use distillery_core::architecture::Convolution;
 
+use super::Network;
 use super::program::{Kernel, Norm};
 use super::scope::ExecutionScope;
 use crate::device::kernels::{self, BatchNorm};
+use crate::device::norm_kernel::NormKernel;
+
+impl Network {
+    /// From now on kernels of our own compute the batch norms of maps in training, with the sum and the ReLU that follow.
+    /// Comes after [`compute_in`](Self::compute_in).
+    ///
+    /// # Errors
+    /// They cannot be made for the device, or there are none for this kind.
+    pub fn use_norm_kernel(&mut self, device: Device) -> Result<(), String> {
+        self.norm_kernel = Some(NormKernel::new(device, self.compute)?);
+        Ok(())
+    }
+}
 
 /// Whether `cpp/` has kernels for such maps.
 pub(super) fn has_kernels(input: &Tensor) -> bool {
@@ -54,7 +68,8 @@ pub(super) fn norm(
         return finish(norm_by_whole_images(of, x, tensors, scope), added, relu);
     }
     let NormTensors { scale, shift, mean, variance } = tensors;
-    if of_batch && size.len() == 4 && has_kernels(x) {
+    let kernel = scope.norm_kernel.filter(|kernel| kernel.takes(x));
+    if of_batch && size.len() == 4 && (kernel.is_some() || has_kernels(x)) {
         let weights = BatchNorm {
             weight: scale,
             bias: shift,
@@ -64,7 +79,10 @@ pub(super) fn norm(
             epsilon: of.epsilon,
         };
         let added = added.map(|added| added.to_kind(x.kind()));
-        return kernels::norm(x, added.as_ref(), &weights, relu);
+        return match kernel {
+            Some(kernel) => kernel.apply(x, added.as_ref(), &weights, relu),
+            None => kernels::norm(x, added.as_ref(), &weights, relu),
+        };
     }
     let [scale, shift, mean, variance] = [scale, shift, mean, variance].map(Some);
     let normalised = x.batch_norm(scale, shift, mean, variance, of_batch, of.momentum, of.epsilon, true);

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::device::kernels;
+use crate::device::norm_kernel::NormKernel;
 use distillery_core::architecture::{Architecture, Entry, Role};
 use forward::forward;
 use frozen::Frozen;
@@ -55,6 +56,8 @@ pub struct Network {
     output_order: Option<Tensor>,
     /// There if training depends on random numbers.
     noise: Option<Noise>,
+    /// Computes the batch norms of maps in training.
+    norm_kernel: Option<&'static NormKernel>,
     /// The kind of weights and head.
     kind: Kind,
     /// The kind of maps.
@@ -103,6 +106,7 @@ pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Ne
         state,
         output_order: None,
         noise: None,
+        norm_kernel: None,
         kind: Kind::Float,
         compute: Kind::Float,
         frozen: None,
@@ -171,7 +175,7 @@ impl Network {
 
     fn scope(&self, given: &Tensor, vectors: i64) -> ExecutionScope<'_> {
         let (batch, kind, device) = (given.size()[0], given.kind(), given.device());
-        ExecutionScope { batch, vectors, kind, device, noise: self.noise.as_ref() }
+        ExecutionScope { batch, vectors, kind, device, noise: self.noise.as_ref(), norm_kernel: self.norm_kernel }
     }
 
     fn halves(&self, train: bool) -> &Halves {
@@ -358,6 +362,7 @@ impl Network {
             state,
             output_order: self.output_order.as_ref().map(Tensor::shallow_clone),
             noise: None,
+            norm_kernel: None,
             kind,
             compute,
             frozen: None,

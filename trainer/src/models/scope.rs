@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::noise::Noise;
 use super::program::Random;
+use crate::device::norm_kernel::NormKernel;
 
 /// What an operation is applied to.
 pub(super) enum Taken<'a> {
@@ -41,6 +42,8 @@ pub(super) struct ExecutionScope<'a> {
     pub device: Device,
     /// There if operations are random.
     pub noise: Option<&'a Noise>,
+    /// Computes batch norms of maps by the statistics of the batch.
+    pub norm_kernel: Option<&'static NormKernel>,
 }
 
 impl ExecutionScope<'_> {

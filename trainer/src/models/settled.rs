@@ -67,7 +67,7 @@ fn computed(node: &ProgramNode, weights: &[Weight]) -> Vec<Weight> {
         .map(|index| Taken::Weight(&weights[index].tensor))
         .collect();
     let device = inputs.first().map_or(Device::Cpu, |input| input.device());
-    let scope = ExecutionScope { batch: 1, vectors: 1, kind: Kind::Float, device, noise: None };
+    let scope = ExecutionScope { batch: 1, vectors: 1, kind: Kind::Float, device, noise: None, norm_kernel: None };
     let made = match apply(&node.op, &inputs, &scope, false) {
         Made::One(made) => vec![made],
         Made::Several(made) => made,

@@ -8,8 +8,9 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::attempt::AttemptRecord;
 use super::networks::FileHashes;
-use super::resume::{AttemptRecord, Counters};
+use super::resume::Counters;
 use super::setup::Setup;
 use crate::data::hash::sha256;
 use crate::error::{Error, Result};

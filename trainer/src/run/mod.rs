@@ -2,6 +2,7 @@
 //! step, [`evaluate`] measures the student, [`resume`] keeps the state that survives an interruption, and [`outputs`]
 //! writes the results.
 
+pub mod attempt;
 pub mod average;
 mod cache_key;
 pub mod classes;

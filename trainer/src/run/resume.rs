@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::Tensor;
 
+use super::attempt::AttemptRecord;
 use super::classes::ClassCounts;
 use super::networks::NetworkHashes;
 use super::predictions::RunPredictions;
 use crate::data::split_hashes::Hashes;
-use crate::device::card::Card;
 use crate::error::{Error, Result};
 use crate::loss::region_report::RegionReport;
 use crate::models::state_dict::{self, StateDict};
@@ -116,65 +116,6 @@ impl Counters {
         let is_evaluated = next.is_multiple_of(training.eval_every_epochs);
         let patience = training.early_stopping_patience.filter(|_| is_evaluated);
         next == training.epochs || patience.is_some_and(|patience| self.stale + 1 >= patience)
-    }
-}
-
-/// One attempt at a run: what the bytes of the result depend on besides specification and data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptRecord {
-    /// From 1.
-    pub number: u32,
-    pub started_at: chrono::DateTime<chrono::Utc>,
-    /// Steps that earlier attempts have done.
-    pub from_step: u64,
-    /// Such as `cpu` or `cuda:0`.
-    pub device: String,
-    /// The GPU of rank 0. `None` on the CPU, and of earlier versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub card: Option<Card>,
-    /// `float32`, `tf32` or `bfloat16`.
-    pub precision: String,
-    /// Threads that compute on the CPU.
-    pub threads: u32,
-    /// The limit in bytes on decoded images in memory. It decides whether a split is streamed, and so shuffled
-    /// differently.
-    pub data_memory: u64,
-    /// Whether one kernel computes the distillation loss, which rounds differently.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub loss_kernel: bool,
-}
-
-impl AttemptRecord {
-    /// A warning if the attempt goes on where `earlier` stopped, but on another card: with other kernels the student's
-    /// bytes may be others. `None` if that cannot be told.
-    #[must_use]
-    pub fn other_card(&self, earlier: &Self) -> Option<String> {
-        let (own, before) = (self.card.as_ref()?, earlier.card.as_ref()?);
-        (own != before).then(|| {
-            format!(
-                "this attempt computes on {own}, and the one before it on {before}: the student may differ in its last \
-                 digits from that of an uninterrupted run"
-            )
-        })
-    }
-
-    /// What computes the distillation loss.
-    #[must_use]
-    pub fn loss_by(&self) -> &'static str {
-        if self.loss_kernel { "the kernel" } else { "libtorch's operators" }
-    }
-
-    /// A warning if the attempt goes on where `earlier` stopped, but computes the loss otherwise.
-    #[must_use]
-    pub fn other_loss(&self, earlier: &Self) -> Option<String> {
-        (self.loss_kernel != earlier.loss_kernel).then(|| {
-            format!(
-                "the distillation loss is computed by {}, and in the attempt before this one it was by {}: the student \
-                 may differ in its last digits from that of an uninterrupted run",
-                self.loss_by(),
-                earlier.loss_by()
-            )
-        })
     }
 }
 
@@ -332,60 +273,4 @@ pub fn load(path: &Path, identity: &str, data: DataSize) -> Result<Option<RunSta
         predictions: RunPredictions::of_state(take("predictions").unwrap_or_default()),
         optimizer: take("optimizer").unwrap_or_default(),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn attempt(card: Option<&str>) -> AttemptRecord {
-        let card = card.map(|name| Card {
-            name: name.to_owned(),
-            capability: "9.0".to_owned(),
-            cudnn: "9.19.0".to_owned(),
-            driver: "580.65.06".to_owned(),
-        });
-        AttemptRecord {
-            number: 1,
-            started_at: chrono::DateTime::UNIX_EPOCH,
-            from_step: 0,
-            device: "cuda:0".to_owned(),
-            card,
-            precision: "bfloat16".to_owned(),
-            threads: 1,
-            data_memory: 0,
-            loss_kernel: false,
-        }
-    }
-
-    #[test]
-    fn an_attempt_that_goes_on_on_another_card_says_so() {
-        let (old, new) = (attempt(Some("NVIDIA L4")), attempt(Some("NVIDIA H100")));
-        let warning = new.other_card(&old).unwrap();
-        assert!(warning.contains("on NVIDIA H100 (") && warning.contains("on NVIDIA L4 ("), "{warning}");
-        assert_eq!(new.other_card(&new), None);
-        // The CPU, and an attempt of an earlier version.
-        assert_eq!((new.other_card(&attempt(None)), attempt(None).other_card(&old)), (None, None));
-    }
-
-    #[test]
-    fn an_attempt_that_computes_the_loss_otherwise_than_the_one_before_says_so() {
-        let (composed, fused) = (attempt(None), AttemptRecord { loss_kernel: true, ..attempt(None) });
-        assert!(fused.other_loss(&composed).unwrap().contains("by the kernel, and the one before it by"));
-        assert!(composed.other_loss(&fused).unwrap().contains("by libtorch's operators, and the one before it by"));
-        assert_eq!((fused.other_loss(&fused), composed.other_loss(&composed)), (None, None));
-        let text = serde_json::to_string(&fused).unwrap();
-        assert_eq!(serde_json::from_str::<AttemptRecord>(&text).unwrap(), fused);
-    }
-
-    #[test]
-    fn a_record_names_its_card_and_one_of_an_earlier_version_has_none() {
-        let text = serde_json::to_string(&attempt(Some("NVIDIA L4"))).unwrap();
-        assert!(
-            text.contains(r#""card":{"name":"NVIDIA L4","capability":"9.0","cudnn":"9.19.0","driver":"580.65.06"}"#)
-        );
-        let earlier = serde_json::to_string(&attempt(None)).unwrap();
-        assert!(!earlier.contains("card"), "{earlier}");
-        assert_eq!(serde_json::from_str::<AttemptRecord>(&earlier).unwrap(), attempt(None));
-    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::Utc;
 use tch::{Device, Kind, Tensor};
 
+use super::attempt::AttemptRecord;
 use super::average::WeightAverage;
 use super::cuda_graphs::StepExecutor;
 use super::evaluate::EvaluationSize;
@@ -14,7 +15,7 @@ use super::networks::{NetworkHashes, Networks, Teacher, TeacherPlacement};
 use super::optim::Optimizer;
 use super::precision::MapPrecision;
 use super::predictions::RunPredictions;
-use super::resume::{self, AttemptRecord, Counters, DataSize, RunState};
+use super::resume::{self, Counters, DataSize, RunState};
 use super::startup_timer::StartupTimer;
 use super::step::Objective;
 use crate::data::normalisation::Normalisation;
@@ -103,8 +104,8 @@ impl Setup {
         };
         let recorded_accuracy = teacher.as_ref().and_then(|teacher| teacher.recorded_accuracy);
         let mut objective = objective(spec, &data, device, batch_size, teacher)?;
-        let loss_kernel = settings.own_kernels && use_own_kernels(&mut objective, device, report);
-        let attempt = attempt(settings, device, arithmetic, &counters, loss_kernel, report);
+        let kernels = OwnKernels::of(settings, &mut objective, &mut student, device, report);
+        let attempt = attempt(settings, device, arithmetic, &counters, kernels, report);
         let started = started(spec, &attempt, &data, &counters);
         counters.attempts.extend((!counters.is_over(spec.training.epochs)).then_some(attempt));
         startup.mark("networks");
@@ -148,15 +149,41 @@ fn warn_of(doubts: impl IntoIterator<Item = String>, report: &mut dyn Report) {
     doubts.into_iter().for_each(|doubt| report.event(&warning(doubt)));
 }
 
-/// Has kernels of our own compute what they can. Tells the job's history what they compute. Returns whether they
-/// compute the distillation loss.
-fn use_own_kernels(objective: &mut Objective, device: Device, report: &mut dyn Report) -> bool {
-    let cropped = objective.use_crop_kernel(device);
-    tell(&cropped, "crops and normalises images that are neither erased nor mixed", report);
-    let Some(distillation) = &mut objective.distillation else { return false };
-    let distilled = distillation.use_kernel(device);
-    tell(&distilled, "computes the distillation loss and its gradient", report);
-    distilled.is_ok()
+/// What kernels of our own compute that rounds otherwise than libtorch's operators.
+#[derive(Debug, Clone, Copy, Default)]
+struct OwnKernels {
+    loss: bool,
+    norms: bool,
+}
+
+impl OwnKernels {
+    /// Has them compute what they can, if the settings say so. Tells the job's history what they compute. Batch norms on
+    /// the CPU have loops that are faster.
+    fn of(
+        settings: &Settings,
+        objective: &mut Objective,
+        student: &mut Network,
+        device: Device,
+        report: &mut dyn Report,
+    ) -> Self {
+        let mut used = Self::default();
+        if !settings.own_kernels {
+            return used;
+        }
+        let cropped = objective.use_crop_kernel(device);
+        tell(&cropped, "crops and normalises images that are neither erased nor mixed", report);
+        if device != Device::Cpu {
+            let normalised = student.use_norm_kernel(device);
+            tell(&normalised, "computes each pass of a batch norm with the sum and the ReLU behind it", report);
+            used.norms = normalised.is_ok();
+        }
+        if let Some(distillation) = &mut objective.distillation {
+            let distilled = distillation.use_kernel(device);
+            tell(&distilled, "computes the distillation loss and its gradient", report);
+            used.loss = distilled.is_ok();
+        }
+        used
+    }
 }
 
 /// Tells whether a kernel is used.
@@ -175,7 +202,7 @@ fn attempt(
     device: Device,
     arithmetic: MapPrecision,
     counters: &Counters,
-    loss_kernel: bool,
+    kernels: OwnKernels,
     report: &mut dyn Report,
 ) -> AttemptRecord {
     let attempt = AttemptRecord {
@@ -187,11 +214,12 @@ fn attempt(
         precision: arithmetic.name().to_owned(),
         threads: u32::try_from(settings.threads).unwrap_or(u32::MAX),
         data_memory: settings.data_memory,
-        loss_kernel,
+        loss_kernel: kernels.loss,
+        norm_kernels: kernels.norms,
     };
     if let Some(earlier) = counters.attempts.last() {
         warn_of(attempt.other_card(earlier), report);
-        warn_of(attempt.other_loss(earlier), report);
+        warn_of(attempt.otherwise_than(earlier), report);
     }
     attempt
 }

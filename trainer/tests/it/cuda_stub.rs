@@ -4,6 +4,8 @@
 //!
 //! The stand-in is preloaded, so each test runs in a process of its own: the tests of `inside` do nothing elsewhere.
 
+mod own_kernels;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -88,46 +90,6 @@ fn a_convolution_that_cudnn_cannot_fuse_is_computed_in_parts() {
     let test = "cuda_stub::inside::every_convolution_with_a_relu_is_tried_and_none_fused";
     // CUDNN_STATUS_NOT_SUPPORTED.
     run_again(&[test], &stub.variables("1", "fused=3000"));
-}
-
-#[test]
-fn steps_with_kernels_of_our_own_can_be_recorded_and_a_launch_that_fails_tells_cudas_reason() {
-    let Some(stub) = Stub::build("kernels of our own on a stand-in for a GPU") else { return };
-    run_again(&["cuda_stub::inside::steps_with_kernels_of_our_own_can_be_recorded"], &stub.variables("1", ""));
-    let test = "cuda_stub::inside::a_launch_of_a_kernel_of_our_own_tells_of_the_double_bit_error";
-    run_again(&[test], &stub.variables("1", "cuLaunchKernel=214"));
-}
-
-#[test]
-fn a_kernel_that_student_and_teacher_use_is_compiled_once() {
-    let Some(stub) = Stub::build("compiling a kernel of our own") else { return };
-    let test = "cuda_stub::inside::nvrtc_compiles_the_kernel_of_both_networks_once";
-    run_again(&[test], &stub.variables("1", "nvrtcCompileProgram=6@2"));
-}
-
-#[test]
-fn where_kernels_of_our_own_cannot_be_made_libtorch_computes_with_a_warning() {
-    let Some(stub) = Stub::build("kernels of our own that cannot be made") else { return };
-    let workspace = Workspace::new().with_teacher();
-    let spec = workspace.distilled("sdd_kd");
-    let cases = [
-        ("", None),
-        ("nvrtcCompileProgram=6", Some("NVRTC cannot compile it: status 6")),
-        ("cuModuleLoadData=209", Some("the driver cannot load it: status 209")),
-    ];
-    for (index, (errors, reason)) in cases.into_iter().enumerate() {
-        let mut command = workspace.command_on("cuda", &spec, &format!("run-{index}"));
-        let run = command.args(["--events", "--own-kernels"]).envs(stub.variables("1", errors)).output().unwrap();
-        let said = text(&run.stdout);
-        let events: Vec<Event> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let warnings = warnings(&events);
-        let unused: Vec<_> = warnings.iter().filter(|warning| warning.contains("is not used, so libtorch's")).collect();
-        let kernels = ["crops and normalises images", "computes the distillation loss"];
-        assert_eq!(unused.len(), if reason.is_some() { kernels.len() } else { 0 }, "{errors}: {said}");
-        assert!(unused.iter().all(|warning| warning.contains(reason.unwrap())), "{errors}: {unused:?}");
-        let used = kernels.map(|what| said.contains(&format!("one kernel {what}")));
-        assert_eq!(used, [reason.is_none(); 2], "{errors}: {said}{}", text(&run.stderr));
-    }
 }
 
 #[test]
@@ -250,7 +212,7 @@ mod inside {
     use distillery_core::protocol::ErrorClass;
     use distillery_trainer::device;
     use distillery_trainer::device::cuda::Plugin;
-    use distillery_trainer::error::{Error, caught};
+    use distillery_trainer::error::Error;
     use distillery_trainer::models;
     use distillery_trainer::run::cuda_graphs::{ExecutionMode, StepExecutor};
     use serde_json::{Value, json};
@@ -259,11 +221,11 @@ mod inside {
     use super::INSIDE;
     use crate::support::training::{Training, specification};
 
-    fn is_inside() -> bool {
+    pub(super) fn is_inside() -> bool {
         std::env::var_os(INSIDE).is_some()
     }
 
-    fn graphs() -> (Device, ExecutionMode) {
+    pub(super) fn graphs() -> (Device, ExecutionMode) {
         let device = device::open("cuda").unwrap();
         let plugin = Plugin::load().unwrap();
         plugin.begin(0).unwrap();
@@ -296,54 +258,6 @@ mod inside {
                 assert!(events.is_empty(), "{changes} in {kind:?}: {events:?}");
             }
         }
-    }
-
-    /// Training with kernels of our own.
-    fn with_kernels(method: &str) -> Training {
-        let (device, mode) = graphs();
-        let spec = specification(json!({"distillation": {"method": method}}));
-        let mut training = Training::new(&spec, device, Kind::Float, StepExecutor::in_mode(mode));
-        training.objective.use_crop_kernel(device).unwrap();
-        training.objective.distillation.as_mut().unwrap().use_kernel(device).unwrap();
-        training
-    }
-
-    #[test]
-    fn steps_with_kernels_of_our_own_can_be_recorded() {
-        if !is_inside() {
-            return;
-        }
-        for method in ["sdd_kd", "sdd_dkd", "sdd_nkd"] {
-            let mut training = with_kernels(method);
-            (0..9).for_each(|_| drop(training.step(None)));
-            let events = training.executor.events();
-            assert!(events.is_empty(), "{method}: {events:?}");
-        }
-    }
-
-    #[test]
-    fn a_launch_of_a_kernel_of_our_own_tells_of_the_double_bit_error() {
-        if !is_inside() {
-            return;
-        }
-        let mut training = with_kernels("sdd_kd");
-        let error = caught(|| Ok(training.step(None))).unwrap_err();
-        assert_eq!(error.class, ErrorClass::Machine, "{error}");
-        assert!(error.message.contains("the GPU is broken: CUDA error"), "{error}");
-    }
-
-    #[test]
-    fn nvrtc_compiles_the_kernel_of_both_networks_once() {
-        if !is_inside() {
-            return;
-        }
-        let (device, mode) = graphs();
-        let mut training = Training::new(&specification(json!({})), device, Kind::Float, StepExecutor::in_mode(mode));
-        assert!(training.objective.teacher_normalisation.is_some());
-        training.objective.use_crop_kernel(device).unwrap();
-        // The second that is compiled fails.
-        let error = training.objective.distillation.as_mut().unwrap().use_kernel(device).unwrap_err();
-        assert!(error.contains("NVRTC cannot compile it: status 6"), "{error}");
     }
 
     #[test]

@@ -144,7 +144,7 @@ fn one_kernel_crops_and_normalises_on_a_gpu_to_the_bits_of_libtorchs_operators()
     }
 }
 
-/// Steps with both kernels, after which the state is compared with that of libtorch's operators.
+/// Steps with all kernels, after which the state is compared with that of libtorch's operators.
 #[test]
 fn kernels_of_our_own_train_like_libtorchs_operators() {
     let Some((device, _alone)) = gpu("kernels of our own beside libtorch's operators") else { return };
@@ -157,6 +157,7 @@ fn kernels_of_our_own_train_like_libtorchs_operators() {
             let distillation = training.objective.distillation.as_mut().expect("there is a teacher");
             distillation.use_kernel(device).unwrap();
             training.objective.use_crop_kernel(device).unwrap();
+            training.student.use_norm_kernel(device).unwrap();
             (0..12).for_each(|_| drop(training.step(None)));
             assert!(training.executor.events().is_empty(), "a graph could not be recorded");
             training.state()

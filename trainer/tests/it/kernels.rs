@@ -7,6 +7,7 @@ use std::path::Path;
 use distillery_core::protocol::{Event, Level};
 use distillery_trainer::data::normalisation::Normalisation;
 use distillery_trainer::device::crop_kernel;
+use distillery_trainer::device::norm_kernel;
 use distillery_trainer::device::nvrtc::Nvrtc;
 use distillery_trainer::device::sdd_kernel::{self, Base};
 use distillery_trainer::run::cuda_graphs::{ExecutionMode, StepExecutor};
@@ -44,6 +45,14 @@ fn nvrtc_compiles_every_kernel_for_ampere_hopper_and_blackwell() {
         let cropping = nvrtc.compile(crop_kernel::SOURCE, capability, &[]);
         let code = cropping.unwrap_or_else(|error| panic!("cropping for {capability:?}: {error}"));
         assert!(has_kernel(&code, b".text.crop_normalise\0"), "cropping for {capability:?}");
+        for is_float in [true, false] {
+            let made = nvrtc.compile(norm_kernel::SOURCE, capability, &norm_kernel::macros(is_float));
+            let code = made.unwrap_or_else(|error| panic!("batch norm for {capability:?}: {error}"));
+            for name in norm_kernel::NAMES {
+                let section = [b".text.".as_slice(), name.to_bytes_with_nul()].concat();
+                assert!(has_kernel(&code, &section), "{name:?} for {capability:?}");
+            }
+        }
         let bases = [Base::Kd, Base::Dkd, Base::Nkd, Base::NkdWithoutTarget];
         for (base, is_float) in bases.map(|base| (base, true)).into_iter().chain([(Base::Kd, false)]) {
             let made = nvrtc.compile(sdd_kernel::SOURCE, capability, &base.macros(is_float));
@@ -107,6 +116,35 @@ fn steps_on_images_that_one_kernel_crops_give_the_same_bytes() {
         for ((name, found), (_, wanted)) in by_kernel.iter().zip(&by_libtorch) {
             assert!(found.equal(wanted), "{kind:?}: {name}");
         }
+    }
+}
+
+/// Steps of the same network on the CPU, by the loops that it has for batch norms and by the kernels.
+#[test]
+fn steps_whose_batch_norms_are_kernels_take_those_of_the_loops() {
+    for (kind, tolerance) in [(Kind::Float, 1e-4), (Kind::BFloat16, 0.05)] {
+        let [by_kernels, by_loops] = [true, false].map(|by_kernels| {
+            let executor = StepExecutor::in_mode(ExecutionMode::Rehearsal);
+            let mut training = Training::new(&specification(json!({})), Device::Cpu, kind, executor);
+            if by_kernels {
+                training.student.use_norm_kernel(Device::Cpu).unwrap();
+            }
+            (0..6).for_each(|_| drop(training.step(None)));
+            training.state()
+        });
+        let differences: Vec<f64> = by_kernels
+            .iter()
+            .zip(&by_loops)
+            .map(|((_, found), (_, wanted))| {
+                let [found, wanted] = [found, wanted].map(|tensor| tensor.to_kind(Kind::Double));
+                ((&found - &wanted).norm() / (wanted.norm() + 1e-6)).double_value(&[])
+            })
+            .collect();
+        // They are others, but for their rounding.
+        assert!(differences.iter().any(|difference| *difference > 0.0), "{kind:?}: the kernels were not used");
+        let mut sorted = differences;
+        sorted.sort_by(f64::total_cmp);
+        assert!(sorted[sorted.len() / 2] < tolerance, "{kind:?}: {sorted:?}");
     }
 }
 
