@@ -1,8 +1,10 @@
-//! Kernels of our own: that NVRTC compiles them for the GPUs of several generations, that cropping changes no bit, and
-//! that a run says whether it uses them. What the loss's kernel computes is in `losses::kernel`.
+//! Kernels of our own: that NVRTC compiles them for the GPUs of several generations, that a GPU's threads compute what the
+//! CPU's loops do, that cropping changes no bit, and that a run says whether it uses them. What the loss's kernel computes
+//! is in `losses::kernel`, and batch norms are tested beside theirs.
 
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 
 use distillery_core::protocol::{Event, Level};
 use distillery_trainer::data::normalisation::Normalisation;
@@ -59,6 +61,21 @@ fn nvrtc_compiles_every_kernel_for_ampere_hopper_and_blackwell() {
             let code = made.unwrap_or_else(|error| panic!("{base:?} for {capability:?}: {error}"));
             assert!(has_kernel(&code, b".text.sdd_loss\0"), "{base:?} for {capability:?}");
         }
+    }
+}
+
+#[test]
+fn a_gpus_threads_compute_the_bytes_of_the_cpus_loops_in_whatever_order_they_run() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels_on_cpu/main.cpp");
+    let directory = tempfile::tempdir().unwrap();
+    for maps in ["Float32", "Bfloat16"] {
+        let program = directory.path().join(maps);
+        let mut build = Command::new("c++");
+        build.args(["-std=c++17", "-O2", "-ffp-contract=off", "-o"]).arg(&program);
+        let built = build.arg(format!("-DMAPS={maps}")).arg(&source).output().unwrap();
+        assert!(built.status.success(), "{maps}: {}", text(&built.stderr));
+        let run = Command::new(&program).output().unwrap();
+        assert!(run.status.success(), "{maps}: {}", text(&run.stderr));
     }
 }
 
