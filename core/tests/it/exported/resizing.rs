@@ -72,6 +72,30 @@ fn an_antialiased_element_has_something_of_all_that_it_stands_for() {
 }
 
 #[test]
+fn a_factor_that_leaves_a_size_as_it_is_moves_what_the_plain_cubic_kernel_makes_alone() {
+    for (operator, moves) in [
+        ("upsample_bilinear2d.vec", false),
+        ("_upsample_bilinear2d_aa.vec", false),
+        ("upsample_bicubic2d.vec", true),
+        ("_upsample_bicubic2d_aa.vec", false),
+    ] {
+        let mut network = Network::new();
+        network.convolve();
+        let inputs = [
+            ("input", tensor("conv")),
+            ("output_size", json!({"as_none": true})),
+            ("align_corners", flag(false)),
+            ("scale_factors", json!({"as_floats": [1.0625, 1.0625]})),
+        ];
+        network.node(operator, "resized", &inputs, &[B, 4, 8, 8]);
+        network.pool_and_classify("resized");
+        let read = network.read().unwrap();
+        let has_weights = read.tensors().iter().any(|stored| stored.tensor.name().starts_with("resized.constant."));
+        assert_eq!(has_weights, moves, "{operator}");
+    }
+}
+
+#[test]
 fn rows_are_resized_as_maps_are() {
     let mut network = Network::new();
     network.convolve();
