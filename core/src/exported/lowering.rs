@@ -1,11 +1,12 @@
 //! What a node of the file is read as: one operation or several, one after the other.
 
 use super::arguments::Arguments;
+use super::builder::MOST_ELEMENTS;
 use super::error::OrFault;
 use super::graph::{NOWHERE, Value, ValueId};
 use super::op::{Activation, Arithmetic, Op, Operand};
 use super::rules;
-use super::size::Size;
+use super::size::{Size, product, shown_shape};
 use crate::checkpoint::Dtype;
 
 /// A tensor of a plan.
@@ -99,6 +100,11 @@ impl<'a> Lowering<'a> {
             true => rules::infer(&op, &given)?,
             false => rules::shapes(&op, &given)?,
         };
+        let is_small = |shape: &&Vec<Size>| product(shape).is_some_and(|all| all.per_image() <= MOST_ELEMENTS);
+        if let Some(shape) = shapes.iter().find(|shape| !is_small(shape)) {
+            let shape = shown_shape(shape);
+            return Err(format!("computes {shape}, and a value has {MOST_ELEMENTS} elements per image at most"));
+        }
         self.arguments.scope.spend_results(shapes.len())?;
         let dtype = rules::dtype(&op, &given);
         let outputs: Vec<Value> = shapes.into_iter().map(|shape| Value { dtype, shape, origin: NOWHERE }).collect();

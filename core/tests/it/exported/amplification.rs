@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::programs::{B, Network, float, int, tensor};
+use super::programs::{B, Network, float, int, ints, tensor};
 
 fn names(name: &str, count: usize) -> Value {
     json!({"as_tensors": vec![json!({"name": name}); count]})
@@ -95,6 +95,19 @@ fn nodes_are_read_as_a_bounded_number_of_operations() {
     let expected = "is read as more operations than a file of this size may have";
     assert!(faults.iter().all(|fault| fault.ends_with(expected)), "{faults:?}");
     assert!((5..20).contains(&faults.len()), "{faults:?}");
+}
+
+#[test]
+fn values_on_the_way_to_a_result_are_bounded_too() {
+    // Differences [65536, 65536, 4] of vectors, of which the result has the lengths.
+    let mut network = Network::small();
+    network.parameter("vector", &[1, 4]);
+    let many = ints(&[1 << 16, 4]);
+    network.node("expand.default", "vectors", &[("self", tensor("vector")), ("size", many)], &[1 << 16, 4]);
+    let inputs = [("x1", tensor("vectors")), ("x2", tensor("vectors"))];
+    network.node("cdist.default", "distances", &inputs, &[1 << 16, 1 << 16]);
+    let expected = "node distances: computes [65536, 65536, 4], and a value has 4294967296 elements per image at most";
+    assert_eq!(network.fault(), expected);
 }
 
 #[test]
