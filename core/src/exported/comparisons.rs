@@ -29,6 +29,9 @@ pub(super) fn multiply(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let other = operand(&mut lowering.arguments, "other")?;
     let op = Op::Arithmetic { kind: Arithmetic::Multiply, other };
     if let Operand::Number(_) = other {
+        if is_condition(lowering, one) {
+            one = number_of(lowering, one)?;
+        }
         return Ok(vec![lowering.add(op, &[one])?]);
     }
     let mut two = lowering.last_argument();
@@ -94,7 +97,7 @@ pub(super) fn threshold(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let limit = lowering.arguments.number("threshold", None)?;
     let value = lowering.arguments.number("value", None)?;
-    Ok(vec![kept_above(lowering, input, (input, limit), value)?])
+    Ok(vec![replaced_below(lowering, input, (input, limit), value)?])
 }
 
 /// x where |x| > `lambd`, else 0.
@@ -102,7 +105,7 @@ pub(super) fn hard_shrink(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let input = lowering.tensor("self")?;
     let limit = lowering.arguments.number("lambd", Some(0.5))?;
     let size = lowering.activation(Activation::Abs, input)?;
-    Ok(vec![kept_above(lowering, input, (size, limit), 0.0)?])
+    Ok(vec![replaced_below(lowering, input, (size, limit), 0.0)?])
 }
 
 /// x moved towards 0 by `lambd`, and 0 where |x| is less.
@@ -114,15 +117,15 @@ pub(super) fn soft_shrink(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     Ok(vec![lowering.combine(Arithmetic::Subtract, input, cut)?])
 }
 
-/// Elements where another tensor is above a limit, and a number elsewhere.
-fn kept_above(
+/// A number where another tensor is at a limit or below it, and elements elsewhere. As in PyTorch, NaN stays.
+fn replaced_below(
     lowering: &mut Lowering<'_>,
     input: Source,
     (compared, limit): (Source, f64),
     value: f64,
 ) -> OrFault<Source> {
-    let op = Op::Compare { kind: Comparison::Greater, other: Operand::Number(limit) };
-    let is_above = lowering.add(op, &[compared])?;
+    let op = Op::Compare { kind: Comparison::LessOrEqual, other: Operand::Number(limit) };
+    let is_below = lowering.add(op, &[compared])?;
     let value = lowering.constant(Dtype::F32, &[], |_| value)?;
-    lowering.add(Op::Where, &[is_above, input, value])
+    lowering.add(Op::Where, &[is_below, value, input])
 }

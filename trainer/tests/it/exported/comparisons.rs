@@ -1,10 +1,11 @@
 //! Comparisons, and what is chosen or limited by them, compute what their definitions say: see [`super::operators`].
 
 use serde_json::{Value, json};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor, no_grad};
 
+use super::networks::built;
 use super::operators::assert_computes;
-use super::programs::{self, B, float, tensor};
+use super::programs::{self, B, float, int, tensor};
 
 const SHAPE: [i64; 4] = [B, 3, 8, 8];
 
@@ -48,6 +49,17 @@ fn conditions_are_ones_and_zeros_where_they_are_multiplied_with() {
             x * number(&holds(&act, limits)) + limits * number(&holds(&act, &Tensor::from(0.0)))
         });
     }
+}
+
+#[test]
+fn a_condition_may_be_multiplied_by_a_number() {
+    let build = |program: &mut programs::Network| {
+        condition(program, "gt.Scalar", "holds", &[("self", tensor("x")), ("other", float(-0.25))]);
+        program.node("mul.Tensor", "factor", &[("self", tensor("holds")), ("other", float(0.5))], &SHAPE);
+        program.node("mul.Tensor", "y", &[("self", tensor("x")), ("other", tensor("factor"))], &SHAPE);
+        ("y", SHAPE.to_vec())
+    };
+    assert_computes("condition times number", false, &build, &|x, _| x * number(&x.gt(-0.25)) * 0.5);
 }
 
 #[test]
@@ -127,4 +139,22 @@ fn thresholds_and_shrinking_are_computed_as_defined() {
     function("softshrink.default", &[("lambd", 0.25)], &|x| {
         (x - 0.25) * number(&x.gt(0.25)) + (x + 0.25) * number(&x.lt(-0.25))
     });
+}
+
+#[test]
+fn what_is_no_number_is_not_replaced_by_one() {
+    let shrink = vec![("self", tensor("x")), ("lambd", float(0.25))];
+    let threshold = vec![("self", tensor("x")), ("threshold", float(0.25)), ("value", float(-2.0))];
+    for (operator, inputs) in [("hardshrink.default", shrink), ("threshold.default", threshold)] {
+        let mut program = programs::Network::new();
+        program.node(operator, "y", &inputs, &SHAPE);
+        let flatten = [("self", tensor("y")), ("start_dim", int(1))];
+        program.node("flatten.using_ints", "logits", &flatten, &[B, 192]);
+        program.result("logits");
+        let mut network = built(&program);
+        network.place(Device::Cpu, Kind::Float);
+        let images = Tensor::full([4, 3, 8, 8], f64::NAN, (Kind::Float, Device::Cpu));
+        let found = no_grad(|| network.logits(&images, false));
+        assert_eq!(found.isnan().all().int64_value(&[]), 1, "{operator}");
+    }
 }
