@@ -249,7 +249,7 @@ fn concat(inputs: &[&Value], dimension: usize) -> OrFault<Shape> {
     Ok(shape)
 }
 
-fn without_dimensions(shape: &[Size], dimensions: &[usize], keeps: bool) -> OrFault<Shape> {
+pub(super) fn without_dimensions(shape: &[Size], dimensions: &[usize], keeps: bool) -> OrFault<Shape> {
     if dimensions.iter().any(|&dimension| shape[dimension].fixed().is_none()) {
         return Err("combines the images of a batch, so an image's logits would depend on the others".to_owned());
     }

@@ -169,12 +169,17 @@ fn mean(
     dimensions: &[usize],
     (shape, dtype): (&[Size], Dtype),
 ) -> OrFault<Constant> {
+    let (elements, count) = groups(scope, input, dimensions)?;
+    of_all(elements.chunks(count).map(|group| group.iter().sum::<f64>() / count as f64), shape, dtype)
+}
+
+/// The elements in groups of those that differ in their places in some dimensions alone, and the size of a group.
+pub(super) fn groups(scope: &ValueScope, input: &Constant, dimensions: &[usize]) -> OrFault<(Vec<f64>, usize)> {
     let rank = input.shape.len();
     let order: Vec<usize> = (0..rank).filter(|at| !dimensions.contains(at)).chain(dimensions.iter().copied()).collect();
     let sorted = input.permuted(&order);
     let count = dimensions.iter().map(|&at| input.shape[at].per_image() as usize).product::<usize>().max(1);
-    let elements = counted(scope, &sorted)?;
-    of_all(elements.chunks(count).map(|group| group.iter().sum::<f64>() / count as f64), shape, dtype)
+    Ok((counted(scope, &sorted)?, count))
 }
 
 fn rows(scope: &ValueScope, inputs: &[Constant], (shape, dtype): (&[Size], Dtype)) -> OrFault<Constant> {

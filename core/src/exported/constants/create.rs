@@ -1,12 +1,13 @@
 //! Operators that are read only where they compute constants.
 
 use super::Constant;
-use super::compute::{counted, of_all, of_each, sign, to_the_end};
+use super::compute::{counted, groups, of_all, of_each, sign, to_the_end};
 use crate::checkpoint::Dtype;
 use crate::exported::arguments::Arguments;
 use crate::exported::error::OrFault;
 use crate::exported::functions::{known_shape, operand};
 use crate::exported::op::Operand;
+use crate::exported::rules::{broadcast, without_dimensions};
 use crate::exported::schema::Argument;
 use crate::exported::size::Size;
 
@@ -32,6 +33,7 @@ pub(in crate::exported) fn creation(name: &str) -> Option<ConstantOperator> {
         "arange.default" | "arange.start" | "arange.start_step" => |node| node.range(),
         "linspace.default" => |node| node.evenly_spaced(),
         "cumsum.default" => |node| node.running_sum(),
+        "sum.default" | "sum.dim_IntList" => |node| node.sum(),
         "fill.Scalar" | "fill.Tensor" => |node| node.fill(),
         "copy.default" => |node| node.copy(),
         "to.dtype" | "to.dtype_layout" | "to.device" | "to.other" | "_to_copy.default" | "type_as.default" => {
@@ -147,6 +149,17 @@ impl Creation<'_, '_> {
         self.make(&[Size::Fixed(steps)], element)
     }
 
+    /// By itself: the sum of integers is an integer, and their mean need not be.
+    fn sum(&mut self) -> OrFault<Constant> {
+        let input = self.input()?;
+        let dimensions = self.arguments.dimensions("dim", input.shape.len())?;
+        let keeps = self.arguments.flag("keepdim", Some(false))?;
+        self.pass_placement();
+        let shape = without_dimensions(&input.shape, &dimensions, keeps)?;
+        let (elements, count) = groups(self.arguments.scope, &input, &dimensions)?;
+        of_all(elements.chunks(count).map(|group| group.iter().sum()), &shape, self.dtype)
+    }
+
     fn running_sum(&mut self) -> OrFault<Constant> {
         let input = self.input()?;
         let dimension = self.arguments.dimension("dim", None, input.shape.len())?;
@@ -255,7 +268,7 @@ impl Creation<'_, '_> {
             (Operand::Number(one), Operand::Tensor) => (number(one), self.constant(0)?),
             (Operand::Number(one), Operand::Number(two)) => (number(one), number(two)),
         };
-        let shape = crate::exported::rules::broadcast(&one.shape, &two.shape)?;
+        let shape = broadcast(&one.shape, &two.shape)?;
         let one = counted(self.arguments.scope, &one.expanded(&shape))?;
         let two = counted(self.arguments.scope, &two.expanded(&shape))?;
         of_all(one.into_iter().zip(two).map(|(one, two)| combine(one, two)), &shape, self.dtype)

@@ -70,6 +70,21 @@ fn parts_that_are_overwritten_show_in_all_views() {
 }
 
 #[test]
+fn integers_are_added_up_to_integers() {
+    let (_, shape, elements) = constant(|network| {
+        range(network, "numbers", 16, 5);
+        network.node("view.default", "pairs", &[("self", tensor("numbers")), ("size", ints(&[8, 2]))], &[8, 2]);
+        typed(network, "pairs", 5);
+        network.node("sum.dim_IntList", "sums", &[("self", tensor("pairs")), ("dim", ints(&[-1]))], &[8]);
+        typed(network, "sums", 5);
+        let conversion = [("self", tensor("sums")), ("dtype", json!({"as_scalar_type": 7}))];
+        network.node("to.dtype", "constant", &conversion, &[8]);
+    });
+    assert_eq!(shape, [8]);
+    assert_eq!(elements, [1.0, 5.0, 9.0, 13.0, 17.0, 21.0, 25.0, 29.0]);
+}
+
+#[test]
 fn a_mask_of_windows_is_computed() {
     let (_, shape, elements) = constant(|network| {
         range(network, "numbers", 8, 5);
