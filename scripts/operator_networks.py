@@ -130,6 +130,7 @@ def functions():
     yield "clamp", lambda x: x.clamp(min=-0.2) + x.clamp(max=0.1) + x.clamp(-0.5, 0.5)
     yield "powers", lambda x: (x**2 + 1).sqrt() + (x.square() + 1).rsqrt() + 1 / (x * x + 1) + x.abs().pow(1.5)
     yield "exponentials", lambda x: (x.exp() + 1).log() + torch.erf(x) + (-x).abs()
+    yield "logarithms", lambda x: torch.log1p(x.abs()) + torch.log2(x.abs() + 1) + torch.log10(x * x + 1) + torch.expm1(x) + torch.exp2(x)
     yield "waves", lambda x: x + torch.sin(3 * x) ** 2 / 3 + x.cos() + x.sign() * x
     yield "lp_pool", nn.LPPool2d(2, 3, stride=2)
     yield "gem", WithTensor((1,), lambda x, p: F.adaptive_avg_pool2d(x.clamp(min=1e-6).pow(p + 3), 1).pow(1.0 / (p + 3)))
@@ -139,7 +140,8 @@ def functions():
     yield "logsumexp", lambda x: x.logsumexp((2, 3)) + (x * 100).logsumexp(1, keepdim=True).mean((2, 3))
     yield "arithmetic", lambda x: 2 - x + torch.add(x, x * x, alpha=0.5) - torch.sub(x, x.sigmoid(), alpha=2)
     yield "addcmul", lambda x: torch.addcmul(x, x.sigmoid(), x.tanh(), value=0.3)
-    yield "lerp", lambda x: torch.lerp(x, x.sigmoid(), 0.25)
+    yield "lerp", WithTensor((8, 1, 1), lambda x, w: torch.lerp(x, x.sigmoid(), 0.25) + torch.lerp(x, x.tanh(), w))
+    yield "addcdiv", lambda x: torch.addcdiv(x, x, x.abs() + 1, value=0.3)
     yield "extremes", lambda x: torch.maximum(x, -x * 0.5) + torch.minimum(x, x * x)
     yield "where", WithBuffer(yes, lambda x, yes: torch.where(yes, x, x * x))
     yield "comparisons", lambda x: torch.where((x > 0.1) & ~(x <= -x * 0.5), x, 0.3 * x) + x * (x < 0.4) + (x >= 0).float()
@@ -171,9 +173,11 @@ def functions():
     yield "variances", lambda x: torch.cat((x.var((2, 3)), x.std((2, 3), unbiased=False), torch.var_mean(x, (2, 3))[0], *torch.std_mean(x, (2, 3))), 1)
     yield "sum", lambda x: x.sum((2, 3)) / 256 + x.sum(dim=1, keepdim=True).flatten(1)[:, :8]
     yield "cumsum", lambda x: x.cumsum(1) * x.softmax(-1).cumsum(dim=-1)
+    yield "linalg_norm", lambda x: torch.hstack((torch.linalg.norm(x, dim=(2, 3)), torch.linalg.norm(x.flatten(2), ord=1, dim=2)))
     yield "amax", lambda x: x.amax((2, 3)) + x.relu().amax(dim=(2, 3))
     yield "amin", lambda x: x.amin((2, 3)) + x.min(dim=1)[0].mean((1, 2))[:, None]
     yield "max", lambda x: x * torch.max(x, dim=1, keepdim=True)[0]
+    yield "max_pool_with_places", lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True)[0]
     yield "adaptive_max_pool", nn.AdaptiveMaxPool2d(4)
     yield "adaptive_max_pool_uneven", nn.AdaptiveMaxPool2d((5, 3))
     yield "adaptive_average_pool", nn.AdaptiveAvgPool2d((5, 3))
@@ -208,6 +212,9 @@ def functions():
     yield "addmm", WithTensor((8, 8), lambda x, w: torch.addmm(x.mean((2, 3)), x.amax((2, 3)), w, beta=0.5, alpha=2))
     yield "baddbmm", lambda x: torch.baddbmm(x[:, 0], x[:, 1], x[:, 2], beta=0.5, alpha=0.1)
     yield "vectors", WithTensor((16,), lambda x, w: torch.cat((x @ w, w @ x), 1) * (w @ w.abs()))
+    yield "outer", WithTensor((16,), lambda x, w: x @ (torch.outer(w, w.abs()) + torch.eye(16)) + torch.dot(w, w.abs()))
+    yield "whole_weights", WithTensor((16, 16), lambda x, w: x @ ((w - w.mean()) / w.std() * w.abs().max() / torch.linalg.norm(w)).T + w.sum() * w.min())
+    yield "triangles", lambda x: x.tril(1) + x @ torch.triu(torch.ones(16, 16), -2) + x.masked_fill(torch.triu(torch.ones(16, 16), 1).bool(), -0.5)
     yield "moves", lambda x: x.movedim(1, -1).swapaxes(1, 2).mT.movedim((1, 2), (2, 3))
     yield "tensor_split", lambda x: torch.cat(x.tensor_split(3, 1)[::-1], 1) * x
     yield "narrow", lambda x: x.narrow(1, 2, 4).squeeze() * x[:, ::2].view_as(x[:, 1::2])

@@ -23,6 +23,7 @@ mod inline;
 mod layers;
 mod lists;
 mod lowering;
+mod matrices;
 mod memory;
 mod new_classifier;
 mod op;

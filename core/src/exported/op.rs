@@ -166,8 +166,12 @@ pub enum Activation {
         exponent: f64,
     },
     Exp,
+    /// exp(x) − 1, also for small x.
+    ExpMinusOne,
     /// The natural logarithm.
     Log,
+    /// ln(1 + x), also for small x.
+    LogOfOnePlus,
     Abs,
     /// The Gaussian error function.
     Erf,

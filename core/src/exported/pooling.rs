@@ -23,6 +23,13 @@ pub(super) fn max_pool(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     window(arguments).map(Op::MaxPool)
 }
 
+pub(super) fn max_pool_with_places(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let window = window(&mut lowering.arguments)?;
+    lowering.leaves_out("the positions of largest elements");
+    Ok(vec![lowering.add(Op::MaxPool(window), &[input])?])
+}
+
 pub(super) fn average_pool(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensor("self")?;
     let window = window(arguments)?;

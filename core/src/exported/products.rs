@@ -46,12 +46,12 @@ pub(super) fn subtract_from(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>>
     }])
 }
 
-/// `self + value·tensor1·tensor2`.
-pub(super) fn add_product(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+/// `self + value·tensor1·tensor2`, or with the quotient of the two.
+pub(super) fn add_product(lowering: &mut Lowering<'_>, kind: Arithmetic) -> OrFault<Vec<Source>> {
     let sum = lowering.tensor("self")?;
     let (one, two) = (lowering.tensor("tensor1")?, lowering.tensor("tensor2")?);
     let value = lowering.arguments.number("value", Some(1.0))?;
-    let product = lowering.combine(Arithmetic::Multiply, one, two)?;
+    let product = lowering.combine(kind, one, two)?;
     let product = lowering.with_number(Arithmetic::Multiply, product, value)?;
     Ok(vec![lowering.combine(Arithmetic::Add, sum, product)?])
 }
@@ -68,12 +68,16 @@ pub(super) fn add_matrix_product(lowering: &mut Lowering<'_>, matrices: [&str; 2
     Ok(vec![lowering.combine(Arithmetic::Add, sum, product)?])
 }
 
-/// `self + weight·(end − self)`.
+/// `self + weight·(end − self)`, of which the weight may be a tensor.
 pub(super) fn interpolate(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
     let (start, end) = (lowering.tensor("self")?, lowering.tensor("end")?);
-    let weight = lowering.arguments.number("weight", None)?;
+    let weight = operand(&mut lowering.arguments, "weight")?;
+    let factor = lowering.last_argument();
     let way = lowering.combine(Arithmetic::Subtract, end, start)?;
-    let part = lowering.with_number(Arithmetic::Multiply, way, weight)?;
+    let part = match weight {
+        Operand::Number(weight) => lowering.with_number(Arithmetic::Multiply, way, weight)?,
+        Operand::Tensor => lowering.combine(Arithmetic::Multiply, way, factor)?,
+    };
     Ok(vec![lowering.combine(Arithmetic::Add, start, part)?])
 }
 
@@ -100,6 +104,19 @@ pub(super) fn power_of_number(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source
     let exponent = lowering.tensor("exponent")?;
     let base = lowering.constant(Dtype::F32, &[], |_| base)?;
     Ok(vec![lowering.combine(Arithmetic::Power, base, exponent)?])
+}
+
+pub(super) fn power_of_two(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let exponent = lowering.tensor("self")?;
+    let base = lowering.constant(Dtype::F32, &[], |_| 2.0)?;
+    Ok(vec![lowering.combine(Arithmetic::Power, base, exponent)?])
+}
+
+/// The logarithm to another base than e.
+pub(super) fn logarithm(lowering: &mut Lowering<'_>, base: f64) -> OrFault<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let natural = lowering.activation(Activation::Log, input)?;
+    Ok(vec![lowering.with_number(Arithmetic::Multiply, natural, 1.0 / base.ln())?])
 }
 
 /// One half of a dimension times the sigmoid of the other.

@@ -142,6 +142,12 @@ pub(super) fn matrix_transpose(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     Ok(Op::Permute { order })
 }
 
+/// All dimensions in the opposite order.
+pub(super) fn reverse(arguments: &mut Arguments<'_>) -> OrFault<Op> {
+    let rank = arguments.tensor("self")?.shape.len();
+    Ok(Op::Permute { order: (0..rank).rev().collect() })
+}
+
 pub(super) fn move_dimensions(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let rank = arguments.tensor("self")?.shape.len();
     let mut places = |name: &str| -> OrFault<Vec<usize>> {
@@ -235,6 +241,15 @@ pub(super) fn concat(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     arguments.tensors("tensors")?;
     let rank = arguments.scope.value(arguments.tensors[0]).shape.len();
     Ok(Op::Concat { dimension: arguments.dimension("dim", Some(0), rank)? })
+}
+
+/// Along the second dimension, or along the only one.
+pub(super) fn concat_columns(arguments: &mut Arguments<'_>) -> OrFault<Op> {
+    arguments.tensors("tensors")?;
+    match arguments.scope.value(arguments.tensors[0]).shape.len() {
+        0 => Err("joins numbers, which is not supported".to_owned()),
+        rank => Ok(Op::Concat { dimension: rank.min(2) - 1 }),
+    }
 }
 
 pub(super) fn roll(arguments: &mut Arguments<'_>) -> OrFault<Op> {

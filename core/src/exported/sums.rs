@@ -88,6 +88,20 @@ pub(super) fn norm(lowering: &mut Lowering<'_>, order: &str) -> OrFault<Vec<Sour
     Ok(vec![length(lowering, input, number, (dimensions, keeps))?])
 }
 
+/// A norm of vectors, over all dimensions if none is named. With an order, norms of matrices are others.
+pub(super) fn norm_of_any(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    only_float32(&mut lowering.arguments)?;
+    let rank = lowering.value(input).shape.len();
+    let order = lowering.arguments.optional_number("ord")?;
+    let dimensions = lowering.arguments.dimensions("dim", rank)?;
+    let keeps = lowering.arguments.flag("keepdim", Some(false))?;
+    if order.is_some() && dimensions.len() != 1 {
+        return Err("computes a norm of matrices, and only those of vectors are supported".to_owned());
+    }
+    Ok(vec![length(lowering, input, order.unwrap_or(2.0), (dimensions, keeps))?])
+}
+
 /// The norm of an order, over dimensions that remain with size 1 or not at all.
 fn length(
     lowering: &mut Lowering<'_>,

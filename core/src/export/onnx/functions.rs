@@ -43,7 +43,18 @@ impl OnnxBuilder<'_> {
                 self.with(node, "Pow", vec![exponent], Vec::new())
             }
             Activation::Exp => self.plain(node, "Exp", Vec::new()),
+            Activation::ExpMinusOne => {
+                let input = self.name(node.inputs[0])?;
+                let exponential = self.step(&node.name, "Exp", vec![input], Vec::new());
+                let one = self.float(1.0);
+                self.result(node, "Sub", vec![exponential, one], Vec::new())
+            }
             Activation::Log => self.plain(node, "Log", Vec::new()),
+            Activation::LogOfOnePlus => {
+                let (input, one) = (self.name(node.inputs[0])?, self.float(1.0));
+                let sum = self.step(&node.name, "Add", vec![input, one], Vec::new());
+                self.result(node, "Log", vec![sum], Vec::new())
+            }
             Activation::Abs => self.plain(node, "Abs", Vec::new()),
             Activation::Erf => self.plain(node, "Erf", Vec::new()),
             Activation::Sign => self.plain(node, "Sign", Vec::new()),

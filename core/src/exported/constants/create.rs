@@ -6,6 +6,7 @@ use crate::checkpoint::Dtype;
 use crate::exported::arguments::Arguments;
 use crate::exported::error::OrFault;
 use crate::exported::functions::{known_shape, operand};
+use crate::exported::matrices::Triangle;
 use crate::exported::op::Operand;
 use crate::exported::rules::{broadcast, without_dimensions};
 use crate::exported::schema::Argument;
@@ -32,6 +33,9 @@ pub(in crate::exported) fn creation(name: &str) -> Option<ConstantOperator> {
         "scalar_tensor.default" => |node| node.scalar(),
         "arange.default" | "arange.start" | "arange.start_step" => |node| node.range(),
         "linspace.default" => |node| node.evenly_spaced(),
+        "eye.default" | "eye.m" => |node| node.diagonal(),
+        "tril.default" => |node| node.triangle(Triangle::Lower),
+        "triu.default" => |node| node.triangle(Triangle::Upper),
         "cumsum.default" => |node| node.running_sum(),
         "sum.default" | "sum.dim_IntList" => |node| node.sum(),
         "fill.Scalar" | "fill.Tensor" => |node| node.fill(),
@@ -149,6 +153,30 @@ impl Creation<'_, '_> {
         self.make(&[Size::Fixed(steps)], element)
     }
 
+    /// Ones where row and column are the same.
+    fn diagonal(&mut self) -> OrFault<Constant> {
+        let rows = self.arguments.count("n", None)?;
+        let columns = self.arguments.count("m", i64::try_from(rows).ok())?;
+        self.pass_placement();
+        let element = |at: usize| f64::from(u8::from(at as u64 / columns == at as u64 % columns));
+        self.make(&[Size::Fixed(rows), Size::Fixed(columns)], element)
+    }
+
+    /// The elements of a triangle of each matrix, and zeros.
+    fn triangle(&mut self, triangle: Triangle) -> OrFault<Constant> {
+        let input = self.input()?;
+        let diagonal = self.arguments.int("diagonal", Some(0))?;
+        let [.., Size::Fixed(rows), Size::Fixed(columns)] = input.shape[..] else {
+            return Err("takes triangles of what is no matrix".to_owned());
+        };
+        let elements = counted(self.arguments.scope, &input)?.into_iter().enumerate();
+        let kept = elements.map(|(at, element)| {
+            let at = at as u64;
+            if triangle.contains(diagonal, at / columns % rows, at % columns) { element } else { 0.0 }
+        });
+        of_all(kept, &input.shape, self.dtype)
+    }
+
     /// By itself: the sum of integers is an integer, and their mean need not be.
     fn sum(&mut self) -> OrFault<Constant> {
         let input = self.input()?;
@@ -157,7 +185,7 @@ impl Creation<'_, '_> {
         self.pass_placement();
         let shape = without_dimensions(&input.shape, &dimensions, keeps)?;
         let (elements, count) = groups(self.arguments.scope, &input, &dimensions)?;
-        of_all(elements.chunks(count).map(|group| group.iter().sum()), &shape, self.dtype)
+        of_all(elements.chunks(count).map(|group| group.iter().sum::<f64>()), &shape, self.dtype)
     }
 
     fn running_sum(&mut self) -> OrFault<Constant> {

@@ -37,7 +37,9 @@ pub fn activation(function: Activation, x: f64) -> f64 {
         }
         Activation::Power { exponent } => x.powf(exponent),
         Activation::Exp => x.exp(),
+        Activation::ExpMinusOne => x.exp_m1(),
         Activation::Log => x.ln(),
+        Activation::LogOfOnePlus => x.ln_1p(),
         Activation::Abs => x.abs(),
         Activation::Erf => erf(x),
         Activation::Sign => f64::from(u8::from(x > 0.0)) - f64::from(u8::from(x < 0.0)),

@@ -187,6 +187,7 @@ fn elements(cases: &mut Vec<(String, Case)>) {
         ("softplus.default", vec![("beta", float(2.0)), ("threshold", float(0.5))]),
         ("pow.Tensor_Scalar", vec![("exponent", float(2.0))]),
         ("exp.default", Vec::new()),
+        ("expm1.default", Vec::new()),
         ("abs.default", Vec::new()),
         ("erf.default", Vec::new()),
         ("sign.default", Vec::new()),

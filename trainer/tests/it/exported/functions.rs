@@ -76,7 +76,12 @@ fn powers_exponentials_and_logarithms_are_computed_as_defined() {
     assert_of_images("erf.default", &[], &SHAPE, &Tensor::erf);
     assert_of_images("abs.default", &[], &SHAPE, &|x| either(x, x.shallow_clone(), -x));
     assert_of_images("pow.Tensor_Scalar", &[("exponent", int(3))], &SHAPE, &|x| x * x * x);
+    assert_of_images("expm1.default", &[], &SHAPE, &|x| x.exp() - 1.0);
+    assert_of_images("exp2.default", &[], &SHAPE, &|x| (x * std::f64::consts::LN_2).exp());
     assert_of_positive("log.default", &[], &Tensor::log);
+    assert_of_positive("log1p.default", &[], &|x| (x + 1.0).log());
+    assert_of_positive("log2.default", &[], &|x| x.log() / std::f64::consts::LN_2);
+    assert_of_positive("log10.default", &[], &|x| x.log() / std::f64::consts::LN_10);
     assert_of_positive("sqrt.default", &[], &|x| (x.log() * 0.5).exp());
     assert_of_positive("rsqrt.default", &[], &|x| (x.log() * -0.5).exp());
     assert_of_positive("reciprocal.default", &[], &|x| (x.log() * -1.0).exp());

@@ -6,6 +6,7 @@ mod fixtures;
 mod functions;
 mod heads;
 mod layers;
+mod matrices;
 mod networks;
 mod norms_and_shapes;
 mod operators;
