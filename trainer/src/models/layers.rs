@@ -182,6 +182,31 @@ pub(super) fn convolve(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, k
     if is_slow && input.device() == Device::Cpu { every_second(&by([1, 1])) } else { by(pair(geometry.stride)) }
 }
 
+/// A transposed convolution whose kernel covers one position: products with zeros between them. As in [`convolve`], the
+/// gradient of such a weight is written beyond its memory in oneDNN.
+pub(super) fn products_apart(
+    input: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: [i64; 2],
+    output_padding: [i64; 2],
+) -> Tensor {
+    let products = input.conv2d(&weight.transpose(0, 1), None::<&Tensor>, 1, 0, 1, 1);
+    let size = products.size();
+    let &[batch, channels, height, width] = size.as_slice() else { unreachable!("maps have four dimensions") };
+    // One position has nothing between it and others, whatever the stride.
+    let [down, right] = [(height, stride[0]), (width, stride[1])].map(|(side, step)| if side == 1 { 1 } else { step });
+    let apart = products
+        .reshape([batch, channels, height, 1, width, 1])
+        .constant_pad_nd([0, right - 1, 0, 0, 0, down - 1])
+        .reshape([batch, channels, height * down, width * right])
+        .constant_pad_nd([0, output_padding[1] + 1 - right, 0, output_padding[0] + 1 - down]);
+    match bias {
+        Some(bias) => apart + bias.view([1, -1, 1, 1]),
+        None => apart,
+    }
+}
+
 /// A channels-last copy, which convolutions on CPU and GPU prefer.
 pub(super) fn channels_last(input: &Tensor) -> Tensor {
     input.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])

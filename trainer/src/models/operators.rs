@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use distillery_core::exported::{Activation, Arithmetic, Comparison, Operand};
 
-use super::layers::{NormTensors, convolution, every_second, for_wide_weights, norm};
+use super::layers::{NormTensors, convolution, every_second, for_wide_weights, norm, products_apart};
 use super::program::{ProgramOp, ProgramWindow, Random, sized};
 use super::scope::{ExecutionScope, Made, Taken};
 
@@ -87,6 +87,10 @@ fn of_several(op: &ProgramOp, inputs: &[Taken<'_>], scope: &ExecutionScope<'_>) 
         ) => {
             let bias = bias.first().map(|bias| bias.to_kind(x.kind()));
             let weight = weight.to_kind(x.kind());
+            let covers_one = weight.size()[2..] == [1, 1] && *padding == [0, 0] && *groups == 1;
+            if covers_one && *stride != [1, 1] && x.device() == Device::Cpu {
+                return products_apart(x, &weight, bias.as_ref(), *stride, *output_padding);
+            }
             x.conv_transpose2d(&weight, bias, stride, padding, output_padding, *groups, dilation)
         }
         (ProgramOp::BatchNorm(of), [x, scale, shift, mean, variance]) => {

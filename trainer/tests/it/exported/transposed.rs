@@ -51,6 +51,9 @@ fn transposed_convolutions_with_every_geometry_are_computed_as_defined() {
         (Geometry { stride: [1, 1], padding: [1, 1], ..plain }, [4, 3, 3], true),
         (all, [2, 3, 2], true),
         (Geometry { groups: 3, ..all }, [2, 2, 3], true),
+        // Of one position each, with others between them.
+        (Geometry { output_padding: [1, 1], ..plain }, [4, 1, 1], false),
+        (Geometry { stride: [2, 3], output_padding: [0, 2], ..plain }, [4, 1, 1], true),
     ] {
         let [each, rows, columns] = kernel;
         let outputs = each * geometry.groups;
