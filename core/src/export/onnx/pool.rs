@@ -102,6 +102,7 @@ impl OnnxBuilder<'_> {
         let fewer = self.step(&node.name, "MatMul", vec![rows, input], Vec::new());
         self.result(node, "MatMul", vec![fewer, columns], Vec::new())
     }
+
     /// The same windows: the positions of each become a dimension of their own, in which shorter windows repeat their
     /// last position.
     pub(super) fn adaptive_max_pool(&mut self, node: &Node, size: [u64; 2]) -> Result<()> {
