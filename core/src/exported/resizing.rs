@@ -63,7 +63,7 @@ pub(super) fn resize(lowering: &mut Lowering<'_>, kernel: ResamplingKernel, side
     if wanted.len() != sides {
         return Err(unexpected("output_size"));
     }
-    // PyTorch copies an axis whose size stays, but for the plain cubic kernel, whose places follow from the factor alone.
+    // PyTorch copies an axis whose size stays, but for the plain cubic kernel, whose places follow from the factor.
     let moves = |at: usize| kernel.follows_the_factor() && !aligned && factor(at).is_some_and(|factor| factor != 1.0);
     let mut resized = input;
     for at in (0..sides).rev().filter(|&at| wanted[at] != sizes[at] || moves(at)) {

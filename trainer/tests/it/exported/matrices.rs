@@ -1,4 +1,4 @@
-//! Matrices, and what is combined with weights as a whole, compute what their definitions say: see [`super::operators`].
+//! Matrices, and what is made of whole weights, compute what their definitions say: see [`super::operators`].
 
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
