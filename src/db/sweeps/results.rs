@@ -174,7 +174,9 @@ async fn members(pool: &PgPool, sweep: &str) -> sqlx::Result<HashMap<i32, Vec<Me
             case when spec #>> '{training,seed}' ~ '^[0-9]{1,18}$' then (spec #>> '{training,seed}')::bigint else 0 end
                 as "seed!",
             case when status = 'succeeded' then 1
-                when jsonb_typeof(progress -> 'fraction') = 'number' then (progress ->> 'fraction')::float8
+                -- Of another version, it may be any number, also one that is too large for float8.
+                when jsonb_typeof(progress -> 'fraction') = 'number'
+                then least(greatest((progress ->> 'fraction')::numeric, 0), 1)::float8
                 end as fraction
         from jobs where sweep_id = $1 and combination is not null
         order by combination, "seed!", id

@@ -48,6 +48,22 @@ async fn a_sweep_that_cannot_be_read_keeps_no_job_from_being_rescued() {
 }
 
 #[tokio::test]
+async fn a_part_of_training_that_is_no_part_keeps_no_sweep_from_being_shown() {
+    let api = Api::start().await;
+    let made = post(&api, &sweep(&[0.1], json!({}))).await;
+    let job = claim(&api).await.unwrap().token.job;
+    for (progress, shown) in [
+        (r#"progress = '{"fraction": 1e400}'"#, json!(1.0)),
+        (r#"progress = '{"fraction": -1e400}'"#, json!(0.0)),
+        (r#"progress = '{"fraction": 0.25}'"#, json!(0.25)),
+        (r#"progress = '{"fraction": []}'"#, Value::Null),
+    ] {
+        api.db.set(&job, progress).await;
+        assert_eq!(get(&api, &made).await["results"][0]["jobs"][0]["fraction"], shown, "{progress}");
+    }
+}
+
+#[tokio::test]
 async fn a_job_whose_checkpoint_has_another_form_has_reached_no_rung_and_is_changed_as_any_other() {
     let api = Api::start().await;
     for (checkpoint, has_reached) in [
