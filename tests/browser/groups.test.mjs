@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { addJobs, smallJob } from './support/jobs.mjs';
-import { assertAccessible, assertFits, closeDashboard, downloaded, onEveryScreen, openDashboard, openPage } from './support/page.mjs';
+import { assertAccessible, assertFits, closeDashboard, downloaded, onEveryScreen, openDashboard, openPage, refused } from './support/page.mjs';
 import { PATIENCE, Server } from './support/server.mjs';
 
 const server = new Server();
@@ -120,6 +120,19 @@ test('no text of parallel coordinates lies over another, however narrow the scre
     narrow.assertQuiet();
     await narrow.context().close();
   }
+});
+
+test('what cannot be grouped by is said instead of the groups of another address', async () => {
+  await page.goto(`${server.url}/#/groups?by=method&by=student`);
+  await page.getByRole('columnheader', { name: 'student' }).waitFor();
+  page.expected.push(refused(400));
+  await page.goto(`${server.url}/#/groups?by=%2Ftraining%2Fepoch`);
+  await page.getByText('no job has the setting /training/epoch').waitFor();
+  await table().waitFor({ state: 'hidden' });
+  // That is the server's answer: nothing is out of date.
+  await page.locator('#connection[data-state="live"]').waitFor();
+  await page.goto(`${server.url}/#/groups?by=method&by=student`);
+  await page.getByRole('columnheader', { name: 'student' }).waitFor();
 });
 
 test('any setting can be a column of the list', async () => {

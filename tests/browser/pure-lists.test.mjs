@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { ApiError } from '../../static/js/api/client.js';
+import { Poller } from '../../static/js/api/poller.js';
 import { plan, toEach } from '../../static/js/jobs/bulk.js';
 import { costsOf, missed } from '../../static/js/compare/costs.js';
 import { differences, groupBySeed, groupNames, interpolate, meanCurve, runsText, settingText, statistics, withoutCopies } from '../../static/js/compare/data.js';
@@ -191,4 +193,32 @@ test('narrow columns have short numbers', () => {
   assert.deepEqual([1.234, -0.5, 0.001, -0.001, NaN].map(points), ['+1.23', '−0.50', '0.00', '0.00', '–']);
   const ages = [-3, 59, 60, 7199, 48 * 3600].map((seconds) => shortAge(new Date(1e12 - seconds * 1000).toISOString(), 1e12));
   assert.deepEqual(ages, ['0 s', '59 s', '1 min', '1 h', '2 d']);
+});
+
+test('what the server refused is asked again after a change alone, and what failed is asked again by itself', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  globalThis.document = { hidden: false, addEventListener: () => {} };
+  t.after(() => { delete globalThis.document; });
+  for (const { status, again } of [{ status: 400, again: 0 }, { status: 404, again: 0 }, { status: 401, again: 1 }, { status: 503, again: 1 }, { status: 0, again: 1 }]) {
+    let asked = 0;
+    const request = async () => {
+      asked += 1;
+      throw new ApiError(status, 'no');
+    };
+    const poller = new Poller({ interval: 1000, signal: new AbortController().signal, request, onError: () => {} });
+    await poller.now();
+    t.mock.timers.tick(60_000);
+    assert.equal(asked, 1 + again, String(status));
+    poller.stop();
+  }
+  let asked = 0;
+  const request = async () => {
+    asked += 1;
+    throw new ApiError(400, 'no');
+  };
+  const refused = new Poller({ interval: 1000, signal: new AbortController().signal, request, onError: () => {} });
+  await refused.now();
+  refused.soon();
+  t.mock.timers.tick(60_000);
+  assert.equal(asked, 2);
 });

@@ -14,6 +14,17 @@ export class ApiError extends Error {
   }
 }
 
+/** Of a request that cannot be answered as it is. Other errors pass, or end when somebody signs in. */
+const REFUSALS = [400, 404, 422];
+
+/**
+ * Whether the server refused a request for what it says: repeated, it is refused again until something changes.
+ * @param {Error} error
+ */
+export function isRefusal(error) {
+  return error instanceof ApiError && REFUSALS.includes(error.status);
+}
+
 let clockOffset = 0;
 /**
  * When each request began that is not answered yet, in milliseconds of `performance.now()`.

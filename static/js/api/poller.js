@@ -1,6 +1,8 @@
 // Repeats a request: one at a time, no more often than allowed, and without using an answer that a newer request
 // overtook.
 
+import { isRefusal } from './client.js';
+
 /** Milliseconds between two requests while the tab is hidden. */
 const HIDDEN_INTERVAL = 30_000;
 /** Milliseconds to wait for further changes before asking about the first. */
@@ -19,7 +21,8 @@ export class Poller {
   /**
    * @param {object} options
    * @param {number} options.interval least time between two requests, in milliseconds
-   * @param {(signal: AbortSignal) => Promise<void>} options.request is repeated after it has thrown
+   * @param {(signal: AbortSignal) => Promise<void>} options.request is repeated after it has thrown, unless the server
+   *   refused it
    * @param {(error: Error) => void} options.onError
    * @param {AbortSignal} options.signal
    */
@@ -61,7 +64,7 @@ export class Poller {
     } catch (error) {
       if (pending.signal.aborted || this.signal.aborted) return;
       this.onError(error);
-      this.#isWanted = true;
+      if (!isRefusal(error)) this.#isWanted = true;
     }
     if (this.#pending !== pending) return;
     this.#pending = null;

@@ -1,7 +1,7 @@
 // Which settings were best: succeeded jobs pooled by what they have in common, as a table and as parallel coordinates.
 
 import { followChanges } from '../api/changes.js';
-import { api, paths } from '../api/client.js';
+import { api, isRefusal, paths } from '../api/client.js';
 import { Poller } from '../api/poller.js';
 import { csv, save } from '../charts/export.js';
 import { Combobox } from '../ui/combobox.js';
@@ -70,7 +70,9 @@ class GroupsPage {
       },
       onError: (error) => {
         setText(this.note, error.message);
-        setAnswered(false);
+        setAnswered(isRefusal(error));
+        // What another address found is no answer to this one.
+        if (isRefusal(error)) this.body.hidden = true;
       },
     });
     this.update(query);
