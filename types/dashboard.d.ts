@@ -50,8 +50,8 @@ interface ApiClient {
   predictions(id: string, parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['PredictionPage']>;
   change(id: string, verb: string): Promise<Schemas['Job']>;
   remove(id: string): Promise<null>;
-  check(body: string, signal?: AbortSignal): Promise<Schemas['DryRun']>;
-  create(body: string, key: string): Promise<Schemas['Job']>;
+  check(body: string, bounds: RequestParameters, signal?: AbortSignal): Promise<Schemas['DryRun']>;
+  create(body: string, bounds: RequestParameters, key: string): Promise<Schemas['Job']>;
   /** A page of sweeps, from `next` of the last one on. */
   sweeps(after?: string | null, signal?: AbortSignal): Promise<Schemas['Page_Sweep']>;
   sweep(id: string, signal?: AbortSignal): Promise<Schemas['SweepDetails']>;

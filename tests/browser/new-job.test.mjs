@@ -300,6 +300,30 @@ test('the form can be filled in and submitted by keyboard alone', { timeout: PAT
   page.assertQuiet();
 });
 
+test('what a student may cost is checked before it is trained, and goes with the job', { timeout: PATIENCE }, async () => {
+  await go(`/new?from=${teacher}`);
+  await verdict('fine');
+  const most = page.getByLabel('MB', { exact: true });
+  await most.fill('small');
+  await page.getByText('A constraint is not a number yet').waitFor();
+  await most.fill('0,01');
+  await page.getByText(/untrained network has size_mb 0\.\d+, and at most 0\.01 is allowed/).waitFor();
+  // It holds for whatever is tried in the tab.
+  await go('/workers');
+  await go(`/new?from=${teacher}`);
+  await page.getByText(/at most 0\.01 is allowed/).waitFor();
+  await most.fill('50');
+  await page.getByText('The student can qualify.').waitFor();
+  assert.match(await page.locator('.sent').textContent(), /\/v1\/jobs\?size_mb=50/);
+  await most.fill('0.01');
+  await page.getByText(/at most 0\.01 is allowed/).waitFor();
+  await page.getByRole('button', { name: 'Submit', exact: true }).click();
+  await page.waitForURL(/#\/jobs\/job_/);
+  const { data } = await server.get(`/v1/jobs/${new URL(page.url()).hash.split('/').at(-1)}/events`);
+  assert.ok(data.some(({ kind, message }) => kind === 'warning' && message.includes('cannot qualify')), JSON.stringify(data));
+  await page.evaluate(() => sessionStorage.clear());
+});
+
 test('both views are accessible and fit on every screen', async () => {
   await onEveryScreen(browser, async (other, screen) => {
     await other.goto(`${server.url}/#/new?from=${teacher}`);

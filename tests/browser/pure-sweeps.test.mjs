@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { parseBounds, readBounds, sweepAddress } from '../../static/js/sweeps/bounds.js';
+import { parseBounds, readBounds, sweepAddress } from '../../static/js/ui/bounds.js';
 import { isWaiting, latencyOf, qualifyingText, sweepCosts, verdictOf } from '../../static/js/sweeps/costs.js';
 import { combinationName, curveLines, doneShare, jobsText, rungLines, spread, strategyText } from '../../static/js/sweeps/data.js';
 import { estimateText, firstSweep } from '../../static/js/sweeps/new.js';

@@ -45,7 +45,7 @@ export class SpecPanes {
   async #showDifferences() {
     const { spec } = this.#job;
     try {
-      const { spec: published } = await api.check(JSON.stringify(plainRequest(spec)), this.#signal);
+      const { spec: published } = await api.check(JSON.stringify(plainRequest(spec)), {}, this.#signal);
       const found = differences(spec, published);
       mark(this.resolved, found, scan(this.resolved.textContent ?? '').places);
       fill(this.recipe, found.length ? table(found) : h('p', { class: 'note' }, 'This is exactly the published recipe of the method.'));

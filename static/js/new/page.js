@@ -1,7 +1,8 @@
 // A new job: one specification as a form and as JSON, which the server checks while it is written.
 
-import { allCheckpoints, api, idempotencyKey } from '../api/client.js';
+import { allCheckpoints, api, idempotencyKey, paths } from '../api/client.js';
 import { prettyJson } from '../json/pretty.js';
+import { BoundFields } from '../ui/bounds.js';
 import { commandLine, curl, learnAboutTokens } from '../ui/commands.js';
 import { ask, copyButton, fill, h } from '../ui/dom.js';
 import { acceptDrops } from '../ui/drops.js';
@@ -22,6 +23,9 @@ import { Verdict } from './verdict.js';
 
 const DRAFT_KEY = 'distillery-draft';
 const VIEW_KEY = 'distillery-new-view';
+/** What a student may cost holds for whatever is tried in this tab. */
+const BOUNDS_KEY = 'distillery-bounds';
+const NO_BOUNDS = 'A constraint is not a number yet: correct or empty it';
 /** Milliseconds without typing before the server is asked. */
 const CHECK_DELAY = 350;
 const POST = ['-X POST', "-H 'content-type: application/json'"];
@@ -73,6 +77,8 @@ class NewJob {
     this.signal = signal;
     this.submit = h('button', { type: 'button', class: 'primary', onclick: () => this.send() }, 'Submit');
     this.verdict = new Verdict({ actions: [this.submit], onFault: (fault) => this.#goTo(fault) });
+    this.bounds = new BoundFields({ event: 'input', onChange: () => this.changed() });
+    this.bounds.typed = JSON.parse(sessionStorage.getItem(BOUNDS_KEY) ?? '{}');
     this.editor = new Editor({ label: 'Specification (JSON)', onInput: () => this.typed(), signal });
     this.images = new ImageWatch(() => this.#checkAgain(), signal);
     this.form = document ? new JobForm(document, have, (spec) => this.change(spec), signal) : null;
@@ -116,6 +122,7 @@ class NewJob {
         this.form?.element, this.editor.element),
       h('aside', { class: 'new-side', 'aria-label': 'Check, submit, and what is available' },
         this.verdict.element,
+        section('Constraints', {}, h('p', { class: 'note' }, 'The student is judged before it is trained. One that does not qualify is warned of, and trained all the same.'), this.bounds.element),
         h('details', { class: 'card help' }, h('summary', {}, h('h2', {}, 'Request')), this.sent),
         this.checkpoints.element,
         section('Upload a network', {}, upload.element),
@@ -185,6 +192,7 @@ class NewJob {
   changed() {
     // A changed text is another job. The same text, sent again because the answer was lost, is the same job.
     this.#key = null;
+    sessionStorage.setItem(BOUNDS_KEY, JSON.stringify(this.bounds.typed));
     const { text } = this.editor;
     if (text === this.#unchanged) sessionStorage.removeItem(this.draftKey);
     else sessionStorage.setItem(this.draftKey, text);
@@ -219,10 +227,15 @@ class NewJob {
       await this.#checkWithoutTeacher(spec, left);
       return;
     }
+    const { bounds } = this.bounds;
+    if (bounds === null) {
+      this.verdict.failed(NO_BOUNDS);
+      return;
+    }
     this.#check = new AbortController();
     const { signal } = this.#check;
     try {
-      const [dryRun, workers] = await Promise.all([api.check(this.editor.text, signal), api.workers(signal).catch(() => null)]);
+      const [dryRun, workers] = await Promise.all([api.check(this.editor.text, bounds, signal), api.workers(signal).catch(() => null)]);
       if (signal.aborted) return;
       this.#dryRun = dryRun;
       this.#showFaults([]);
@@ -251,7 +264,7 @@ class NewJob {
     this.#check = new AbortController();
     const { signal } = this.#check;
     try {
-      const dryRun = await api.check(JSON.stringify({ ...rest, distillation: { method: 'none' } }), signal);
+      const dryRun = await api.check(JSON.stringify({ ...rest, distillation: { method: 'none' } }), {}, signal);
       if (!signal.aborted && this.#view === 'form') this.form?.show(this.#spec, dryRun);
     } catch {
       // Its faults are shown once there is a teacher.
@@ -260,8 +273,9 @@ class NewJob {
 
   #showRequest() {
     const text = prettyJson(this.#spec);
-    const command = `${curl('/v1/jobs', ...POST, '-d @-')} <<'JSON'\n${text}\nJSON`;
-    fill(this.sent, commandLine(curl('/v1/jobs', ...POST, '-d @job.json')),
+    const path = paths.newJob(this.bounds.bounds ?? {});
+    const command = `${curl(path, ...POST, '-d @-')} <<'JSON'\n${text}\nJSON`;
+    fill(this.sent, commandLine(curl(path, ...POST, '-d @job.json')),
       h('div', { class: 'actions' }, copyButton(() => command, 'Copy with the JSON'), copyButton(() => text, 'Copy job.json')),
       h('pre', { tabindex: '0', 'aria-label': 'Body' }, text));
   }
@@ -353,10 +367,15 @@ class NewJob {
       this.#showFaults(left, true);
       return;
     }
+    const { bounds } = this.bounds;
+    if (bounds === null) {
+      this.verdict.failed(NO_BOUNDS);
+      return;
+    }
     this.submit.disabled = true;
     try {
       this.#key ??= idempotencyKey();
-      const job = await api.create(this.editor.text, this.#key);
+      const job = await api.create(this.editor.text, bounds, this.#key);
       sessionStorage.removeItem(this.draftKey);
       location.hash = `#/jobs/${encodeURIComponent(job.id)}`;
     } catch (error) {

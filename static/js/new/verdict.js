@@ -59,11 +59,12 @@ export class Verdict {
    * @param {Schemas['Worker'][] | null} workers the one with the most memory decides whether the job fits; null if they
    *   could not be read
    */
-  fine({ spec, classes, teacher, student, warnings, memory, time }, workers) {
+  fine({ spec, classes, teacher, student, warnings, memory, time, qualification }, workers) {
     const { epochs } = spec.training;
     this.#show('fine', 'This job can run',
       h('p', {}, `${whole(epochs)} ${epochs === 1 ? 'epoch' : 'epochs'}, ${whole(classes)} classes. Needs about ${bytes(memory.total_bytes)} of device memory; ${fit(memory.total_bytes, workers)}`),
       h('p', { class: 'verdict-time' }, time ? timeText(time) : withoutTime(spec)),
+      qualification?.qualifies ? h('p', {}, 'The student can qualify.') : null,
       warnings.map((warning) => h('p', { class: 'warning-line' }, warning)),
       scrollBox('Networks', {}, h('table', {},
         h('thead', {}, h('tr', {}, ['', 'Network', 'Parameters', 'MACs', 'Final map'].map((name) => (name ? h('th', { scope: 'col' }, name) : h('td', {}))))),

@@ -3,13 +3,13 @@
 import { ApiError, api, idempotencyKey, paths } from '../api/client.js';
 import { prettyJson } from '../json/pretty.js';
 import { Editor } from '../new/editor.js';
+import { BoundFields, sweepAddress } from '../ui/bounds.js';
 import { commandLine, curl, learnAboutTokens } from '../ui/commands.js';
 import { fill, h, setText } from '../ui/dom.js';
 import { bytes, duration, isNumber, share, whole } from '../ui/format.js';
 import { section } from '../ui/section.js';
-import { BoundFields, sweepAddress } from './bounds.js';
 
-/** @import { TypedBounds } from './bounds.js' */
+/** @import { TypedBounds } from '../ui/bounds.js' */
 /** @typedef {{ text: string, typed: TypedBounds }} Draft the document, and the constraints as they were typed */
 
 /** Milliseconds to wait for the next letter before the server checks. */

@@ -1,8 +1,8 @@
 // Constraints: the most that a student may cost, as fields and in an address.
 
 import { readNumber } from '../json/numbers.js';
-import { h, setText } from '../ui/dom.js';
-import { isNumber } from '../ui/format.js';
+import { h, setText } from './dom.js';
+import { isNumber } from './format.js';
 
 /** @import { CostName, Costs } from '../compare/costs.js' */
 /** @typedef {Partial<Record<CostName, string>>} TypedBounds what the fields hold, which may be no numbers yet */
