@@ -20,6 +20,8 @@ PATIENCE = 240
 # Whether Python can import PyTorch here, whose libraries alone are enough for the trainer.
 HAS_TORCH = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("sympy") is not None
 NO_TORCH = "PyTorch with Python is not here (scripts/setup pytorch_bench)"
+# Where it was to be installed, a test that needs it fails instead of saying that it does not run.
+assert HAS_TORCH or "DISTILLERY_TEST_NETWORKS" not in os.environ, NO_TORCH
 
 
 def environment(**more):
