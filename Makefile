@@ -27,10 +27,15 @@ wheel: setup ## build dist/distillery-*.whl: the programs and the Python client,
 	@rm -f dist/distillery-*.whl
 	@.deps/wheel/run build -t wheel -d dist
 
+# With it, the server times students and checks exports.
+demo serve: export DISTILLERY_ONNXRUNTIME ?= $(CURDIR)/.deps/onnxruntime/libonnxruntime.so
+
 demo: build ## distil on real handwritten digits and leave the dashboard running (STOP=1: stop at the end; PORT=8080; SEEDS=6)
+	@scripts/setup onnxruntime
 	@python3 scripts/demo.py
 
 serve: build ## run the server on this machine's devices, with its data in data/ and data sets from datasets/
+	@scripts/setup onnxruntime
 	@mkdir -p datasets
 	@exec target/release/distillery serve
 
