@@ -1,6 +1,7 @@
 //! Promise: a webhook hears of the end of each job and sweep that names it: signed, at least once, with the same id in
 //! every attempt, whatever dies meanwhile.
 
+mod example;
 mod sweeps;
 
 use std::collections::VecDeque;
