@@ -1,8 +1,11 @@
 //! `watch` and `logs` follow a job to its end, whatever happens to the connection or to the command.
 
+use std::path::Path;
+use std::process::Stdio;
+
 use distillery::db::jobs::Change;
 use distillery::db::queue::{self, FencingToken, ReportBatch};
-use distillery::protocol::{ErrorClass, Failure, Level, Point};
+use distillery::protocol::{ErrorClass, Failure, Level, Point, Progress};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -24,7 +27,7 @@ async fn fail(api: &Api, token: &FencingToken) {
     queue::fail(&api.db.pool, &token.write(), &failure).await.unwrap().unwrap();
 }
 
-fn start(url: &str, dir: &std::path::Path, arguments: &[&str]) -> (Process, Lines, Lines) {
+fn start(url: &str, dir: &Path, arguments: &[&str]) -> (Process, Lines, Lines) {
     let mut process = Process::start(command(url, dir, arguments));
     let (stdout, stderr) = (process.stdout(), process.stderr());
     (process, stdout, stderr)
@@ -47,6 +50,42 @@ async fn a_watched_job_that_fails_fails_the_command_with_a_code_of_its_own() {
     // This works for a job that has ended already, too.
     let said = run(&api.url, home.path(), &["watch", &id]).await.expect(6);
     assert!(said.contains("one epoch is done") && said.contains("failed: the loss is not finite"), "{said}");
+}
+
+/// The same on a terminal, to which it writes both its output and its errors.
+fn start_on_terminal(url: &str, dir: &Path, arguments: &[&str]) -> (Process, Lines) {
+    let plain = command(url, dir, arguments);
+    let mut command = distillery::process::command("KILL", Path::new("script"));
+    let line = format!("{} {}", env!("CARGO_BIN_EXE_distillery"), arguments.join(" "));
+    command.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]);
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env("TERM", "xterm").current_dir(dir).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut process = Process::start(command);
+    let lines = process.stdout();
+    (process, lines)
+}
+
+#[tokio::test]
+async fn a_watched_job_has_a_progress_bar_on_a_terminal() {
+    let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
+    let id = api.job().await;
+    let token = api.claim().await;
+    let (mut process, mut lines) = start_on_terminal(&api.url, home.path(), &["watch", &id]);
+    lines.until("queued").await;
+    let progress =
+        Progress { epoch: 1, epochs: 2, step: 5, steps: 10, fraction: 0.5, images_per_second: 640.0, eta_seconds: 5.0 };
+    let batch = ReportBatch { progress: Some(progress), points: Vec::new(), logs: Vec::new() };
+    assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
+    lines.until("epoch 1 of 2, 640 images/s").await;
+    fail(&api, &token).await;
+    let bar = lines.until(" 50 %").await;
+    assert!(bar.contains('█') && bar.contains('░'), "{bar}");
+    assert_eq!(process.ended().await.code(), Some(6));
 }
 
 #[tokio::test]
