@@ -61,7 +61,7 @@ async fn halving_finds_the_winner_of_the_grid_and_its_students_have_the_same_byt
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_jobs_of_a_sweep_share_the_logits_and_the_evaluation_of_their_teacher() {
+async fn the_jobs_of_a_sweep_share_decoded_images_and_the_logits_and_the_evaluation_of_their_teacher() {
     let server = Server::start(Options::default()).await;
     let teacher = server.post(&quick_job()).await;
     let mut base = quick_job();
@@ -74,8 +74,8 @@ async fn the_jobs_of_a_sweep_share_the_logits_and_the_evaluation_of_their_teache
     let files = std::fs::read_dir(server.dir.path().join("data/cache")).unwrap();
     let names: Vec<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     let count = |kind: &str| names.iter().filter(|name| name.starts_with(kind)).count();
-    // The report on the regions of the evaluation images depends on the scales.
-    assert_eq!((count("teacher-"), count("evaluation-")), (1, 2), "{names:?}");
+    // There are two splits, and the report on the regions of the evaluation images depends on the scales.
+    assert_eq!((count("images-"), count("teacher-"), count("evaluation-")), (2, 1, 2), "{names:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
