@@ -67,5 +67,9 @@ async fn the_file_has_a_name_by_which_tensorboard_finds_it() {
     let file = api.get(&format!("/v1/jobs/{id}/tensorboard")).await;
     let name = format!("events.out.tfevents.{:010}.{id}", created.timestamp());
     assert_eq!(file.header("content-disposition"), format!("attachment; filename=\"{name}\""));
+    // It is an artifact, too, before any other is published.
+    let artifact = api.get(&format!("/v1/jobs/{id}/artifacts/tensorboard")).await;
+    assert_eq!(artifact.header("content-disposition"), file.header("content-disposition"));
+    assert_eq!((artifact.status.as_u16(), &artifact.body), (200, &file.body));
     api.get("/v1/jobs/job_00000000000000000000000000/tensorboard").await.problem(404);
 }

@@ -50,6 +50,16 @@ async fn a_download_has_the_servers_name_and_bytes_and_leaves_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_event_file_of_a_job_is_downloaded_while_it_runs() {
+    let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
+    let id = api.job().await;
+    let said = run(&api.url, home.path(), &["download", &id, "--artifact", "tensorboard"]).await.expect(0);
+    assert!(said.starts_with("events.out.tfevents.") && said.trim_end().ends_with(&id), "{said}");
+    let file = std::fs::read(home.path().join(said.trim_end())).unwrap();
+    assert!(!file.is_empty() && file == api.get(&format!("/v1/jobs/{id}/tensorboard")).await.body);
+}
+
+#[tokio::test]
 async fn a_download_that_is_cut_off_goes_on_where_it_stopped() {
     let (api, home, bytes) = (Api::start().await, tempfile::tempdir().unwrap(), student());
     let id = published(&api, &bytes).await;

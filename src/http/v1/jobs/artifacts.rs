@@ -11,8 +11,11 @@ use crate::http::answers::Reader;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Name};
 use crate::http::v1::jobs;
-use crate::http::v1::jobs::student;
+use crate::http::v1::jobs::{student, tensorboard};
 use crate::http::{AppState, List};
+
+/// The event file, which is written for each request.
+const EVENT_FILE: &str = "tensorboard";
 
 /// List a job's artifacts
 ///
@@ -30,7 +33,8 @@ pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<
 /// With `ETag` (the SHA-256), ranges and conditional requests, as for the student. `export-onnx.json`,
 /// `export-int8.json`, `export-pt2.json` and `export-bundle.json` are the reports on the best student's exports, and
 /// `export-onnx-last.json` and so on those on the last student's. The exports are written for that if they have not
-/// been.
+/// been. `tensorboard` is the event file of `GET /v1/jobs/{id}/tensorboard`, also before the job has ended: each
+/// request gets the points so far, without a hash or ranges.
 #[utoipa::path(get, path = "/v1/jobs/{id}/artifacts/{name}", tag = "artifacts", operation_id = "get_artifact",
     params(("id" = String, Path, description = "Id of the job"), ("name" = String, Path, description = "Name of the file"),
         ("Range" = Option<String>, Header, description = "A single byte range")),
@@ -52,6 +56,9 @@ pub async fn get(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    if name == EVENT_FILE {
+        return tensorboard::get(State(state), id, reader).await;
+    }
     if let Some(export) = student::reported(&name) {
         return student::report(&state, &id, export).await;
     }
