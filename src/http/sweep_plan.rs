@@ -171,9 +171,16 @@ impl SweepPlan {
         if self.jobs() > 1 && self.combinations.iter().all(|planned| evaluates_teacher(&planned.resolved.spec)) {
             warnings.push(
                 "the teacher is evaluated for every image in every epoch of every job, because training.teacher_cache \
-                 is off: with views:4, say, the first job on a machine computes its logits for the others"
+                 is off: with views:4, say, the first job of each seed on a machine computes its logits for the others"
                     .to_owned(),
             );
+        }
+        let seeds = seeds.len().max(self.sweep.seeds as usize);
+        if seeds > 1 && self.combinations.iter().any(|planned| has_views(&planned.resolved.spec)) {
+            warnings.push(format!(
+                "each of the {seeds} seeds has views of its own (training.teacher_cache): on each machine, the teacher \
+                 is evaluated once for each seed, and not once for the sweep"
+            ));
         }
         warnings.extend(self.of_jobs(|planned| planned.resolved.doubts()));
         at_most(warnings, "warning")
@@ -323,6 +330,11 @@ fn identity(spec: &JobSpec) -> String {
     let mut value = json!(spec);
     value["name"] = Value::Null;
     value.to_string()
+}
+
+/// Whether the teacher's logits are cached for crops that depend on the seed.
+fn has_views(spec: &JobSpec) -> bool {
+    spec.teacher.is_some() && matches!(spec.training.teacher_cache, Some(TeacherCache::Views(_)))
 }
 
 /// Whether the teacher's logits are not cached, although they could be.

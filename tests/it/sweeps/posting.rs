@@ -123,6 +123,23 @@ async fn seeds_among_the_axes_are_warned_of_because_they_are_not_pooled() {
 }
 
 #[tokio::test]
+async fn a_sweep_says_if_its_teacher_is_evaluated_for_every_seed() {
+    let api = Api::start().await;
+    let teacher = api.upload("?architecture=resnet20", checkpoint("resnet20", 10)).await.expect(201);
+    let warned = async |training: Value, seeds: u32| {
+        let mut document = sweep(&[0.1, 0.2], json!({"seeds": seeds}));
+        document["base"] = student_job(json!({"architecture": "resnet20", "checkpoint": id(&teacher)}));
+        document["base"]["training"] = training;
+        let checked = api.post("/v1/sweeps?dry_run=true", &document).await.expect(200);
+        checked["warnings"].to_string().contains(&format!("each of the {seeds} seeds has views of its own"))
+    };
+    let views = json!({"augmentation": "crop_flip", "teacher_cache": "views:4"});
+    assert!(warned(views.clone(), 3).await);
+    assert!(!warned(views, 1).await);
+    assert!(!warned(json!({"augmentation": "none"}), 3).await);
+}
+
+#[tokio::test]
 async fn rungs_fit_the_training_of_the_jobs() {
     let api = Api::start().await;
     let mut document = sweep(&[0.1, 0.2], json!({"strategy": halving(&[3, 8], 0.5)}));
