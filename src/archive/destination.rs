@@ -264,7 +264,7 @@ fn is_in_the_way(error: &io::Error) -> bool {
 
 /// Where an entry goes.
 #[derive(Debug, PartialEq, Eq)]
-enum EntryPath {
+pub(super) enum EntryPath {
     Kept(PathBuf),
     /// Nowhere: data sets do not read it.
     Hidden,
@@ -272,7 +272,7 @@ enum EntryPath {
 
 /// The path of an entry below the directory, or what is wrong with its name: the rest of a sentence that begins with
 /// the name.
-fn relative(name: &[u8]) -> Result<EntryPath, String> {
+pub(super) fn relative(name: &[u8]) -> Result<EntryPath, String> {
     let Ok(text) = std::str::from_utf8(name) else {
         return Err("has a name that is not valid UTF-8: rename it".to_owned());
     };

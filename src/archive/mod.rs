@@ -7,6 +7,7 @@
 
 mod bridge;
 mod destination;
+mod directory;
 mod faults;
 mod limits;
 mod pack;
@@ -18,6 +19,7 @@ use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
 pub use bridge::{ChannelReader, ChannelWriter};
+pub use directory::PackedDirectory;
 pub use faults::ArchiveFaults;
 pub use limits::{Error, Limits, Unpacked};
 pub use pack::pack;

@@ -41,7 +41,7 @@ fn add(root: &Path, below: &Path, tar: &mut Builder<impl Write>) -> io::Result<(
     Ok(())
 }
 
-fn header(entry_type: EntryType, size: u64) -> Header {
+pub(super) fn header(entry_type: EntryType, size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(entry_type);
     header.set_size(size);
