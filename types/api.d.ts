@@ -165,6 +165,7 @@ interface Schemas {
   };
   DatasetList: {
     data: Schemas['Summary'][];
+    unfinished: Schemas['UnfinishedUpload'][];
     unusable: Schemas['UnusableDirectory'][];
   };
   DatasetSpec: {
@@ -1131,6 +1132,17 @@ interface Schemas {
     position: number;
     reason: string;
   };
+  UnfinishedUpload: {
+    expires_at: string;
+    name: string;
+    next: string;
+    received_bytes: number;
+    shards?: number | null;
+    shards_here?: number | null;
+    size_bytes?: number | null;
+    split?: string | null;
+    upload?: string | null;
+  };
   UnusableDirectory: {
     name: string;
     reason: string;
@@ -1159,6 +1171,15 @@ interface Schemas {
     position?: number | null;
     reason: Schemas['WaitReason'];
     starts_in_seconds?: number | null;
+  };
+  WaitingShard: {
+    sha256: string;
+    shard: number;
+    size_bytes: number;
+  };
+  WaitingShardList: {
+    data: Schemas['WaitingShard'][];
+    shards: number;
   };
   Webhook: {
     name: string;

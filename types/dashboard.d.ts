@@ -66,6 +66,8 @@ interface ApiClient {
   datasetImages(name: string, parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['ImagePage']>;
   datasetUpload(name: string, upload: string, signal?: AbortSignal): Promise<Schemas['PartialUpload']>;
   removeUpload(name: string, upload: string): Promise<null>;
+  /** Removes the shards of a split that wait for others. */
+  removeShards(name: string, split: string): Promise<null>;
   removeDataset(name: string): Promise<null>;
   /** A page of checkpoints, from `next` of the last one on. */
   checkpoints(after?: string | null, signal?: AbortSignal): Promise<Schemas['Page_Checkpoint']>;

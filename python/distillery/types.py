@@ -210,6 +210,7 @@ DatasetImage = TypedDict(
 
 class DatasetList(TypedDict):
     data: list[Summary]
+    unfinished: list[UnfinishedUpload]
     unusable: list[UnusableDirectory]
 
 
@@ -1166,6 +1167,18 @@ class UndecodableImage(TypedDict):
     reason: str
 
 
+class UnfinishedUpload(TypedDict):
+    expires_at: str
+    name: str
+    next: str
+    received_bytes: int
+    shards: NotRequired[int | None]
+    shards_here: NotRequired[int | None]
+    size_bytes: NotRequired[int | None]
+    split: NotRequired[str | None]
+    upload: NotRequired[str | None]
+
+
 class UnusableDirectory(TypedDict):
     name: str
     reason: str
@@ -1194,6 +1207,17 @@ class Waiting(TypedDict):
     position: NotRequired[int | None]
     reason: WaitReason
     starts_in_seconds: NotRequired[float | None]
+
+
+class WaitingShard(TypedDict):
+    sha256: str
+    shard: int
+    size_bytes: int
+
+
+class WaitingShardList(TypedDict):
+    data: list[WaitingShard]
+    shards: int
 
 
 class Webhook(TypedDict):

@@ -23,6 +23,36 @@ pub struct StoredPiece {
     pub expires_at: DateTime<Utc>,
 }
 
+/// An upload that has pieces, and waits for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedPieces {
+    /// Of the data set.
+    pub name: String,
+    pub upload: String,
+    /// Bytes of its pieces.
+    pub received_bytes: i64,
+    /// Size of the whole upload.
+    pub size_bytes: i64,
+    /// When its pieces are removed unless another one comes.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// All unfinished uploads, or the first ones of very many.
+pub async fn unfinished(pool: &PgPool, most: i64) -> sqlx::Result<Vec<UnfinishedPieces>> {
+    sqlx::query_as!(
+        UnfinishedPieces,
+        r#"
+        select name, upload, sum(size_bytes)::bigint as "received_bytes!", max(total_bytes) as "size_bytes!",
+            min(due_at) as "expires_at!"
+        from dataset_pieces join file_deletions on file_deletions.key = dataset_pieces.key and not is_decided
+        group by name, upload order by name, upload limit $1
+        "#,
+        most,
+    )
+    .fetch_all(pool)
+    .await
+}
+
 /// The pieces of an upload, in order.
 pub async fn of_upload(pool: &PgPool, name: &str, upload: &str) -> sqlx::Result<Vec<StoredPiece>> {
     let mut connection = pool.acquire().await?;

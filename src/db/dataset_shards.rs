@@ -40,6 +40,22 @@ pub struct WaitingShards {
     pub expires_at: DateTime<Utc>,
 }
 
+/// A split some of whose shards wait for others, of any data set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedSplit {
+    /// Of the data set.
+    pub name: String,
+    pub split: String,
+    /// Number of shards that wait.
+    pub here: i64,
+    /// Number of shards of the split.
+    pub shards: i32,
+    /// Bytes of those that wait.
+    pub received_bytes: i64,
+    /// When they are removed unless another one comes.
+    pub expires_at: DateTime<Utc>,
+}
+
 /// A shard that was added.
 #[derive(Debug)]
 pub struct AddedShard {
@@ -270,6 +286,24 @@ async fn waiting(connection: &mut PgConnection, name: &str) -> sqlx::Result<Vec<
         name,
     )
     .fetch_all(connection)
+    .await
+}
+
+/// All splits whose shards wait for others, or the first ones of very many.
+pub async fn unfinished(pool: &PgPool, most: i64) -> sqlx::Result<Vec<UnfinishedSplit>> {
+    // The newest shard of a split is kept for as long as is promised, and so much longer.
+    sqlx::query_as!(
+        UnfinishedSplit,
+        r#"
+        select name, split, count(*) as "here!", max(shards) as "shards!", sum(size_bytes)::bigint as "received_bytes!",
+            max(due_at) - $2::interval as "expires_at!"
+        from dataset_shards join file_deletions on file_deletions.key = dataset_shards.key and not is_decided
+        group by name, split order by name, split limit $1
+        "#,
+        most,
+        interval(AGAIN),
+    )
+    .fetch_all(pool)
     .await
 }
 

@@ -288,7 +288,8 @@ impl<K> fmt::Display for Id<K> {
     }
 }
 
-async fn path_parameters(parts: &mut Parts) -> Result<Vec<(String, String)>, ApiError> {
+/// The names and values of a path's parameters.
+pub async fn path_parameters(parts: &mut Parts) -> Result<Vec<(String, String)>, ApiError> {
     type Path = axum::extract::Path<Vec<(String, String)>>;
     match <Path as FromRequestParts<()>>::from_request_parts(parts, &()).await {
         Ok(axum::extract::Path(parameters)) => Ok(parameters),

@@ -91,6 +91,7 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::datasets::details::get, v1::datasets::details::delete))
         .routes(routes!(v1::datasets::images::list))
         .routes(routes!(v1::datasets::pieces::get, v1::datasets::pieces::delete))
+        .routes(routes!(v1::datasets::unfinished::shards, v1::datasets::unfinished::delete_shards))
         .routes(routes!(v1::workers::list))
         .routes(routes!(v1::webhooks::list))
         .routes(routes!(v1::system::get))

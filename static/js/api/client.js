@@ -173,6 +173,7 @@ export const api = {
   datasetImages: (name, parameters, signal) => json(datasetPath(name, `/images${query(parameters)}`), { signal }),
   datasetUpload: (name, upload, signal) => json(datasetPath(name, `/uploads/${encodeURIComponent(upload)}`), { signal }),
   removeUpload: (name, upload) => send('DELETE', datasetPath(name, `/uploads/${encodeURIComponent(upload)}`)),
+  removeShards: (name, split) => send('DELETE', datasetPath(name, `/shards/${encodeURIComponent(split)}`)),
   removeDataset: (name) => send('DELETE', datasetPath(name)),
   checkpoints: (after, signal) => json(`/v1/checkpoints${query({ limit: 100, after })}`, { signal }),
   workers: (signal) => json('/v1/workers', { signal }),

@@ -59,6 +59,8 @@ const ROUTES: [&str; 60] = [
     "GET /v1/datasets/{name}/images",
     "GET /v1/datasets/{name}/uploads/{upload}",
     "DELETE /v1/datasets/{name}/uploads/{upload}",
+    "GET /v1/datasets/{name}/shards/{split}",
+    "DELETE /v1/datasets/{name}/shards/{split}",
     "GET /v1/webhooks",
     "GET /v1/workers",
     "GET /v1/system",

@@ -39,7 +39,7 @@ async fn data_sets_are_listed_with_their_splits() {
     );
     assert_eq!(list["data"][0]["name"], "hundred");
     let none = Api::start_with(|settings| settings.datasets_dir.push("none")).await;
-    assert_eq!(none.get("/v1/datasets").await.expect(200), json!({"data": [], "unusable": []}));
+    assert_eq!(none.get("/v1/datasets").await.expect(200), json!({"data": [], "unusable": [], "unfinished": []}));
     none.post("/v1/jobs", &api::plain_job()).await.says(422, &["/dataset/name", "--datasets-dir does not exist"]);
 }
 

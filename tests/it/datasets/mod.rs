@@ -11,4 +11,5 @@ mod quota;
 mod shards;
 mod slow;
 mod training;
+mod unfinished;
 mod zips;

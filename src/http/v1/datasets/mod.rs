@@ -4,6 +4,7 @@ pub mod details;
 pub mod images;
 pub mod pieces;
 pub mod shards;
+pub mod unfinished;
 pub mod upload;
 mod version;
 
@@ -20,6 +21,7 @@ use tokio::sync::{Mutex, Semaphore};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use self::unfinished::UnfinishedUpload;
 use crate::dataset::{self, DatasetSummary, Discovered, UnusableDirectory};
 use crate::db;
 use crate::http::AppState;
@@ -143,12 +145,15 @@ pub struct DatasetList {
     pub data: Vec<DatasetSummary>,
     /// Directories that are no data sets, or faulty ones, and uploads that this server cannot read.
     pub unusable: Vec<UnusableDirectory>,
+    /// Uploads in pieces and shards that are not complete, by the names of their data sets.
+    pub unfinished: Vec<UnfinishedUpload>,
 }
 
 /// List data sets
 ///
 /// The data sets in the server's `--datasets-dir`, why its other directories are not among them, and the latest version
-/// of each data set that was uploaded. Names are sorted; `GET /v1/datasets/{name}` has more.
+/// of each data set that was uploaded. Names are sorted; `GET /v1/datasets/{name}` has more. `unfinished` has what was
+/// uploaded of data sets and is not complete: how much, until when it is kept, and how to continue or give it up.
 #[utoipa::path(get, path = "/v1/datasets", tag = "datasets", operation_id = "list_datasets",
     responses((status = 200, body = DatasetList)))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<DatasetList>, ApiError> {
@@ -164,7 +169,8 @@ pub async fn list(State(state): State<AppState>) -> Result<Json<DatasetList>, Ap
     }
     data.sort_by(|one, other| one.name.cmp(&other.name));
     unusable.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(Json(DatasetList { data, unusable }))
+    let unfinished = unfinished::all(&state).await?;
+    Ok(Json(DatasetList { data, unusable, unfinished }))
 }
 
 #[cfg(test)]
