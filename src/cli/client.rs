@@ -25,7 +25,8 @@ pub enum ClientCommand {
     Logs(LogsArgs),
     /// Download a job's student or another of its files. An interrupted download continues where it stopped.
     Download(DownloadArgs),
-    /// Upload a checkpoint or an exported network, and print its id.
+    /// Upload a checkpoint, an exported network or a data set, and print its id. An interrupted upload of a data set
+    /// continues where it stopped.
     Upload(UploadArgs),
     /// Cancel jobs. A running job stops at its next step.
     Cancel(JobIdsArgs),
@@ -195,7 +196,7 @@ pub struct DownloadArgs {
 /// What an upload says about its file.
 #[derive(Debug, Clone, Args)]
 pub struct UploadFacts {
-    /// The checkpoint's name. Default: the file's.
+    /// Name of the checkpoint or the data set. Default: the file's or the directory's.
     #[arg(long, env = "DISTILLERY_UPLOAD_NAME")]
     pub name: Option<String>,
     /// The expected architecture. The server refuses another.
@@ -211,10 +212,20 @@ pub struct UploadFacts {
 
 #[derive(Debug, Clone, Args)]
 pub struct UploadArgs {
-    /// A checkpoint (safetensors, `torch.save`) or an exported network (`.pt2`).
-    pub file: PathBuf,
+    /// A checkpoint (safetensors, `torch.save`), an exported network (`.pt2`), or a data set: a zip, a tar that may be
+    /// compressed by gzip or zstd, or a directory. With --split, all shards of that split in their order: parquet
+    /// files, or tars of WebDataset.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub facts: UploadFacts,
+    /// The files are the shards of this split of the data set --name. They replace the split, and other splits stay.
+    #[arg(long, env = "DISTILLERY_UPLOAD_SPLIT", value_name = "SPLIT")]
+    pub split: Option<String>,
+    /// Size of the pieces in which a data set is sent. A lost connection costs at most one of them.
+    #[arg(long, env = "DISTILLERY_UPLOAD_PIECE_MIB", value_name = "MIB", default_value_t = 32,
+        value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub piece_mib: u64,
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }

@@ -19,7 +19,8 @@ pub struct ConnectionArgs {
     #[arg(long, env = "DISTILLERY_TIMEOUT", value_name = "SECONDS", default_value_t = 60,
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// Seconds for which `watch`, `logs` and downloads try to reach the server again after a lost connection.
+    /// Seconds for which `watch`, `logs`, downloads and uploads of data sets try to reach the server again after a lost
+    /// connection.
     #[arg(long, env = "DISTILLERY_RECONNECT", value_name = "SECONDS", default_value_t = 300,
         value_parser = clap::value_parser!(u64).range(..=31_536_000))]
     pub reconnect: u64,

@@ -160,7 +160,7 @@ async fn dataset(server: &ApiClient, name: &str) -> Result<Value, Error> {
     };
     let names = datasets.iter().map(|dataset| member(dataset, "/name")).collect::<Vec<_>>().join(", ");
     let others = if names.is_empty() {
-        "it has none: put one into its --datasets-dir, or upload one (PUT /v1/datasets/{name})".to_owned()
+        "it has none: put one into its --datasets-dir, or upload one (`distillery upload DIRECTORY`)".to_owned()
     } else {
         format!("it has {names}")
     };
@@ -204,10 +204,10 @@ async fn teacher(server: &ApiClient, named: &str, is_quiet: bool) -> Result<Chos
         server.get(&["v1", "checkpoints", named], &[]).await?
     } else {
         let facts = UploadFacts { name: None, architecture: None, num_classes: None, state_dict: None };
-        let checkpoint = upload::file(server, Path::new(named), &facts, is_quiet).await?;
+        let checkpoint = upload::checkpoint::file(server, Path::new(named), &facts, is_quiet).await?;
         if !is_quiet {
             eprintln!("the teacher is {} on the server", member(&checkpoint, "/id"));
-            upload::describe(&checkpoint);
+            upload::checkpoint::describe(&checkpoint);
         }
         checkpoint
     };

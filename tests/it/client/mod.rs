@@ -8,6 +8,7 @@ mod following;
 mod jobs;
 mod proxy;
 mod sweeps;
+mod uploads;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

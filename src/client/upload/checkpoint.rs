@@ -1,15 +1,14 @@
-//! `upload`: a checkpoint or an exported network.
+//! Uploads a checkpoint or an exported network, as a whole.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use reqwest::{Body, Method, RequestBuilder, Response};
+use reqwest::{Body, Method};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::fs::File;
@@ -17,14 +16,13 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio_util::io::ReaderStream;
 
-use super::error::{Error, Exit};
-use super::server::ApiClient;
-use super::text::{indented, member, plain};
-use crate::cli::{UploadArgs, UploadFacts};
+use super::sending::{answer, bar};
+use crate::cli::UploadFacts;
+use crate::client::error::{Error, Exit};
+use crate::client::server::ApiClient;
+use crate::client::text::{indented, member, plain};
 use crate::exported;
 
-/// How long the server may take to check and store a file after its last byte.
-const STORE_PATIENCE: Duration = Duration::from_secs(1800);
 /// Most times that a file is sent.
 const TRIES: u32 = 3;
 /// Wait before it is sent again, unless the server asks for another.
@@ -37,9 +35,9 @@ const LONGEST_NAME: usize = 200;
 ///
 /// # Errors
 /// The file cannot be read, or the server refuses it or cannot be reached.
-pub async fn upload(server: &ApiClient, args: &UploadArgs) -> Result<Exit, Error> {
-    let checkpoint = file(server, &args.file, &args.facts, args.connection.json).await?;
-    if args.connection.json {
+pub async fn upload(server: &ApiClient, path: &Path, facts: &UploadFacts, is_json: bool) -> Result<Exit, Error> {
+    let checkpoint = file(server, path, facts, is_json).await?;
+    if is_json {
         writeln!(io::stdout(), "{checkpoint}")?;
     } else {
         writeln!(io::stdout(), "{}", member(&checkpoint, "/id"))?;
@@ -140,15 +138,6 @@ fn refused(error: Error, path: &Path) -> Error {
     if matches!(error, Error::Refused { .. }) { error.context(&path.display().to_string()) } else { error }
 }
 
-fn bar(size: u64, is_quiet: bool) -> ProgressBar {
-    if is_quiet || !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let template = "{bytes} of {total_bytes} {bar:40} {bytes_per_sec}, {eta} left";
-    let style = ProgressStyle::with_template(template).expect("the template is valid");
-    ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr()).with_style(style)
-}
-
 fn query(path: &Path, facts: &UploadFacts) -> Vec<(&'static str, String)> {
     let of_file = path.file_name().and_then(|name| name.to_str());
     let of_file = of_file.filter(|name| !name.chars().any(char::is_control) && name.chars().count() <= LONGEST_NAME);
@@ -161,33 +150,4 @@ fn query(path: &Path, facts: &UploadFacts) -> Vec<(&'static str, String)> {
         ("state_dict", facts.state_dict.clone()),
     ];
     all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
-}
-
-/// Sends the file, and waits for the answer: as long as bytes are sent, and then [`STORE_PATIENCE`].
-async fn answer(
-    server: &ApiClient,
-    request: RequestBuilder,
-    progress: &mut watch::Receiver<u64>,
-    size: u64,
-) -> Result<Response, Error> {
-    let answer = server.send_once(request, Duration::MAX);
-    tokio::pin!(answer);
-    loop {
-        let is_sent = *progress.borrow_and_update() >= size;
-        let patience = if is_sent { server.patience.max(STORE_PATIENCE) } else { server.patience };
-        tokio::select! {
-            answer = &mut answer => return answer,
-            // Ends when the request has dropped its body; after that only the answer is missing.
-            moved = tokio::time::timeout(patience, progress.changed()), if !is_sent => {
-                if moved.is_err() {
-                    return Err(server.silent(patience));
-                }
-                if moved.is_ok_and(|moved| moved.is_err()) {
-                    let late = |_| Err(server.silent(STORE_PATIENCE));
-                    return tokio::time::timeout(STORE_PATIENCE, answer).await.unwrap_or_else(late);
-                }
-            }
-            () = tokio::time::sleep(patience), if is_sent => return Err(server.silent(patience)),
-        }
-    }
 }
