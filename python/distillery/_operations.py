@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ._connection import send
+from ._packed import source_of
+from ._pieces import send_in_pieces
 from ._source import Names
 from ._status import ENDED
 from ._steps import Body, Call, Operation, Sleep, T
@@ -96,8 +98,9 @@ def _warn_of_upload(name: str, found: Mapping[str, Any]) -> None:
 
 def upload_dataset(name: str, file: str | os.PathLike[str], progress: bool) -> Operation[Any]:
     """Sends a data set. The same files are the same version."""
-    version = (yield from send(Call("PUT", ("v1", "datasets", name), body=_body(file, progress)))).json()
-    _warn_of_upload(name, version)
+    source = source_of(file)
+    version = yield from send_in_pieces(name, source, progress)
+    _warn_of_upload(name, {"notes": [*source.notes, *(version.get("notes") or [])]})
     return version
 
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, Union
+from typing import Any, Protocol, TypeVar, Union
 
 import httpx
 
@@ -18,6 +18,16 @@ from ._progress import file_bar
 
 # Bytes that are read of a file at a time.
 _PIECE = 1 << 18
+
+
+class Content(Protocol):
+    """The body of a request."""
+
+    #: In bytes.
+    size: int
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes, a few at a time. Starts over each time."""
 
 
 class Body:
@@ -50,7 +60,7 @@ class Call:
     params: Mapping[str, Any] = field(default_factory=dict)
     json: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Body | None = None
+    body: Content | None = None
 
 
 @dataclass

@@ -13,7 +13,7 @@ from . import _connection, _download, _frames, _operations
 from ._operations import id_of
 from ._progress import JobBar, SweepBar
 from ._source import Bounds, Document, Images, JobOrId, Names, Path, Source, as_file, name_of
-from ._steps import Body, Call, Fetch, Operation, T
+from ._steps import Call, Content, Fetch, Operation, T
 from .predictions import Predictions
 from .student import Student
 
@@ -273,6 +273,6 @@ class AsyncClient:
             return response
 
 
-async def _async(body: Body) -> AsyncIterator[bytes]:
+async def _async(body: Content) -> AsyncIterator[bytes]:
     for piece in body.pieces():
         yield piece

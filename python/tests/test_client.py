@@ -86,6 +86,13 @@ class Jobs(unittest.TestCase):
         self.assertIn(job["id"], [job["id"] for job in client.jobs(status=["succeeded"], limit=200)])
         self.assertEqual([job["name"] for job in client.jobs(labels={"role": "teacher"})], ["teacher"])
 
+    def test_a_directory_is_uploaded_in_pieces_and_a_job_can_name_it(self):
+        with mock.patch("distillery._pieces.PIECE", 100_000):
+            version = self.client.upload_dataset("copy", ROOT / "examples/data/digits", progress=False)
+        self.assertRegex(version["id"], "^copy@[0-9a-f]{16}$")
+        job = {**TEACHER, "dataset": {**DIGITS, "name": version["id"]}}
+        self.assertEqual(self.client.check(job)["classes"], 10)
+
     def test_metrics_are_a_data_frame(self):
         frame = self.client.metrics(self.teacher_job, names=["eval/top1"])
         self.assertEqual(list(frame.columns), ["name", "step", "epoch", "time", "value"])
