@@ -66,8 +66,8 @@ class Client:
             return self._run(_operations.upload(file, {**given, "state_dict": state_dict}, progress))
 
     def upload_dataset(self, name: str, file: Path, *, progress: bool = True) -> dict[str, Any]:
-        """Uploads a data set: a zip, a tar that may be compressed by gzip or zstd, or a directory, which is packed while
-        it is sent. Jobs then name it. What is left out or noted by the server becomes an `UploadWarning`.
+        """Uploads a data set: a zip, a tar that may be compressed by gzip or zstd, or a directory, which is packed
+        while it is sent. Jobs then name it. What is left out or noted by the server becomes an `UploadWarning`.
 
         It is sent in pieces. After a lost connection the call goes on where the server has got to, and so does the same
         call within a day.

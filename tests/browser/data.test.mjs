@@ -190,6 +190,7 @@ test('a large upload goes on after the page was loaded again, and Stop leaves no
   await tab.goto(`${server.url}/#/data`);
   await begin();
   await tab.reload();
+  await tab.getByRole('row', { name: /large page-[0-9a-f]{16} 32 MiB of 32 MiB/ }).waitFor();
   await begin();
   assert.deepEqual(ranges, [`bytes 0-${PIECE - 1}/${size}`, `bytes ${PIECE}-${size - 1}/${size}`, `bytes ${PIECE}-${size - 1}/${size}`]);
   const [given] = await Promise.all([
@@ -198,6 +199,7 @@ test('a large upload goes on after the page was loaded again, and Stop leaves no
   ]);
   assert.equal(given.status(), 204);
   await tab.getByText('Stopped.').waitFor();
+  await tab.getByRole('heading', { name: 'Uploads that are not complete' }).waitFor({ state: 'hidden' });
   await tab.close();
 });
 
@@ -207,6 +209,20 @@ test('a job on the data set is one click away', async () => {
   await page.getByRole('heading', { name: 'New job', exact: true }).waitFor();
   assert.equal(await page.locator('[data-pointer="/dataset/name"] select').inputValue(), '"pets"');
   assert.equal(await page.locator('#preset option:checked').textContent(), 'the selected data set');
+  page.assertQuiet();
+});
+
+test('an upload that is not complete is listed, and given up there', async () => {
+  const headers = { 'content-range': 'bytes 0-999/4000' };
+  const piece = await fetch(`${server.url}/v1/datasets/half?upload=mine`, { method: 'PUT', body: Buffer.alloc(1000, 7), headers });
+  assert.equal(piece.status, 202);
+  await go('/data');
+  await page.getByRole('row', { name: /half mine 1000 B of 3.91 KiB/ }).waitFor();
+  await assertAccessible(page);
+  await page.getByRole('button', { name: 'Give up the upload mine of half' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Give up' }).click();
+  await page.getByRole('heading', { name: 'Uploads that are not complete' }).waitFor({ state: 'hidden' });
+  assert.deepEqual((await server.get('/v1/datasets')).unfinished, []);
   page.assertQuiet();
 });
 

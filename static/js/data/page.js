@@ -6,6 +6,7 @@ import { fill, h, setText } from '../ui/dom.js';
 import { acceptDrops } from '../ui/drops.js';
 import { bytes, whole } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
+import { UnfinishedUploads } from './unfinished.js';
 import { DatasetUpload } from './upload.js';
 
 const COLUMNS = ['Name', 'Version', 'Format', 'Images', 'Classes', 'Size'];
@@ -16,8 +17,9 @@ export function dataPage({ root, signal, setTitle, announce }) {
   const note = h('p', { class: 'note', role: 'status' }, 'Loading…');
   const refresh = async () => {
     try {
-      const { data, unusable } = await api.datasets(signal);
+      const { data, unusable, unfinished: waiting } = await api.datasets(signal);
       upload.setKnown(data);
+      unfinished.show(waiting);
       fill(list, data.length ? table(data) : null, notOffered(unusable));
       setText(note, data.length ? '' : 'None yet. Upload a folder or an archive, or put a directory of images into the server’s --datasets-dir.');
       setTitle(`${data.length} data sets`);
@@ -25,15 +27,10 @@ export function dataPage({ root, signal, setTitle, announce }) {
       if (!signal.aborted) setText(note, error.message);
     }
   };
-  const upload = new DatasetUpload({
-    signal,
-    onUploaded: ({ id }) => {
-      announce(`${id} was uploaded`);
-      refresh();
-    },
-  });
+  const upload = new DatasetUpload({ signal, onUploaded: ({ id }) => announce(`${id} was uploaded`), onEnded: refresh });
+  const unfinished = new UnfinishedUploads(refresh);
   acceptDrops(root, upload, signal);
-  fill(root, h('h1', {}, 'Data'), h('div', { class: 'data-grid' }, upload.element, section('Data sets', {}, note, list)));
+  fill(root, h('h1', {}, 'Data'), h('div', { class: 'data-grid' }, upload.element, unfinished.element, section('Data sets', {}, note, list)));
   refresh();
 }
 

@@ -24,14 +24,17 @@ export class DatasetUpload {
   /** By name, those that are there. @type {Map<string, Dataset>} */
   #known = new Map();
   #onUploaded;
+  #onEnded;
 
   /**
    * @param {object} options
    * @param {(details: Schemas['DatasetDetails']) => void} options.onUploaded
+   * @param {() => void} options.onEnded told when an upload has ended in any way
    * @param {AbortSignal} options.signal
    */
-  constructor({ onUploaded, signal }) {
+  constructor({ onUploaded, onEnded, signal }) {
     this.#onUploaded = onUploaded;
+    this.#onEnded = onEnded;
     this.file = h('input', { type: 'file', id: 'data-file', multiple: true, accept: '.zip,.tar,.gz,.tgz,.zst,.tzst,.parquet',
       onchange: () => this.#choose(this.file, () => ofFiles([...this.file.files ?? []])) });
     this.folder = h('input', { type: 'file', id: 'data-folder', webkitdirectory: true,
@@ -167,6 +170,7 @@ export class DatasetUpload {
     } finally {
       this.#request = null;
       this.#setBusy(false);
+      this.#onEnded();
     }
   }
 
