@@ -113,7 +113,7 @@ fn unusable(error: archive::Error, path: &Path) -> Error {
         archive::Error::Refused(faults) => {
             let faults = faults.lines().join("\n");
             Error::Local(anyhow::anyhow!(
-                "{shown} was not uploaded. Put copies in place of links (cp -rL), and take out what is no file:\n{faults}"
+                "{shown} was not uploaded. Replace links by copies (cp -rL), and remove what is no file:\n{faults}"
             ))
         }
         archive::Error::Io(error) => Error::Local(error.into()),

@@ -51,8 +51,8 @@ impl From<UnfinishedPieces> for UnfinishedUpload {
             "send the last piece again".to_owned()
         };
         let next = format!(
-            "to continue, start the same upload again, or {on} (PUT /v1/datasets/{name}?upload={upload}); to give it up, \
-             DELETE /v1/datasets/{name}/uploads/{upload}"
+            "to continue, start the same upload again, or {on} (PUT /v1/datasets/{name}?upload={upload}); to give it \
+             up, DELETE /v1/datasets/{name}/uploads/{upload}"
         );
         let (upload, size_bytes) = (Some(upload), Some(size_bytes));
         let (split, shards_here, shards) = (None, None, None);
