@@ -21,8 +21,11 @@ pub enum Error {
          \"network.pt2\")"
     )]
     NotExported(String),
-    /// The schema of the program is another than is read here.
-    #[error("the exported network has {0}, and only schema 8 is read: export it again with PyTorch 2.8 or later")]
+    /// Another PyTorch wrote the file, in a form that is not read here. What it has: "schema 9.0".
+    #[error(
+        "the exported network has {0}, which is not read: export it again with PyTorch 2.9 to 2.11, whose schema 8 and \
+         layout are read"
+    )]
     Version(String),
     /// The archive or its bytes are at fault.
     #[error(transparent)]

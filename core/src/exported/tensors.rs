@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::archive::{NetworkArchive, damaged, limit};
 use super::arguments::MOST_DIMENSIONS;
-use super::error::{NetworkFaults, OrFault, Result};
+use super::error::{Error, NetworkFaults, OrFault, Result};
 use super::schema::{Payload, Payloads, SizeMeta, TensorMeta};
 use super::stored::{StoredTensor, TensorRole};
 use super::ties;
@@ -12,6 +12,9 @@ use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
 use crate::checkpoint::tensor::{StoredBytes, StridedView};
 use crate::checkpoint::{self, Dtype, MOST_SHARING, Tensor};
+
+/// The weights as PyTorch 2.8 writes them. Its program is one that is read.
+const PICKLED_WEIGHTS: &str = "data/weights/model.pt";
 
 /// PyTorch's number of the layout of ordinary tensors.
 const STRIDED: u64 = 7;
@@ -41,6 +44,9 @@ impl Tensors {
             let name = format!("data/{folder}/{document}");
             if !is_state && archive.range(&name).is_none() {
                 continue;
+            }
+            if archive.range(&name).is_none() && archive.range(PICKLED_WEIGHTS).is_some() {
+                return Err(Error::Version("its weights in a pickle, as PyTorch 2.8 writes them".to_owned()));
             }
             let Payloads { config } = archive.json(&name)?;
             for (key, payload) in config.0 {

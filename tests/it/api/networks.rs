@@ -162,7 +162,7 @@ async fn a_network_with_broken_weights_is_refused_by_the_tensors_name() {
     api.upload("", network.bytes()).await.says(422, &["the network cannot be used", "fc.weight", "not finite"]);
     let mut network = with_map(true);
     network.program["schema_version"]["major"] = json!(9);
-    api.upload("", network.bytes()).await.says(422, &["schema 9", "PyTorch 2.8 or later"]);
+    api.upload("", network.bytes()).await.says(422, &["schema 9", "export it again with PyTorch 2.9 to 2.11"]);
     let mut truncated = efficientnet();
     truncated.truncate(truncated.len() / 2);
     api.upload("", truncated).await.says(422, &["truncated"]);

@@ -37,7 +37,19 @@ fn other_files_are_named_for_what_they_are() {
     assert!(refusal(archive([("a/data.pkl".to_owned(), &b"\x80\x02}."[..])])).contains("no models/model.json"));
     assert!(refusal(with_entry("net/archive_format", b"pt3")).contains("the format pt3"));
     let old = archive([("serialized_exported_program.json".to_owned(), &b"{}"[..])]);
-    assert!(refusal(old).contains("the layout of PyTorch before 2.8, and only schema 8 is read"));
+    assert!(refusal(old).contains("the layout of PyTorch before 2.8, which is not read: export it again with"));
+}
+
+#[test]
+fn weights_in_a_pickle_are_those_of_an_older_pytorch_and_no_damage() {
+    let pickled = with_entries(|entries| {
+        entries.retain(|(name, _)| !name.starts_with("net/data/weights/") && !name.starts_with("net/data/constants/"));
+        entries.push(("net/data/weights/model.pt".to_owned(), b"PK".to_vec()));
+        entries.push(("net/data/constants/model.pt".to_owned(), b"PK".to_vec()));
+    });
+    let error = refusal(pickled);
+    assert!(error.contains("its weights in a pickle, as PyTorch 2.8 writes them") && error.contains("2.9"), "{error}");
+    assert!(!error.contains("damaged"), "{error}");
 }
 
 #[test]
