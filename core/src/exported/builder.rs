@@ -45,6 +45,8 @@ pub(super) struct Builder<'a> {
     pub(super) recorded: HashMap<String, TensorMeta>,
     recorded_sizes: HashMap<String, SizeMeta>,
     pub(super) batch: Option<String>,
+    /// The batch size, if it is fixed, which is a fault.
+    pub(super) fixed_batch: Option<Size>,
     pub(super) nodes: Vec<Node>,
     /// Operators that are not supported, and where they are.
     unsupported: BTreeMap<String, Vec<String>>,
@@ -70,6 +72,7 @@ pub(super) fn build(
         recorded: graph.tensor_values.0.into_iter().collect(),
         recorded_sizes: graph.sym_int_values.0.into_iter().collect(),
         batch: None,
+        fixed_batch: None,
         nodes: Vec::new(),
         unsupported: BTreeMap::new(),
         other_types: BTreeMap::new(),

@@ -4,13 +4,16 @@ use std::collections::HashSet;
 
 use super::builder::Builder;
 use super::error::OrFault;
-use super::graph::{Origin, Value, ValueId};
-use super::schema::{Argument, InputSpec, OutputSpec, SizeMeta};
+use super::graph::{NOWHERE, Origin, Value, ValueId};
+use super::schema::{Argument, InputSpec, OutputSpec, SizeMeta, TensorMeta};
 use super::scope::{FOLLOWS, ValueMemory};
 use super::size::{Size, shown_shape, symbol};
 use super::stored::TensorRole;
 use crate::checkpoint::Dtype;
 use crate::checkpoint::error::shown;
+
+/// Results of a network that a fault lists.
+const MOST_LISTED: usize = 4;
 
 impl Builder<'_> {
     /// Defines the images, and the symbol of the batch size.
@@ -24,8 +27,10 @@ impl Builder<'_> {
             .collect();
         match self.define_images(&users) {
             Ok(images) => Some(images),
-            Err(message) => {
-                self.faults.add("input", message);
+            Err(messages) => {
+                for message in messages {
+                    self.faults.add("input", message);
+                }
                 for user in users {
                     if let Argument::Tensor(name) = user {
                         self.scope.give_up(name);
@@ -36,34 +41,65 @@ impl Builder<'_> {
         }
     }
 
-    fn define_images(&mut self, users: &[&Argument]) -> OrFault<ValueId> {
+    /// All that is wrong with the images is said at once.
+    fn define_images(&mut self, users: &[&Argument]) -> Result<ValueId, Vec<String>> {
+        // Known whatever else is wrong, so that what is computed of the images has its recorded shape.
+        self.batch = users.iter().find_map(|user| self.open_batch(user));
         let [Argument::Tensor(name)] = users else {
             let message = "the network must take one tensor, the images, and nothing else: export a module whose \
                            forward(images) gives it the rest";
-            return Err(message.to_owned());
+            return Err(vec![message.to_owned()]);
         };
-        let meta = self.recorded.get(name).ok_or("PyTorch recorded no shape of the images")?;
-        let Some(SizeMeta::Expression(batch)) = meta.sizes.first() else {
-            let message = "the batch size is fixed: export the network with \
-                           dynamic_shapes=({0: torch.export.Dim(\"batch\", min=2, max=65536)},)";
-            return Err(message.to_owned());
+        let Some(meta) = self.recorded.get(name).cloned() else {
+            return Err(vec!["PyTorch recorded no shape of the images".to_owned()]);
         };
-        if meta.sizes[1..].iter().any(|size| matches!(size, SizeMeta::Expression(_))) {
+        let mut faults = Vec::new();
+        if let Some(SizeMeta::Int(count)) = meta.sizes.first() {
+            self.fixed_batch = u64::try_from(*count).ok().map(Size::Fixed);
+            faults.push(fixed_batch(&meta));
+        }
+        if meta.sizes.iter().skip(1).any(|size| matches!(size, SizeMeta::Expression(_))) {
             let message = "the images' height or width is open, and must be fixed: leave only the batch size open, with \
                            dynamic_shapes=({0: torch.export.Dim(\"batch\", min=2, max=65536)},)";
-            return Err(message.to_owned());
+            faults.push(message.to_owned());
+            return Err(faults);
         }
-        self.batch = symbol(&batch.expr_str).map(str::to_owned);
-        let value = self.recorded_value(&self.recorded[name], Origin::Images)?;
-        let is_map = matches!(*value.shape, [Size::Batch(1), Size::Fixed(3), Size::Fixed(_), Size::Fixed(_)]);
-        if !is_map || value.dtype != Dtype::F32 {
-            let (shape, dtype) = (shown_shape(&value.shape), value.dtype);
-            let hint = hint_for_images(&value);
-            return Err(format!(
-                "images are {shape} of {dtype}, and must be [B, 3, H, W] of F32 with fixed H and W{hint}"
-            ));
+        match self.recorded_value(&meta, Origin::Images) {
+            Err(message) => faults.push(message),
+            Ok(mut value) => {
+                self.with_open_batch(&mut value.shape);
+                let is_map = matches!(*value.shape, [Size::Batch(1), Size::Fixed(3), Size::Fixed(_), Size::Fixed(_)]);
+                if !is_map || value.dtype != Dtype::F32 {
+                    let (shape, dtype) = (shown_shape(&value.shape), value.dtype);
+                    let hint = hint_for_images(&value);
+                    faults.push(format!(
+                        "images are {shape} of {dtype}, and must be [B, 3, H, W] of F32 with fixed H and W{hint}"
+                    ));
+                }
+                if faults.is_empty() {
+                    return self.scope.define(name, value, &ValueMemory::Own).map_err(|message| vec![message]);
+                }
+            }
         }
-        self.scope.define(name, value, &ValueMemory::Own)
+        Err(faults)
+    }
+
+    /// The symbol of the batch size of a tensor from outside.
+    fn open_batch(&self, user: &Argument) -> Option<String> {
+        let Argument::Tensor(name) = user else { return None };
+        match self.recorded.get(name)?.sizes.first()? {
+            SizeMeta::Expression(batch) => symbol(&batch.expr_str).map(str::to_owned),
+            SizeMeta::Int(_) => None,
+        }
+    }
+
+    /// Where the batch size is fixed, which is a fault already, it counts as open.
+    fn with_open_batch(&self, shape: &mut [Size]) {
+        if let Some(first) = shape.first_mut()
+            && self.fixed_batch == Some(*first)
+        {
+            *first = Size::Batch(1);
+        }
     }
 
     /// Defines parameters, buffers and constants.
@@ -135,6 +171,21 @@ impl Builder<'_> {
         self.scope.define(name, value, &ValueMemory::Own).map(drop)
     }
 
+    /// What a network returns, for a sentence.
+    fn listed(&self, outputs: &[&Argument]) -> String {
+        let shape_of = |name: &String| self.recorded_value(self.recorded.get(name)?, NOWHERE).ok();
+        let listed = outputs.iter().take(MOST_LISTED).map(|output| match output {
+            Argument::Tensor(name) => match shape_of(name) {
+                Some(value) => format!("{} {}", shown(name), shown_shape(&value.shape)),
+                None => shown(name),
+            },
+            _ => "something that is no tensor".to_owned(),
+        });
+        let listed: Vec<String> = listed.collect();
+        let more = if outputs.len() > MOST_LISTED { ", …" } else { "" };
+        if listed.is_empty() { String::new() } else { format!(". It returns {}{more}", listed.join(", ")) }
+    }
+
     /// The value of the only output.
     pub(super) fn logits(&mut self, specs: &[OutputSpec], outputs: &[Argument]) -> Option<ValueId> {
         for spec in specs {
@@ -150,23 +201,36 @@ impl Builder<'_> {
                 return None;
             }
         }
-        let ([OutputSpec::User(Argument::Tensor(name))], [Argument::Tensor(output)]) = (specs, outputs) else {
-            let message = "the network must return one tensor, the logits, and nothing else: export a module whose \
-                           forward(images) returns the logits alone";
+        // None is nothing, as of an auxiliary classifier that is left out.
+        let is_something = |argument: &&Argument| !matches!(argument, Argument::None);
+        let specs = specs.iter().filter_map(|spec| match spec {
+            OutputSpec::User(argument) => Some(argument),
+            OutputSpec::Other(_) => None,
+        });
+        let specs: Vec<&Argument> = specs.filter(is_something).collect();
+        let outputs: Vec<&Argument> = outputs.iter().filter(is_something).collect();
+        let ([Argument::Tensor(name)], [Argument::Tensor(output)]) = (specs.as_slice(), outputs.as_slice()) else {
+            let returned = self.listed(&outputs);
+            let message = format!(
+                "the network must return one tensor, the logits, and nothing else: export a module whose \
+                 forward(images) returns the logits alone{returned}"
+            );
             self.faults.add("output", message);
             return None;
         };
         let found =
             if name == output { self.scope.resolve(name) } else { Err("is not that of its signature".to_owned()) };
-        let value = found.and_then(|id| match self.scope.value(id) {
-            _ if self.scope.constant(id).is_some() => Err("does not depend on the images".to_owned()),
-            Value { shape, dtype: Dtype::F32, .. } if matches!(shape.as_slice(), [Size::Batch(1), Size::Fixed(_)]) => {
-                Ok(id)
+        let value = found.and_then(|id| {
+            if self.scope.constant(id).is_some() {
+                return Err("does not depend on the images".to_owned());
             }
-            Value { shape, dtype, .. } => {
-                let hint = hint_for_logits(shape, *dtype);
-                Err(format!("is {} of {dtype}, and must be logits [B, classes] of F32{hint}", shown_shape(shape)))
+            let Value { mut shape, dtype, .. } = self.scope.value(id).clone();
+            self.with_open_batch(&mut shape);
+            if dtype == Dtype::F32 && matches!(shape.as_slice(), [Size::Batch(1), Size::Fixed(_)]) {
+                return Ok(id);
             }
+            let hint = hint_for_logits(&shape, dtype);
+            Err(format!("is {} of {dtype}, and must be logits [B, classes] of F32{hint}", shown_shape(&shape)))
         });
         match value {
             Ok(id) => Some(id),
@@ -178,6 +242,22 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// What to export a network with whose batch size is fixed.
+fn fixed_batch(images: &TensorMeta) -> String {
+    let sizes = images.sizes.iter().skip(1).take(3).map(|size| match size {
+        SizeMeta::Int(size) => size.to_string(),
+        // Which is a fault, too.
+        SizeMeta::Expression(_) => "224".to_owned(),
+    });
+    let sizes: String = sizes.map(|size| format!(", {size}")).collect();
+    format!(
+        "the batch size is fixed: leave it open, and export with at least two images:\n\
+         images = torch.zeros(2{sizes})\n\
+         batch = torch.export.Dim(\"batch\", min=2, max=65536)\n\
+         program = torch.export.export(model, (images,), dynamic_shapes=({{0: batch}},))"
+    )
 }
 
 /// What to do about a network whose images are others than those of jobs.

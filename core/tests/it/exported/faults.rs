@@ -116,14 +116,6 @@ fn an_argument_that_could_change_the_result_is_refused() {
 
 #[test]
 fn only_the_batch_size_may_be_open() {
-    let mut fixed = Network::small();
-    fixed.recorded("x")["sizes"][0] = json!({"as_int": 2});
-    let faults = fixed.faults();
-    assert!(
-        faults[0].starts_with("input: the batch size is fixed: export the network with dynamic_shapes="),
-        "{faults:?}"
-    );
-
     let mut open = Network::small();
     open.recorded("x")["sizes"][2] = expression("Symbol('s12', positive=True, integer=True)");
     let faults = open.faults();
@@ -134,6 +126,47 @@ fn only_the_batch_size_may_be_open() {
     *grey.recorded("x") = meta(&[B, 1, 8, 8]);
     assert!(grey.faults()[0].starts_with("input: images are [B, 1, 8, 8] of F32"), "{:?}", grey.faults());
     assert!(grey.faults()[0].contains("gives this network images.mean(1, keepdim=True)"), "{:?}", grey.faults());
+}
+
+/// Makes every open size of a document 2, as in a program that was exported without dynamic shapes.
+fn fix_batch(document: &mut Value) {
+    if document.get("as_expr").is_some() {
+        *document = json!({"as_int": 2});
+        return;
+    }
+    match document {
+        Value::Array(members) => members.iter_mut().for_each(fix_batch),
+        Value::Object(members) => members.values_mut().for_each(fix_batch),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_fixed_batch_size_is_one_fault_with_the_lines_that_open_it() {
+    let mut fixed = Network::small();
+    fix_batch(&mut fixed.program);
+    let lines = "input: the batch size is fixed: leave it open, and export with at least two images:\n\
+                 images = torch.zeros(2, 3, 8, 8)\n\
+                 batch = torch.export.Dim(\"batch\", min=2, max=65536)\n\
+                 program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))";
+    assert_eq!(fixed.fault(), lines, "its logits [2, 5] are no fault of their own");
+    // What else is wrong with the images, with the network and with its result is said, too.
+    let mut grey = Network::new();
+    grey.convolve();
+    grey.node("tan.default", "odd", &[("self", tensor("conv"))], &[B, 4, 8, 8]);
+    grey.pool_and_classify("odd");
+    grey.node("unsqueeze.default", "end", &[("self", tensor("logits")), ("dim", int(2))], &[B, 5, 1]);
+    grey.result("end");
+    *grey.recorded("x") = meta(&[B, 1, 8, 8]);
+    fix_batch(&mut grey.program);
+    let faults = grey.faults();
+    let says = [
+        "input: the batch size is fixed",
+        "input: images are [B, 1, 8, 8] of F32, and must be [B, 3, H, W] of F32",
+        "output: is [B, 5, 1] of F32, and must be logits [B, classes] of F32",
+        "operator aten.tan.default: is not supported",
+    ];
+    assert!(faults.len() == 4 && faults.iter().zip(says).all(|(fault, says)| fault.starts_with(says)), "{faults:?}");
 }
 
 #[test]
@@ -171,6 +204,7 @@ fn more_than_images_and_logits_is_refused() {
     network.graph()["outputs"] = json!([tensor("logits"), tensor("act")]);
     let says = "output: the network must return one tensor, the logits, and nothing else: export a module whose";
     assert!(network.fault().starts_with(says), "{}", network.fault());
+    assert!(network.fault().ends_with(". It returns logits [B, 5], act [B, 4, 8, 8]"), "{}", network.fault());
 
     let mut network = Network::small();
     network.result("act");
@@ -191,6 +225,18 @@ fn more_than_images_and_logits_is_refused() {
     network.signature()["input_specs"][0] = json!({"custom_obj": {"arg": {"name": "o"}, "custom_obj_name": "o"}});
     let faults = network.faults();
     assert_eq!(faults[0], "input: an input of the kind custom_obj is not supported");
+}
+
+#[test]
+fn nothing_beside_the_logits_is_no_result() {
+    let mut network = Network::small();
+    let none = json!({"as_none": true});
+    network.graph()["outputs"] = json!([none, tensor("logits"), none]);
+    let [none, logits] = [none, tensor("logits")].map(|arg| json!({"user_output": {"arg": arg}}));
+    network.signature()["output_specs"] = json!([none, logits, none]);
+    assert_eq!(network.read().unwrap().description().classes, 5);
+    network.graph()["outputs"] = json!([{"as_none": true}]);
+    assert!(network.fault().starts_with("output: the network must return one tensor"), "{}", network.fault());
 }
 
 #[test]
