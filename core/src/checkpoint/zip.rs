@@ -33,7 +33,8 @@ pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<FileCont
         return corrupt("its archive has more than one data.pkl");
     }
     if names.contains_key(&format!("{prefix}constants.pkl")) {
-        let message = "it is a TorchScript archive, which contains a program; save model.state_dict() with torch.save";
+        let message = "it is a TorchScript archive, which contains a program; save model.state_dict() with torch.save, \
+                       or the network, whatever its architecture, with torch.export.save";
         return Err(Error::Unsupported(message.to_owned()));
     }
     let entry = |name: &str| names.get(&format!("{prefix}{name}")).copied();

@@ -22,6 +22,8 @@ const LONGEST_WORD: u64 = 64;
 pub(crate) const PROGRAM: &str = "models/model.json";
 /// The same as PyTorch before 2.8 named it.
 const OLD_PROGRAM: &str = "serialized_exported_program.json";
+/// Code that AOTInductor compiled, in an archive of the same kind.
+const COMPILED: &str = "data/aotinductor/";
 
 #[derive(Debug)]
 pub(crate) struct NetworkArchive<'a> {
@@ -137,20 +139,27 @@ pub(super) fn parsed<T: DeserializeOwned>(name: &str, document: &[u8]) -> Result
         .map_err(|error| damaged(format!("{name} is not as PyTorch writes it ({})", shown(&error.to_string()))))
 }
 
-/// Whether an archive, which may have other faults, has an entry with a program.
+/// Whether an archive, which may have other faults, has an entry with a program, or with what was compiled of one.
 pub(super) fn names_program(source: &ByteSource) -> bool {
     let is_program = |name: &String| {
         let above = name.strip_suffix(PROGRAM);
-        above.is_some_and(|above| above.is_empty() || above.ends_with('/')) || name.ends_with(OLD_PROGRAM)
+        let is_read = above.is_some_and(|above| above.is_empty() || above.ends_with('/'));
+        is_read || name.ends_with(OLD_PROGRAM) || is_compiled(name)
     };
     let names = Zip::open(source).and_then(|zip| zip.names());
     names.is_ok_and(|names| names.keys().any(is_program))
 }
 
+/// Whether an entry below an archive's folder is compiled code.
+fn is_compiled(name: &str) -> bool {
+    name.split_once('/').is_some_and(|(_, inner)| inner.starts_with(COMPILED))
+}
+
 /// The archive's folder, with a slash at its end.
 fn folder<'a>(names: impl Iterator<Item = &'a String>) -> Result<String> {
-    let mut folders = Vec::new();
+    let (mut folders, mut has_compiled) = (Vec::new(), false);
     for name in names {
+        has_compiled |= is_compiled(name);
         if name.ends_with(OLD_PROGRAM) {
             return Err(Error::Version("the layout of PyTorch before 2.8".to_owned()));
         }
@@ -161,6 +170,10 @@ fn folder<'a>(names: impl Iterator<Item = &'a String>) -> Result<String> {
         }
     }
     match folders.len() {
+        0 if has_compiled => {
+            let message = "it has code that AOTInductor compiled, and not the graph of the network";
+            Err(Error::NotExported(message.to_owned()))
+        }
         0 => Err(Error::NotExported(format!("its archive has no {PROGRAM}"))),
         1 => Ok(folders.remove(0)),
         _ => Err(damaged("its archive has more than one folder with a program")),

@@ -115,7 +115,7 @@ fn a_file_without_a_state_dict_is_refused_with_advice() {
     let message = refusal("complex.pth").to_string();
     assert!(message.contains("torch.ComplexFloatStorage"), "{message}");
     let message = refusal("scripted.pt").to_string();
-    assert!(message.contains("TorchScript"), "{message}");
+    assert!(message.contains("TorchScript") && message.contains("torch.export.save"), "{message}");
 }
 
 #[test]

@@ -41,6 +41,19 @@ fn other_files_are_named_for_what_they_are() {
 }
 
 #[test]
+fn a_package_of_aotinductor_is_a_network_without_a_graph() {
+    let names = ["model/archive_format", "model/data/aotinductor/model/c1.so", "model/data/aotinductor/model/c1.json"];
+    let package = archive(names.map(|name| (name.to_owned(), &b"pt2"[..])));
+    let directory = tempfile::tempdir().unwrap();
+    // The bytes decide, not the name.
+    let path = directory.path().join("package");
+    std::fs::write(&path, &package).unwrap();
+    assert!(is_exported(&path));
+    let error = refusal(package);
+    assert!(error.contains("code that AOTInductor compiled") && error.contains("torch.export.save"), "{error}");
+}
+
+#[test]
 fn weights_in_a_pickle_are_those_of_an_older_pytorch_and_no_damage() {
     let pickled = with_entries(|entries| {
         entries.retain(|(name, _)| !name.starts_with("net/data/weights/") && !name.starts_with("net/data/constants/"));
