@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::graph::{Graph, Node, Origin};
 use super::head::FeatureMap;
-use super::op::{Activation, Op};
+use super::op::{Activation, Arithmetic, Op, Operand};
 use super::stored::{StoredTensor, TensorRole};
 use super::subject::{DescriptionInput, Mode, name_in_pytorch};
 use super::ties;
@@ -89,7 +89,42 @@ pub(super) fn notes(
              .pt2 of a student takes no larger ones"
         )
     });
-    [of_map.map(str::to_owned), of_batch, tied(subject), following(subject)].into_iter().flatten().collect()
+    let of_map = of_map.map(str::to_owned);
+    [of_map, of_batch, normalising(subject), tied(subject), following(subject)].into_iter().flatten().collect()
+}
+
+/// What to do about a network that normalises its images itself, for which a job does so once more: one whose first
+/// operations on them are sums or products with numbers, or with tensors that are not trained.
+fn normalising(subject: &DescriptionInput<'_>) -> Option<String> {
+    let graph = subject.graph;
+    let is_fixed = |input: &usize| match graph.values[*input].origin {
+        Origin::Stored(index) => subject.tensors.get(index).is_some_and(|stored| stored.role != TensorRole::Parameter),
+        Origin::Images | Origin::Node(_) => false,
+    };
+    let (mut images, mut first) = (graph.images, None);
+    for node in &graph.nodes {
+        if !node.inputs.contains(&images) {
+            continue;
+        }
+        let scales = match node.op {
+            Op::Identity => false,
+            Op::Arithmetic {
+                kind: Arithmetic::Add | Arithmetic::Subtract | Arithmetic::Multiply | Arithmetic::Divide,
+                other,
+            } if other != Operand::Tensor || node.inputs.iter().any(is_fixed) => true,
+            _ => break,
+        };
+        first = first.or(scales.then_some(node));
+        let Some(&scaled) = node.outputs.first() else { break };
+        images = scaled;
+    }
+    first.map(|node| {
+        format!(
+            "the network scales its images itself ({}): where it takes pixels from 0 to 1, give it those, with a mean of \
+             [0, 0, 0] and a std of [1, 1, 1] in teacher or dataset",
+            shown(name_in_pytorch(node))
+        )
+    })
 }
 
 fn mixed(graph: &Graph) -> String {

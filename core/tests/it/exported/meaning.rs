@@ -98,6 +98,45 @@ fn a_class_token_leaves_no_map_and_a_note() {
 }
 
 #[test]
+fn a_network_that_normalises_its_images_itself_is_noted() {
+    let of = |inner: &dyn Fn(&mut Network)| {
+        let mut network = Network::new();
+        inner(&mut network);
+        network.parameter("conv.weight", &[4, 3, 3, 3]);
+        let convolution = [
+            ("input", tensor("scaled")),
+            ("weight", tensor("conv.weight")),
+            ("bias", json!({"as_none": true})),
+            ("stride", ints(&[1, 1])),
+            ("padding", ints(&[1, 1])),
+        ];
+        network.node("conv2d.default", "conv", &convolution, &[B, 4, 8, 8]);
+        network.pool_and_classify("conv");
+        described(&network)["notes"].to_string()
+    };
+    let images = [B, 3, 8, 8];
+    let buffers = of(&|network| {
+        network.buffer("mean", &[3, 1, 1]);
+        network.buffer("std", &[3, 1, 1]);
+        network.node("clone.default", "same", &[("self", tensor("x"))], &images);
+        network.node("sub.Tensor", "centred", &[("self", tensor("same")), ("other", tensor("mean"))], &images);
+        network.node("div.Tensor", "scaled", &[("self", tensor("centred")), ("other", tensor("std"))], &images);
+    });
+    assert!(buffers.contains("scales its images itself (centred)") && buffers.contains("[0, 0, 0]"), "{buffers}");
+    let number = of(&|network| {
+        network.node("mul.Tensor", "scaled", &[("self", tensor("x")), ("other", float(2.0))], &images);
+    });
+    assert!(number.contains("scales its images itself (scaled)"), "{number}");
+    let trained = of(&|network| {
+        network.parameter("scale", &[3, 1, 1]);
+        network.node("mul.Tensor", "scaled", &[("self", tensor("x")), ("other", tensor("scale"))], &images);
+    });
+    assert!(!trained.contains("scales its images"), "{trained}");
+    let plain = of(&|network| network.node("relu.default", "scaled", &[("self", tensor("x"))], &images));
+    assert!(!plain.contains("scales its images"), "{plain}");
+}
+
+#[test]
 fn a_pooling_beside_the_main_path_does_not_begin_the_head() {
     let mut network = Network::new();
     network.convolve();
