@@ -54,7 +54,7 @@ test('an uploaded network shows what was found in it, and becomes the missing te
   ({ data: [network] } = await server.get('/v1/checkpoints'));
   assert.equal(network.format, 'torch_export');
   const text = await facts.textContent();
-  for (const part of ['Images64×64 pixels', 'Classes10', 'Exported intraining mode', 'Feature map256 × 2×2, channels first', 'flatten → linear']) {
+  for (const part of ['Images64×64 pixels', 'Classes10', 'Exported intraining mode', 'Written byPyTorch 2.11.0', 'Largest batch65,536', 'Feature map256 × 2×2, channels first', 'flatten → linear']) {
     assert.ok(text.includes(part), `${part} in ${text}`);
   }
   await field('/teacher/checkpoint').locator('.picked').getByText(NAME).waitFor();

@@ -1,7 +1,7 @@
 // Networks that come as files: what the server found in one, and how to make one.
 
 import { copyButton, fill, h } from '../ui/dom.js';
-import { count, whole } from '../ui/format.js';
+import { count, isNumber, whole } from '../ui/format.js';
 import { snippetText } from '../job/snippets.js';
 
 /** @import { Child } from '../ui/dom.js' */
@@ -22,7 +22,7 @@ export function aboutNetwork({ input: [, ...side], classes, parameters, macs, fe
  * What the server found in the file.
  * @param {ExportedNetwork} network
  */
-export function networkFacts({ input: [, ...side], classes, parameters, macs, mode, operators, feature_map: map, head }) {
+export function networkFacts({ input: [, ...side], batch: [, mostImages], classes, parameters, macs, mode, operators, feature_map: map, head, schema, torch }) {
   const short = (/** @type {string} */ name) => name.replace(/^aten\./, '').replace(/\.[^.]*$/, '');
   const kinds = Object.entries(operators);
   const total = kinds.reduce((sum, [, times]) => sum + times, 0);
@@ -33,8 +33,10 @@ export function networkFacts({ input: [, ...side], classes, parameters, macs, mo
     ['Parameters', count(parameters)],
     ['MACs', count(macs)],
     ['Exported in', `${mode} mode`],
+    ['Written by', `PyTorch ${torch ?? 'of an unknown version'}, schema ${schema}`],
+    ['Largest batch', isNumber(mostImages) ? whole(mostImages) : 'any'],
     ['Feature map', map ? `${whole(map.shape[0])} × ${size(map.shape.slice(1))}, ${map.layout.replaceAll('_', ' ')}` : 'none: methods with several scales cannot use it'],
-    ...(map ? /** @type {[string, Child][]} */ ([['Head', `${head.operators.map(short).join(' → ') || 'nothing'}${head.is_linear ? '' : ' (not linear)'}`]]) : []),
+    ...(map ? /** @type {[string, Child][]} */ ([['Head', `after ${head.begins_after}: ${head.operators.map(short).join(' → ') || 'nothing'}${head.is_linear ? '' : ' (not linear)'}`]]) : []),
     ...(head.keeps_classifier ? /** @type {[string, Child][]} */ ([['New classifier', `not possible, because ${head.keeps_classifier}`]]) : []),
     ['Operators', h('span', { title: kinds.map(([name, times]) => `${name} ×${times}`).join('\n') }, `${whole(total)} of ${whole(kinds.length)} kinds`)],
   ];
