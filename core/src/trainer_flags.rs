@@ -179,7 +179,7 @@ pub struct EvaluateArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct ConvertArgs {
-    /// Any supported checkpoint.
+    /// Any supported checkpoint, or a network that torch.export.save wrote, of which the state dict is converted.
     pub input: PathBuf,
     /// The safetensors file to write. It may replace another safetensors file, but no other file, and not the input.
     pub output: PathBuf,

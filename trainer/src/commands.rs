@@ -302,6 +302,15 @@ pub fn convert(args: &ConvertArgs) -> ExitCode {
 fn convert_by(args: &ConvertArgs) -> Result<Value> {
     let ConvertArgs { input, output, state_dict } = args;
     output_file::check(output, CommandInputs { files: &[("the checkpoint", input.as_path())], dataset: None })?;
+    if exported::is_exported(input) {
+        models::exported::refuse_state_dict(input, state_dict.as_deref())?;
+        let (file, doubt) = models::exported::open(input)?;
+        let written = models::exported::write_state_dict(input, &file, output)?;
+        let notes: Vec<String> = doubt.into_iter().collect();
+        let mut converted = described(&written, &notes);
+        converted["format"] = json!(file.description().format);
+        return Ok(converted);
+    }
     let unreadable = |error: checkpoint::Error| state_dict::unreadable(input, &error);
     let read = Checkpoint::open_state_dict(input, state_dict.as_deref()).map_err(unreadable)?;
     let mut notes = read.notes().to_vec();
@@ -339,6 +348,7 @@ pub fn inspect(args: &InspectArgs) -> ExitCode {
 fn inspect_by(args: &InspectArgs) -> Result<Value> {
     let path = &args.input;
     if exported::is_exported(path) {
+        models::exported::refuse_state_dict(path, args.state_dict.as_deref())?;
         let (file, doubt) = models::exported::open(path)?;
         let mut description = json!(file.description());
         description["warnings"] = file.description().warnings.iter().cloned().chain(doubt).collect();

@@ -53,6 +53,7 @@ impl Subject {
                 "{path} is an exported network, which has no other architecture: leave it out"
             )));
         }
+        models::exported::refuse_state_dict(path, args.state_dict.as_deref())?;
         let (mut file, doubt) = models::exported::open(path)?;
         let mut notes: Vec<String> = file.description().warnings_of(false).cloned().chain(doubt).collect();
         let weights = args.network.is_some().then_some(&args.checkpoint);

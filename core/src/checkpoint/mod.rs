@@ -25,6 +25,7 @@ use std::path::Path;
 pub use detect::CheckpointFormat;
 pub use error::Error;
 pub use metadata::{EXPORTED, NETWORK};
+pub(crate) use safetensors::write_each;
 pub use safetensors::{NewTensor, write};
 pub use soundness::Soundness;
 pub use tensor::{Dtype, Tensor};

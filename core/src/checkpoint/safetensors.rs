@@ -163,7 +163,7 @@ pub fn write(path: &Path, tensors: &[NewTensor<'_>], metadata: &BTreeMap<String,
 }
 
 /// Like [`write()`], with one tensor in memory at a time.
-pub(super) fn write_each<B: AsRef<[u8]>>(
+pub(crate) fn write_each<B: AsRef<[u8]>>(
     path: &Path,
     tensors: &[(&str, Dtype, &[u64])],
     metadata: &BTreeMap<String, String>,

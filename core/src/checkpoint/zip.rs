@@ -23,8 +23,8 @@ pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<FileCont
     let (prefix, another) = (prefixes.next(), prefixes.next());
     let Some(prefix) = prefix else {
         if names.keys().any(|name| name.ends_with("/models/model.json")) {
-            let message = "it is a network written by torch.export.save, which jobs and the commands evaluate and \
-                           inspect take as it is; for a file of its weights, save model.state_dict() with torch.save";
+            let message = "it is a network written by torch.export.save, which jobs and the commands take as it is; for a \
+                           file of its weights, use distillery convert, or save model.state_dict() with torch.save";
             return Err(Error::Unsupported(message.to_owned()));
         }
         return Err(Error::NotACheckpoint { found: described(&names) });

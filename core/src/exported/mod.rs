@@ -51,6 +51,7 @@ mod tensors;
 mod ties;
 mod window_rules;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use classifier::ClassifierCost;
@@ -70,7 +71,7 @@ pub use subject::Mode;
 use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
 use crate::checkpoint::tensor;
-use crate::checkpoint::{Soundness, open_regular};
+use crate::checkpoint::{Soundness, open_regular, write_each};
 use archive::NetworkArchive;
 use classifier::SizeChange;
 use describe::Described;
@@ -198,6 +199,21 @@ impl ExportedNetwork {
     /// The file cannot be read.
     pub fn bytes(&self, stored: &StoredTensor) -> std::result::Result<Vec<u8>, Error> {
         Ok(stored.tensor.bytes(&self.source)?)
+    }
+
+    /// Writes the state dict as safetensors, with the file's keys and element types.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the output cannot be written.
+    pub fn write_state_dict(
+        &self,
+        output: &Path,
+        metadata: &BTreeMap<String, String>,
+    ) -> std::result::Result<(), Error> {
+        let state = self.tensors.iter().filter(|stored| stored.role != TensorRole::Constant);
+        let state: Vec<&tensor::Tensor> = state.map(|stored| &stored.tensor).collect();
+        let plan: Vec<_> = state.iter().map(|tensor| (tensor.name(), tensor.dtype(), tensor.shape())).collect();
+        Ok(write_each(output, &plan, metadata, |index| state[index].bytes(&self.source))?)
     }
 
     /// The names of the network's classes, in the order of its outputs, if the file has them: a JSON list that

@@ -15,7 +15,7 @@ use super::state_dict::unreadable;
 use super::{Halves, Network, Weight, init};
 use crate::error::{Error, Result};
 use distillery_core::architecture::Init;
-use distillery_core::checkpoint::{Checkpoint, Dtype, Soundness};
+use distillery_core::checkpoint::{self, Checkpoint, Dtype, EXPORTED, NETWORK, Soundness};
 use distillery_core::exported::{self, ExportedNetwork, FeatureMap, Graph, NewClassifier, Op, Origin, TensorRole};
 
 /// Opens the file of an exported network, and checks that its weights can be used. Returns what is doubtful about them,
@@ -32,12 +32,41 @@ pub fn open(path: &Path) -> Result<(ExportedNetwork, Option<String>)> {
     }
 }
 
+/// Refuses to choose among the state dicts of an exported network.
+///
+/// # Errors
+/// One is named.
+pub fn refuse_state_dict(path: &Path, named: Option<&str>) -> Result<()> {
+    match named {
+        None => Ok(()),
+        Some(_) => Err(Error::user(format!(
+            "{} is an exported network, which has one state dict only: leave out --state-dict",
+            path.display()
+        ))),
+    }
+}
+
 /// Converts an error of the reader.
 fn unusable(path: &Path, error: &exported::Error) -> Error {
     match error {
         exported::Error::File(error) => unreadable(path, error),
         _ => Error::user(format!("{}: {error}", path.display())),
     }
+}
+
+/// Writes the state dict of a file as safetensors, in the form of a trained student's, and returns it.
+///
+/// # Errors
+/// The file cannot be read, or the output cannot be written.
+pub fn write_state_dict(path: &Path, file: &ExportedNetwork, output: &Path) -> Result<Checkpoint> {
+    let network = exported::sha256(path).map_err(Error::storage(path))?;
+    let metadata = [("format", EXPORTED.to_owned()), (NETWORK, network)];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
+    file.write_state_dict(output, &metadata).map_err(|error| match error {
+        exported::Error::File(checkpoint::Error::Io(error)) => Error::storage(output)(error),
+        error => unusable(path, &error),
+    })?;
+    Checkpoint::open_as_written(output).map_err(|error| unreadable(output, &error))
 }
 
 /// Builds the network of a file with the weights in it, on the CPU in float32. Its random numbers follow from seed 0

@@ -272,6 +272,34 @@ fn evaluate_finds_out_what_network_a_file_has() {
 }
 
 #[test]
+fn the_state_dict_of_a_network_converts_to_weights_beside_its_graph() {
+    let workspace = workspace();
+    let [network, output] = ["student.pt2", "converted.safetensors"].map(|name| workspace.path(name));
+    let run = trainer("convert").arg(&network).arg(&output).output().unwrap();
+    let said: Value = serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{}", text(&run.stderr)));
+    let file = ExportedNetwork::open(&network).unwrap();
+    let state: Vec<_> = file.tensors().iter().filter(|stored| stored.role != TensorRole::Constant).collect();
+    assert_eq!((&said["format"], &said["tensors"]), (&json!("torch_export"), &json!(state.len())));
+    let converted = Checkpoint::open_as_written(&output).unwrap();
+    for stored in state {
+        let tensor = converted.get(stored.tensor.name()).unwrap_or_else(|| panic!("{}", stored.tensor.name()));
+        assert_eq!((tensor.dtype(), tensor.shape()), (stored.tensor.dtype(), stored.tensor.shape()));
+        assert_eq!(converted.bytes(tensor).unwrap(), file.bytes(stored).unwrap(), "{}", stored.tensor.name());
+    }
+    let [network, output] = [network, output].map(|path| path.to_str().unwrap().to_owned());
+    let whole = evaluated(&workspace, &["--checkpoint", &network]).unwrap();
+    let beside = evaluated(&workspace, &["--checkpoint", &output, "--network", &network]).unwrap();
+    assert_eq!((&whole["top1"], &whole["loss"]), (&beside["top1"], &beside["loss"]));
+    for (command, more) in [("convert", &["other.safetensors"][..]), ("inspect", &[])] {
+        let run = trainer(command).arg(&network).args(more).args(["--state-dict", "model"]).output().unwrap();
+        let said = text(&run.stderr);
+        assert!(!run.status.success() && said.contains("one state dict only: leave out --state-dict"), "{said}");
+    }
+    let said = evaluated(&workspace, &["--checkpoint", &network, "--state-dict", "model"]).unwrap_err();
+    assert!(said.contains("leave out --state-dict"), "{said}");
+}
+
+#[test]
 fn weights_beside_a_graph_are_held_to_what_other_checkpoints_are() {
     let workspace = workspace();
     workspace.finish(&both_exported(&workspace, json!({"training": {"epochs": 1}})), "out", &[]);
