@@ -168,7 +168,7 @@ def functions():
     yield "cosine_head", WithTensor((6, 8), lambda x, w: F.linear(F.normalize(x.mean((2, 3))), F.normalize(w)) * 16)
     yield "cosine_similarity", WithTensor((6, 8), lambda x, w: F.cosine_similarity(x.mean((2, 3))[:, None], w, dim=-1))
     yield "cosine_of_maps", lambda x: F.cosine_similarity(x, x.flip(2)) * F.cosine_similarity(x, x[:, :1], dim=1, eps=0.5)
-    yield "prototypes", WithTensor((6, 8), lambda x, w: torch.cdist(x.mean((2, 3)), w) + torch.cdist(x.amax((2, 3)), w, p=1) + F.pairwise_distance(x[:, 0], x[:, 1]).mean(1, True))
+    yield "prototypes", WithTensor((6, 8), lambda x, w: torch.cdist(x.mean((2, 3)), w, compute_mode="donot_use_mm_for_euclid_dist") + torch.cdist(x.amax((2, 3)), w, p=1) + F.pairwise_distance(x[:, 0], x[:, 1]).mean(1, True))
     yield "norms", lambda x: torch.cat((x.norm(dim=(2, 3)), x.norm(p=1, dim=(2, 3)), x.norm(p=float("inf"), dim=(2, 3))), 1)
     yield "variances", lambda x: torch.cat((x.var((2, 3)), x.std((2, 3), unbiased=False), torch.var_mean(x, (2, 3))[0], *torch.std_mean(x, (2, 3))), 1)
     yield "sum", lambda x: x.sum((2, 3)) / 256 + x.sum(dim=1, keepdim=True).flatten(1)[:, :8]
