@@ -158,48 +158,53 @@ pub(super) fn python(student: &Student, contents: &Contents<'_>) -> String {
         fitting.min_by_key(|file| file.name.ends_with(ExportFormat::Int8.suffix()))
     });
     let [onnx, pt2] = forms;
-    let load = match (onnx, pt2) {
-        (Some(BundledFile { name, .. }), _) => format!(
-            "import onnxruntime\nsession = onnxruntime.InferenceSession(str(here / \"{name}\"))\n\
-             logits = session.run(None, {{\"images\": images}})[0]\n"
+    let best = "print(labels[logits[0].argmax()])\n";
+    let (library, run) = match (onnx, pt2) {
+        (Some(BundledFile { name, .. }), _) => (
+            "onnxruntime",
+            format!(
+                "logits = onnxruntime.InferenceSession(str(here / \"{name}\")).run(None, {{\"images\": images}})[0]\n\
+                 {best}"
+            ),
         ),
-        (None, Some(BundledFile { name, .. })) => format!(
-            "import torch\nnetwork = torch.export.load(str(here / \"{name}\")).module()\n\
-             logits = network(torch.from_numpy(images.repeat(2, 0)))[:1].detach().numpy()\n"
+        // A batch has two images at least.
+        (None, Some(BundledFile { name, .. })) => (
+            "torch",
+            format!(
+                "logits = torch.export.load(str(here / \"{name}\")).module()\
+                 (torch.from_numpy(images.repeat(2, 0))).detach().numpy()\n{best}"
+            ),
         ),
-        (None, None) => "from safetensors.numpy import load_file\n\
-                         weights = load_file(str(here / \"student.safetensors\"))  # for load_state_dict\n"
-            .to_owned(),
+        (None, None) => (
+            "safetensors.numpy",
+            "weights = safetensors.numpy.load_file(str(here / \"student.safetensors\"))  # for load_state_dict\n\
+             print(len(weights), \"tensors\")\n"
+                .to_owned(),
+        ),
     };
-    let show = if load.contains("logits") {
-        "print(labels[logits[0].argmax()])\n"
-    } else {
-        "print(len(weights), \"tensors\")\n"
-    };
-    let read = "import json, pathlib, sys, numpy, PIL.Image\n\
-                here = pathlib.Path(__file__).resolve().parent  # the directory of the bundle\n\
-                labels = json.loads((here / \"labels.json\").read_text(\"utf-8\"))\n\
-                how = json.loads((here / \"preprocess.json\").read_text(\"utf-8\"))\n\
-                image = PIL.Image.open(sys.argv[1]).convert(\"RGB\")\n";
     let is_outside = !onnx.or(pt2).is_some_and(|file| file.normalises);
-    format!("{read}{}{load}{show}", prepare(student, is_outside))
+    format!("import json, pathlib, sys, numpy, PIL.Image, {library}\n{}{run}", prepare(student, is_outside))
 }
 
 /// The lines that make `images` of an image. `normalises`: whether they normalise it, because the graph does not.
 fn prepare(student: &Student, normalises: bool) -> String {
-    let mut lines = String::from("side, resize = how[\"image_size\"], how[\"resize\"]\n");
-    lines += "scale = (resize / min(image.size)) if resize else None\n";
-    lines += "size = [round(edge * scale) for edge in image.size] if resize else [side, side]\n";
-    lines += "image = image.resize(size, PIL.Image.Resampling.BILINEAR)\n";
-    lines += "left, top = (size[0] - side) // 2, (size[1] - side) // 2\n";
-    lines += "pixels = numpy.asarray(image.crop((left, top, left + side, top + side)), \"float32\") / 255\n";
-    lines += match (normalises, student.preprocessing().normalisation()) {
-        (true, Some(_)) => "pixels = (pixels - how[\"mean\"]) / how[\"std\"]\n",
-        (true, None) => "# The student's file names no mean and std: normalise as for training.\n",
-        (false, _) => "",
+    let (unknown, pixels) = match (normalises, student.preprocessing().normalisation()) {
+        (true, Some(_)) => ("", "((numpy.asarray(image) / 255 - how[\"mean\"]) / how[\"std\"])"),
+        (true, None) => {
+            ("# The student's file names no mean and std: normalise as for training.\n", "(numpy.asarray(image) / 255)")
+        }
+        (false, _) => ("", "(numpy.asarray(image) / 255)"),
     };
-    lines += "images = pixels.astype(\"float32\").transpose(2, 0, 1)[None]\n";
-    lines
+    format!(
+        "here = pathlib.Path(__file__).resolve().parent  # the directory of the bundle\n\
+         labels, how = (json.loads((here / f\"{{name}}.json\").read_text(\"utf-8\")) \
+         for name in (\"labels\", \"preprocess\"))\n\
+         image, side, resize = PIL.Image.open(sys.argv[1]).convert(\"RGB\"), how[\"image_size\"], how[\"resize\"]\n\
+         size = [round(edge * resize / min(image.size)) for edge in image.size] if resize else [side, side]\n\
+         box = [(edge - side) // 2 for edge in size]\n\
+         image = image.resize(size, PIL.Image.Resampling.BILINEAR).crop((*box, box[0] + side, box[1] + side))\n\
+         {unknown}images = {pixels}.astype(\"float32\").transpose(2, 0, 1)[None]\n"
+    )
 }
 
 /// `labels.json`: the names of the classes, or their numbers.

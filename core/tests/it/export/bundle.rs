@@ -149,6 +149,7 @@ fn each_file_says_whether_it_normalises_and_the_program_does_what_its_file_does_
         let program = text(&mut zip, "run.py");
         assert!(program.contains(&format!("(str(here / \"{runs}\"))")), "{runs} in {program}");
         assert_eq!(subtracts(&program), is_outside, "{names:?}: {program}");
+        assert!(program.lines().count() == 10 && program.lines().all(|line| line.len() <= 120), "{program}");
         let preprocess: Value = serde_json::from_str(&text(&mut zip, "preprocess.json")).unwrap();
         let expected: serde_json::Map<String, Value> = names
             .iter()
