@@ -3,7 +3,8 @@
     scripts/fuzz_corpus.py DIRECTORY               DIRECTORY/TARGET/…, run by scripts/fuzz
     .deps/networks/run scripts/fuzz_corpus.py --networks
                                                    fuzz/exported.zip: what PyTorch exports of the small networks of
-                                                   scripts/operator_networks.py, one for each operator that is read
+                                                   scripts/operator_networks.py, one for each operator that is read.
+                                                   Those that are there stay; without the file, all are exported
 """
 
 import gzip
@@ -124,19 +125,29 @@ def exported(program):
     return b"\0".join([*documents, bytes(8 * end)])
 
 
-def write_networks():
+def exported_network(name):
+    """What PyTorch exports of a small network, as `exported` gives it."""
     import operator_networks
     import torch
 
+    model, side = operator_networks.build(name, 2)
+    batch = torch.export.Dim("batch", min=2, max=65536)
+    images = torch.zeros(2, 3, side, side)
+    return exported(torch.export.export(model.train(), (images,), dynamic_shapes=({0: batch},)))
+
+
+def write_networks():
+    import operator_networks
+
+    made = dict(networks()) if NETWORKS.exists() else {}
+    for name in operator_networks.names():
+        if name not in made:
+            made[name] = exported_network(name)
+            print(name, len(made[name]), flush=True)
     with zipfile.ZipFile(NETWORKS, "w") as archive:
         for name in operator_networks.names():
-            model, side = operator_networks.build(name, 2)
-            batch = torch.export.Dim("batch", min=2, max=65536)
-            images = torch.zeros(2, 3, side, side)
-            made = exported(torch.export.export(model.train(), (images,), dynamic_shapes=({0: batch},)))
             # With one date, so that equal networks make an equal file.
-            archive.writestr(zipfile.ZipInfo(name), made, zipfile.ZIP_DEFLATED, 9)
-            print(name, len(made), flush=True)
+            archive.writestr(zipfile.ZipInfo(name), made[name], zipfile.ZIP_DEFLATED, 9)
 
 
 def main():

@@ -79,6 +79,18 @@ fn the_servers_temporary_files_are_where_the_next_server_finds_them() {
     assert_eq!(of_server, ["http::workspace"]);
 }
 
+#[test]
+fn the_fuzzer_starts_from_a_network_of_every_operator() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = std::fs::read_to_string(root.join("scripts/operator_networks.py")).unwrap();
+    let named = script.lines().filter_map(|line| line.trim().strip_prefix("yield \"")?.split_once('"'));
+    let named: BTreeSet<String> = named.map(|(name, _)| name.to_owned()).collect();
+    assert!(named.contains("relu6") && named.contains("amin"), "{named:?}");
+    let corpus = zip::ZipArchive::new(std::fs::File::open(root.join("fuzz/exported.zip")).unwrap()).unwrap();
+    let corpus: BTreeSet<String> = corpus.file_names().map(|name| name.unwrap().into_owned()).collect();
+    assert_eq!(corpus, named, "write them with .deps/networks/run scripts/fuzz_corpus.py --networks");
+}
+
 /// The functions that are tables, with a line or two for each entry.
 const TABLES: [&str; 8] = [
     "core/src/checkpoint/pickle/mod.rs: step",
