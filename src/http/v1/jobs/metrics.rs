@@ -138,12 +138,12 @@ pub async fn get(
 
 /// Refuses names of series that neither this version has nor the job, whose worker may be of another version.
 async fn check_names(state: &AppState, id: &JobId, names: &[String]) -> Result<(), ApiError> {
-    let mut strange = names.iter().filter(|name| !series::is_known(name)).peekable();
-    if strange.peek().is_none() {
+    let strange: Vec<&String> = names.iter().filter(|name| !series::is_known(name)).collect();
+    if strange.is_empty() {
         return Ok(());
     }
     let own = metrics::all_names(&state.pool, &id.0).await?;
-    let Some(unknown) = strange.find(|name| !own.contains(name)) else { return Ok(()) };
+    let Some(unknown) = strange.into_iter().find(|name| !own.contains(*name)) else { return Ok(()) };
     let known: BTreeSet<&str> = series::ALL.into_iter().chain(own.iter().map(String::as_str)).collect();
     let reason = text::unknown("series", unknown, &Vec::from_iter(known));
     Err(ApiError::malformed(format!("query parameters: name: {reason}")))

@@ -17,7 +17,9 @@ use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
 use crate::http::workspace::Workspace;
-use crate::predictions::{self, Answers, Pictures, PredictionFile, PredictionOutcome, PredictionReport, Predictions};
+use crate::predictions::{
+    self, NetworkPredictions, Pictures, PredictionFile, PredictionOutcome, PredictionReport, Predictions,
+};
 use crate::protocol::files;
 
 /// Files that are read at the same time. Each is held in memory.
@@ -263,7 +265,7 @@ fn page(file: &PredictionFile, parameters: &PredictionParameters) -> Result<Pred
 fn described(file: &PredictionFile, image: usize, picture: Option<(&Pictures, usize)>) -> PredictedImage {
     let Predictions { positions, labels, student, teacher, .. } = &file.predictions;
     let name = |class: u32| file.names.as_ref().and_then(|names| names.get(class as usize)).cloned();
-    let of_network = |answers: &Answers| NetworkPrediction {
+    let of_network = |answers: &NetworkPredictions| NetworkPrediction {
         predicted: answers.predicted[image],
         class: name(answers.predicted[image]),
         confidence: answers.confidence[image],
