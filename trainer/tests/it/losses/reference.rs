@@ -183,7 +183,9 @@ pub struct Distilled {
 
 /// The first index of the largest number.
 fn largest(logits: &[f64]) -> usize {
-    (0..logits.len()).rev().max_by(|&one, &other| logits[one].total_cmp(&logits[other])).unwrap()
+    // Adding zero makes −0 a 0, which it equals.
+    let order = |one: &usize, other: &usize| (logits[*one] + 0.0).total_cmp(&(logits[*other] + 0.0));
+    (0..logits.len()).rev().max_by(order).unwrap()
 }
 
 impl Settings<'_> {
