@@ -261,7 +261,7 @@ impl Checkpoint {
     pub fn write_safetensors(&self, path: &Path, metadata: &BTreeMap<String, String>) -> Result<(), Error> {
         let tensors: Vec<_> =
             self.tensors.iter().map(|tensor| (tensor.name(), tensor.dtype(), tensor.shape())).collect();
-        safetensors::write_each(path, &tensors, metadata, |index| self.bytes(&self.tensors[index]))
+        write_each(path, &tensors, metadata, |index| self.bytes(&self.tensors[index]))
     }
 }
 
