@@ -49,7 +49,6 @@ pub struct PieceSender<'a> {
 struct Current {
     upload: String,
     size: u64,
-    piece: u64,
     /// Bytes that the server has.
     received: u64,
     /// Whether the server has answered.
@@ -79,7 +78,7 @@ impl<'a> PieceSender<'a> {
         let size = source.size;
         let piece = self.least.max(size.div_ceil(MOST_PIECES));
         let upload = source.upload_name(&format!("{piece} {place:?}"));
-        self.current = Current { upload, size, piece, pause: FIRST_PAUSE, ..Current::default() };
+        self.current = Current { upload, size, pause: FIRST_PAUSE, ..Current::default() };
         // If the server has all pieces, it did not put them together: the last one makes it do so.
         let last = piece * ((size - 1) / piece);
         if last > 0 {

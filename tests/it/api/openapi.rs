@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 60] = [
+const ROUTES: [&str; 62] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",

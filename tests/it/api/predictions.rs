@@ -1,7 +1,7 @@
 //! Promise: what a job's student gets wrong can be asked for, image by image and counted.
 
 use distillery::db::tokens::{self, Scope};
-use distillery::predictions::{Answers, Pictures, PredictionFile, Predictions, RegionVotes, write};
+use distillery::predictions::{NetworkPredictions, Pictures, PredictionFile, Predictions, RegionVotes, write};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -13,12 +13,12 @@ fn file() -> PredictionFile {
         classes: 3,
         positions: vec![0, 1, 2, 3, 5],
         labels: vec![0, 0, 1, 2, 2],
-        student: Answers {
+        student: NetworkPredictions {
             predicted: vec![0, 1, 1, 0, 1],
             confidence: vec![0.75, 0.5, 0.75, 0.5, 0.5],
             of_label: vec![0.75, 0.25, 0.75, 0.25, 0.25],
         },
-        teacher: Some(Answers {
+        teacher: Some(NetworkPredictions {
             predicted: vec![0, 0, 2, 0, 0],
             confidence: vec![0.75, 0.875, 0.5, 0.5, 0.5],
             of_label: vec![0.75, 0.875, 0.25, 0.375, 0.25],

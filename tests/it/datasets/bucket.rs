@@ -1,5 +1,7 @@
 //! A data set in S3, with the real server, worker and trainer.
 
+use std::time::Duration;
+
 use crate::support::archives::zip;
 use crate::support::eventually;
 use crate::support::process::{Process, distillery};
