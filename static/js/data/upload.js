@@ -35,8 +35,10 @@ export class DatasetUpload {
   constructor({ onUploaded, onEnded, signal }) {
     this.#onUploaded = onUploaded;
     this.#onEnded = onEnded;
+    /** @type {HTMLInputElement} */
     this.file = h('input', { type: 'file', id: 'data-file', multiple: true, accept: '.zip,.tar,.gz,.tgz,.zst,.tzst,.parquet',
       onchange: () => this.#choose(this.file, () => ofFiles([...this.file.files ?? []])) });
+    /** @type {HTMLInputElement} */
     this.folder = h('input', { type: 'file', id: 'data-folder', webkitdirectory: true,
       onchange: () => this.#choose(this.folder, () => ofFolder([...this.folder.files ?? []].map((file) => ({ path: file.webkitRelativePath, file })))) });
     this.name = h('input', { type: 'text', id: 'data-name', required: true, maxLength: 64, spellcheck: false, pattern: '[A-Za-z0-9][A-Za-z0-9._\\-]*',
