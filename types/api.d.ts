@@ -767,6 +767,7 @@ interface Schemas {
       status: Schemas['SweepStatus'];
       strategy: Schemas['Strategy'];
       warnings: string[];
+      webhooks?: string[];
     })[];
     has_more: boolean;
     next?: string | null;
@@ -1009,6 +1010,7 @@ interface Schemas {
     status: Schemas['SweepStatus'];
     strategy: Schemas['Strategy'];
     warnings: string[];
+    webhooks?: string[];
   };
   SweepDetails: Schemas['Sweep'] & {
     first_failure?: Schemas['FailedJob'] | null;
@@ -1032,6 +1034,7 @@ interface Schemas {
     name?: string | null;
     seeds?: number | null;
     strategy?: Schemas['Strategy'] | null;
+    webhooks?: string[] | null;
   };
   SweepStatus: "running" | "paused" | "finished" | "cancelled" | "unknown";
   System: {

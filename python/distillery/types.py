@@ -1031,6 +1031,7 @@ class Sweep(TypedDict):
     status: SweepStatus
     strategy: Strategy
     warnings: list[str]
+    webhooks: NotRequired[list[str]]
 
 
 class SweepDetails(Sweep):
@@ -1057,6 +1058,7 @@ class SweepRequest(TypedDict):
     name: NotRequired[str | None]
     seeds: NotRequired[int | None]
     strategy: NotRequired[Strategy | None]
+    webhooks: NotRequired[list[str] | None]
 
 
 SweepStatus = Literal["running", "paused", "finished", "cancelled", "unknown"]
