@@ -97,7 +97,7 @@ async fn merge_events(connection: &mut PgConnection, job: &str) -> sqlx::Result<
     let events = sqlx::query_scalar!(
         r#"
         with small as (
-            select seq, case kind when 'compacted' then (data ->> 'to')::bigint else seq end as last
+            select seq, case kind when 'compacted' then coalesce(whole_number(data -> 'to'), seq) else seq end as last
             from events
             where job_id = $1 and (kind in ('checkpoint', 'compacted') or kind = 'log' and data is null)
         ), marked as (

@@ -69,7 +69,7 @@ pub async fn sums(pool: &PgPool) -> sqlx::Result<Ledger> {
                 where job.status = 'queued' and job.run_after <= now()
                     and (job.teacher_job is null or teacher.status = 'succeeded')) as "longest_wait!",
             coalesce(max(extract(epoch from now() - lease_renewed_at)), 0)::float8 as "lease_age!",
-            coalesce(sum((progress ->> 'images_per_second')::float8), 0) as "images_per_second!"
+            coalesce(sum(finite_number(progress -> 'images_per_second')), 0) as "images_per_second!"
         from jobs where lease_expires_at is not null
         "#
     )

@@ -159,8 +159,8 @@ fn rows<'a>(pool: &'a PgPool, job: &'a str, after: i64, limit: i64) -> BoxStream
     sqlx::query_as!(
         StoredEvent,
         r#"
-        select seq, time, case when kind = any($4) then kind else 'log' end as "kind!: EventKind", message, data,
-            attempt
+        select seq, time, case when kind = any($4) then kind else 'log' end as "kind!: EventKind", message,
+            readable(data) as data, attempt
         from events where job_id = $1 and seq > $2 order by seq limit $3
         "#,
         job,

@@ -99,7 +99,10 @@ pub async fn insert(pool: &PgPool, job: &str, outcome: Result<&Latency, &str>) -
 
 /// What is known of a job's student; `None` before it was measured.
 pub async fn get(pool: &PgPool, job: &str) -> sqlx::Result<Option<MeasuredStudent>> {
-    let query = sqlx::query!(r#"select measured_at, latency, failure from student_latencies where job_id = $1"#, job,);
+    let query = sqlx::query!(
+        r#"select measured_at, readable(latency) as latency, failure from student_latencies where job_id = $1"#,
+        job,
+    );
     Ok(query.fetch_optional(pool).await?.map(|row| {
         let (latency, failure) = read(row.latency, row.failure);
         MeasuredStudent { measured_at: row.measured_at, latency, failure }
@@ -123,7 +126,7 @@ pub struct NetworkKey {
 pub async fn of_network(pool: &PgPool, network: &NetworkKey, cpu: &str) -> sqlx::Result<Option<Latency>> {
     let query = sqlx::query_scalar!(
         r#"
-        select latency as "latency!" from student_latencies join jobs on jobs.id = job_id
+        select readable(latency) as "latency!" from student_latencies join jobs on jobs.id = job_id
         where latency ->> 'cpu' = $5 and result #> '{student,parameters}' = to_jsonb($4::bigint)
             and spec #> '{dataset,image_size}' = to_jsonb($3::bigint)
             and student_architecture is not distinct from $1
@@ -174,13 +177,14 @@ pub async fn students(pool: &PgPool, filter: &StudentFilter, limit: i64) -> sqlx
         r#"
         select id, name, coalesce(method, '') as "method!",
             coalesce(student_architecture, student_network, '') as "student!", coalesce(dataset, '') as "dataset!",
-            (result ->> 'best_top1')::float8 as "top1!", (result #>> '{student,parameters}')::bigint as "parameters!",
-            (result #>> '{student,size_bytes}')::bigint as "size_bytes!", latency as "latency?",
+            finite_number(result -> 'best_top1') as "top1!",
+            whole_number(result #> '{student,parameters}') as "parameters!",
+            whole_number(result #> '{student,size_bytes}') as "size_bytes!", readable(latency) as "latency?",
             failure as "failure?"
         from jobs left join student_latencies on job_id = id
-        where status = 'succeeded' and jsonb_typeof(result -> 'best_top1') = 'number'
-            and jsonb_typeof(result #> '{student,parameters}') = 'number'
-            and jsonb_typeof(result #> '{student,size_bytes}') = 'number'
+        where status = 'succeeded' and finite_number(result -> 'best_top1') is not null
+            and whole_number(result #> '{student,parameters}') is not null
+            and whole_number(result #> '{student,size_bytes}') is not null
             and ($1::jsonb = '{}' or labels @> $1)
             and ($2::text is null or dataset = $2 or split_part(dataset, '@', 1) = $2)
             and ($4::text is null or sweep_id = $4)
@@ -213,9 +217,9 @@ pub async fn students(pool: &PgPool, filter: &StudentFilter, limit: i64) -> sqlx
     let total = sqlx::query_scalar!(
         r#"
         select count(*) as "count!" from jobs
-        where status = 'succeeded' and jsonb_typeof(result -> 'best_top1') = 'number'
-            and jsonb_typeof(result #> '{student,parameters}') = 'number'
-            and jsonb_typeof(result #> '{student,size_bytes}') = 'number'
+        where status = 'succeeded' and finite_number(result -> 'best_top1') is not null
+            and whole_number(result #> '{student,parameters}') is not null
+            and whole_number(result #> '{student,size_bytes}') is not null
             and ($1::jsonb = '{}' or labels @> $1)
             and ($2::text is null or dataset = $2 or split_part(dataset, '@', 1) = $2)
             and ($3::text is null or sweep_id = $3)

@@ -49,7 +49,8 @@ pub async fn newest_files(pool: &PgPool) -> sqlx::Result<Vec<String>> {
         union all
         (select key from datasets order by created_at desc limit 3)
         union all
-        (select checkpoint ->> 'key' from jobs where checkpoint is not null order by id desc limit 3)
+        (select checkpoint ->> 'key' from jobs where checkpoint is not null and checkpoint ->> 'key' is not null
+            order by id desc limit 3)
         "#
     )
     .fetch_all(pool)

@@ -88,7 +88,7 @@ pub async fn queue(pool: &PgPool) -> sqlx::Result<Queue> {
             count(*) filter (where status = 'paused') as "paused!",
             max(extract(epoch from now() - runnable_at)) filter (
                 where status = 'queued' and is_taught and runnable_at <= now())::float8 as longest_wait_seconds,
-            coalesce(sum((progress ->> 'images_per_second')::float8) filter (where status = 'running'), 0)
+            coalesce(sum(finite_number(progress -> 'images_per_second')) filter (where status = 'running'), 0)
                 as "images_per_second!"
         from current
         "#
@@ -149,7 +149,7 @@ pub async fn stored(pool: &PgPool) -> sqlx::Result<StorageUsage> {
             (select count(*) from datasets) as "datasets!",
             (select coalesce(sum(size_bytes), 0)::bigint from datasets) as "datasets_bytes!",
             (select count(*) from jobs where checkpoint is not null) as "states!",
-            (select coalesce(sum((checkpoint ->> 'size_bytes')::bigint), 0)::bigint from jobs
+            (select least(coalesce(sum(whole_number(checkpoint -> 'size_bytes')), 0), 1e18)::bigint from jobs
                 where checkpoint is not null) as "states_bytes!",
             pg_database_size(current_database()) as "database_bytes!"
         "#

@@ -134,9 +134,9 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
     sqlx::query_as!(
         Worker,
         r#"
-        select id, name, device, devices, memory_bytes, version, usage, datasets, dataset_cache_bytes, stopped_because,
-            started_at,
-            heartbeat_at, waits_for, heartbeat_at > now() - $1::interval as "online!",
+        select id, name, device, devices, memory_bytes, version, readable(usage) as usage,
+            readable(datasets) as datasets, dataset_cache_bytes, stopped_because, started_at, heartbeat_at, waits_for,
+            heartbeat_at > now() - $1::interval as "online!",
             held.jobs[1] as job, held.jobs as "jobs!",
             least(1, coalesce((
                 select sum(coalesce(jobs.devices, 1) * extract(epoch from

@@ -95,7 +95,9 @@ pub(in crate::db) async fn set_status(
             finished_at = case when $3 then now() end,
             run_after = case when $2 = 'queued' then now() else run_after end,
             error = case when $2 = 'queued' then null else error end,
-            max_attempts = case when $4 then attempt + (spec ->> 'max_attempts')::integer else max_attempts end,
+            max_attempts = case when $4
+                then least(attempt + coalesce(whole_number(spec -> 'max_attempts'), 1), 2147483647)::integer
+                else max_attempts end,
             uncounted = case when $4 then 0 else uncounted end,
             dataset_fingerprint = case when $4 then null else dataset_fingerprint end,
             pause_after = case when $4 then (
@@ -118,7 +120,8 @@ pub(in crate::db) async fn set_status(
 
 /// Notes again what a job needs, since it may have been deleted while the job was finished. Returns what is missing.
 async fn need_again(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<String>> {
-    let stored = sqlx::query_scalar!("select spec from jobs where id = $1", id).fetch_one(&mut *connection).await?;
+    let stored = sqlx::query_scalar!(r#"select readable(spec) as "spec!" from jobs where id = $1"#, id);
+    let stored = stored.fetch_one(&mut *connection).await?;
     let spec = match JobSpec::from_stored(&stored) {
         Ok(spec) => spec,
         Err(reason) => {

@@ -25,8 +25,10 @@ pub async fn find(pool: &PgPool, words: &[String], limit: i64) -> sqlx::Result<V
         Label,
         r#"
         select label.key as "key!", label.value as "value!", count(*) as "jobs!"
-        from jobs, jsonb_each_text(labels) as label
-        where labels <> '{}' and (cardinality($1::text[]) = 0 or label.key || ':' || label.value ilike all($1))
+        from jobs,
+            jsonb_each_text(case when jsonb_typeof(labels) = 'object' then labels else '{}' end) as label
+        where labels <> '{}' and label.value is not null
+            and (cardinality($1::text[]) = 0 or label.key || ':' || label.value ilike all($1))
         group by label.key, label.value order by count(*) desc, label.key, label.value limit $2
         "#,
         &patterns(words),

@@ -137,9 +137,11 @@ pub async fn list_where(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Job>>
     sqlx::query_as!(
         Job,
         r#"
-        select id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress, teacher,
-            result, error, coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
-            created_at, started_at, finished_at, teacher_network, student_network, notes, webhooks,
+        select id, name, status as "status: Status", readable(spec) as "spec!", priority,
+            readable(labels) as "labels!", attempt, max_attempts, readable(progress) as progress,
+            readable(teacher) as teacher, readable(result) as result, readable(error) as error,
+            coalesce((select workers.name from workers where workers.id = worker), worker) as worker, created_at,
+            started_at, finished_at, teacher_network, student_network, notes, webhooks,
             sweep_id as sweep
         from jobs where id = any($1) order by id desc
         "#,
@@ -154,9 +156,11 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
     sqlx::query_as!(
         Job,
         r#"
-        select id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress, teacher,
-            result, error, coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
-            created_at, started_at, finished_at, teacher_network, student_network, notes, webhooks,
+        select id, name, status as "status: Status", readable(spec) as "spec!", priority,
+            readable(labels) as "labels!", attempt, max_attempts, readable(progress) as progress,
+            readable(teacher) as teacher, readable(result) as result, readable(error) as error,
+            coalesce((select workers.name from workers where workers.id = worker), worker) as worker, created_at,
+            started_at, finished_at, teacher_network, student_network, notes, webhooks,
             sweep_id as sweep
         from jobs
         where (cardinality($1::text[]) = 0 or status = any($1) or ('unknown' = any($1) and status <> all($5)))

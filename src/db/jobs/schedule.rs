@@ -34,7 +34,7 @@ impl Fleet {
         let rows = sqlx::query!(
             r#"
             select workers.id as "id!", workers.devices as "devices!", job.devices as "held?", job.recipe, job.method,
-                (job.progress ->> 'eta_seconds')::float8 as seconds_left
+                finite_number(job.progress -> 'eta_seconds') as seconds_left
             from workers left join jobs as job on job.worker = workers.id and job.lease_expires_at is not null
             where heartbeat_at > now() - $1::interval and stopped_because is null
             "#,

@@ -53,7 +53,7 @@ pub async fn known(pool: &PgPool) -> sqlx::Result<Vec<KnownSetting>> {
         r#"
         with recursive leaves (path, value) as (
             select '{}'::text[], newest.spec - array['name', 'labels', 'priority', 'max_attempts']
-            from (select spec from jobs order by id desc limit $1) as newest
+            from (select spec from jobs order by id desc limit $1) as newest where jsonb_typeof(newest.spec) = 'object'
             union all
             select leaves.path || member.key, member.value
             from leaves, jsonb_each(case when jsonb_typeof(leaves.value) = 'object' then leaves.value else '{}' end)
@@ -96,7 +96,7 @@ pub(super) async fn values(
     let rows = sqlx::query!(
         r#"
         select id, (
-            select jsonb_object_agg(pointer, spec #> string_to_array(path, E'\x1f'))
+            select jsonb_object_agg(pointer, readable(spec #> string_to_array(path, E'\x1f')))
             from unnest($2::text[], $3::text[]) as wanted (pointer, path)
         ) as "settings!: Json<BTreeMap<String, Value>>"
         from jobs where id = any($1)

@@ -51,18 +51,18 @@ pub struct ExportedMacs {
 pub async fn measured(pool: &PgPool, kind: DeviceKind, most: i64) -> sqlx::Result<Vec<MeasuredJob>> {
     let rows = sqlx::query!(
         r#"
-        select spec as "spec: Json<serde_json::Value>",
-            (progress ->> 'images_per_second')::float8 as "images_per_second!",
-            (select (network ->> 'macs')::float8 from checkpoints
+        select readable(spec) as "spec!: Json<serde_json::Value>",
+            finite_number(progress -> 'images_per_second') as "images_per_second!",
+            (select finite_number(network -> 'macs') from checkpoints
                 where student_architecture is null and checkpoints.id = spec #>> '{student,checkpoint}') as student_macs,
-            (select (network ->> 'macs')::float8 from checkpoints
+            (select finite_number(network -> 'macs') from checkpoints
                 where teacher_architecture is null and checkpoints.id = coalesce(spec #>> '{teacher,checkpoint}', (
                     select of_teacher.spec #>> '{student,checkpoint}' from jobs as of_teacher
                     where of_teacher.id = jobs.spec #>> '{teacher,job}'))) as teacher_macs
         from jobs, lateral (
             select attempts.device from attempts where attempts.job_id = jobs.id and attempts.device is not null
             order by attempts.attempt desc limit 1) as last
-        where (progress ->> 'images_per_second')::float8 > 0 and (last.device like 'cuda%') = $1
+        where finite_number(progress -> 'images_per_second') > 0 and (last.device like 'cuda%') = $1
         order by id desc limit $2
         "#,
         kind == DeviceKind::Cuda,

@@ -209,9 +209,9 @@ async fn page(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<(Vec<String>,
                     when 'status' then array_position(array['running', 'pausing', 'cancelling', 'queued', 'paused',
                         'failed', 'cancelled', 'succeeded'], status)::float8
                     when 'progress' then case status when 'succeeded' then 1
-                        else (progress ->> 'fraction')::float8 end
+                        else finite_number(progress -> 'fraction') end
                     when 'best_top1' then best_top1
-                    when 'eta' then case status when 'running' then (progress ->> 'eta_seconds')::float8 end
+                    when 'eta' then case status when 'running' then finite_number(progress -> 'eta_seconds') end
                 end as number_key
             from jobs
             where ($2::jsonb = '{}' or labels @> $2) and ($3::text[] is null or id = any($3))
@@ -290,11 +290,14 @@ async fn by_gain(pool: &PgPool, ids: Vec<String>, query: &SummaryQuery) -> sqlx:
 async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> {
     let rows = sqlx::query!(
         r#"
-        select job.id, job.name, job.status as "status: Status", job.method, job.dataset, job.labels,
+        select job.id, job.name, job.status as "status: Status", job.method, job.dataset,
+            readable(job.labels) as "labels!",
             coalesce(job.student_architecture, job.student_network) as student,
             coalesce(job.teacher_architecture, job.teacher_network) as teacher,
-            job.spec #> '{training,seed}' as seed, job.attempt, job.max_attempts, job.progress, job.best_top1,
-            coalesce(job.result ->> 'teacher_top1', job.teacher ->> 'top1')::float8 as teacher_top1,
+            readable(job.spec #> '{training,seed}') as seed, job.attempt, job.max_attempts,
+            readable(job.progress) as progress, job.best_top1,
+            coalesce(finite_number(job.result -> 'teacher_top1'), finite_number(job.teacher -> 'top1'))
+                as teacher_top1,
             job.error ->> 'class' as error, job.recipe, job.teacher_key, job.created_at, job.started_at, job.finished_at,
             coalesce((select workers.name from workers where workers.id = job.worker), job.worker) as worker, job.sweep_id
         from unnest($1::text[]) with ordinality as wanted (id, place) join jobs as job on job.id = wanted.id

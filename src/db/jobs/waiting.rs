@@ -95,7 +95,8 @@ async fn queued(connection: &mut PgConnection, ids: &[String], tolerated: &str) 
             job.run_after <= now() as "is_due!", extract(epoch from job.run_after - now())::float8 as "until_due!",
             job.error ->> 'class' as error, teacher.name as "teacher_name?",
             teacher.status as "teacher_status?: Status",
-            case teacher.status when 'running' then (teacher.progress ->> 'eta_seconds')::float8 end as seconds_left,
+            case teacher.status when 'running' then finite_number(teacher.progress -> 'eta_seconds') end
+                as seconds_left,
             job.dataset, job.dataset_bytes, job.spec_version as "spec_version!", fleet.running as "running!",
             fleet.working as "working!",
             fleet.stopped_because as "stopped_because?", fleet.knowing as "knowing!",

@@ -202,7 +202,8 @@ async fn take(
             lease_expires_at = now() + $2, lease_renewed_at = now(), started_at = coalesce(started_at, now()),
             error = null
         from next where jobs.id = next.id and next.fits
-        returning jobs.id, attempt, spec, checkpoint, dataset_fingerprint, dataset_id, sweep_id, pause_after
+        returning jobs.id, attempt, readable(spec) as "spec!", readable(checkpoint) as checkpoint,
+            dataset_fingerprint, dataset_id, sweep_id, pause_after
         "#,
         worker,
         interval(lease),

@@ -142,7 +142,7 @@ pub(super) async fn fail_attempt(
     failure: &Failure,
 ) -> sqlx::Result<Status> {
     let row = sqlx::query!(
-        "select max_attempts, uncounted, worker, (spec ->> 'max_attempts')::integer as tries from jobs where id = $1",
+        "select max_attempts, uncounted, worker, whole_number(spec -> 'max_attempts') as tries from jobs where id = $1",
         job,
     )
     .fetch_one(&mut *connection)
@@ -158,7 +158,7 @@ pub(super) async fn fail_attempt(
     };
     let next = next(status, change);
     // `most` grows with every attempt that does not count, and with a retry. What the user asked for does not.
-    let tries = row.tries.unwrap_or(most).max(0);
+    let tries = row.tries.and_then(|tries| i32::try_from(tries).ok()).unwrap_or(most).max(0);
     let used = (tries - (most - attempt)).clamp(0, tries);
     let consequence = match next {
         Status::Queued => format!("; attempt {} follows (tries used: {used} of {tries})", attempt + 1),

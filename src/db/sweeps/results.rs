@@ -95,7 +95,7 @@ pub struct FailedJob {
 pub async fn first_failure(pool: &PgPool, sweep: &str) -> sqlx::Result<Option<FailedJob>> {
     let query = sqlx::query_as!(
         FailedJob,
-        r#"select id, error as "error!" from jobs
+        r#"select id, readable(error) as "error!" from jobs
            where sweep_id = $1 and status = 'failed' and error is not null order by finished_at, id limit 1"#,
         sweep,
     );
@@ -171,13 +171,8 @@ async fn members(pool: &PgPool, sweep: &str) -> sqlx::Result<HashMap<i32, Vec<Me
     let rows = sqlx::query!(
         r#"
         select combination as "combination!", id, status as "status: Status", best_top1,
-            case when spec #>> '{training,seed}' ~ '^[0-9]{1,18}$' then (spec #>> '{training,seed}')::bigint else 0 end
-                as "seed!",
-            case when status = 'succeeded' then 1
-                -- Of another version, it may be any number, also one that is too large for float8.
-                when jsonb_typeof(progress -> 'fraction') = 'number'
-                then least(greatest((progress ->> 'fraction')::numeric, 0), 1)::float8
-                end as fraction
+            greatest(coalesce(whole_number(spec #> '{training,seed}'), 0), 0) as "seed!",
+            case when status = 'succeeded' then 1 else finite_number(progress -> 'fraction') end as fraction
         from jobs where sweep_id = $1 and combination is not null
         order by combination, "seed!", id
         "#,
@@ -188,7 +183,9 @@ async fn members(pool: &PgPool, sweep: &str) -> sqlx::Result<HashMap<i32, Vec<Me
     let mut members: HashMap<i32, Vec<MemberJob>> = HashMap::new();
     for row in rows {
         let seed = row.seed.unsigned_abs();
-        let job = MemberJob { id: row.id, seed, status: row.status, best_top1: row.best_top1, fraction: row.fraction };
+        // Another version may have stored a number that is no part.
+        let fraction = row.fraction.map(|fraction| fraction.clamp(0.0, 1.0));
+        let job = MemberJob { id: row.id, seed, status: row.status, best_top1: row.best_top1, fraction };
         members.entry(row.combination).or_default().push(job);
     }
     Ok(members)

@@ -9,6 +9,7 @@ mod conformance;
 mod datasets;
 mod errors;
 mod exports;
+mod foreign_rows;
 mod foresight;
 mod groups;
 mod idempotency;

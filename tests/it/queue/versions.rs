@@ -12,11 +12,12 @@ use crate::support::db::TestDb;
 use distillery::protocol::ErrorClass;
 
 /// What a newer program might store, and what of it an error names.
-const FOREIGN: [(&str, &str); 4] = [
+const FOREIGN: [(&str, &str); 5] = [
     (r#"{training,precision}', '"float8""#, "float8"),
     (r#"{distillation,method}', '"sdd_next""#, "sdd_next"),
     ("{training,warp}', '9", "/training/warp"),
     (r#"{dataset,crop}', '{"size": 224}"#, "/dataset/crop"),
+    ("{training,learning_rate}', '1e400", "a number in it is too large"),
 ];
 
 /// Changes a stored specification as a newer program could have written it.
@@ -61,11 +62,25 @@ async fn a_job_that_is_set_aside_says_so_once_and_goes_to_a_worker_that_can_read
 
 #[tokio::test]
 async fn a_checkpoint_that_cannot_be_read_sets_its_job_aside() {
-    let db = TestDb::new().await;
-    let id = db.add_job(json!({})).await;
-    db.set(id, r#"checkpoint = '{"shards": ["a", "b"]}'"#).await;
-    assert_eq!(claim(&db.pool).await, None);
-    assert!(history(&db, id).await.last().unwrap().2.contains("the checkpoint to resume from"));
+    for checkpoint in [r#"checkpoint = '{"shards": ["a", "b"]}'"#, r#"checkpoint = '{"epoch": 1e400}'"#] {
+        let db = TestDb::new().await;
+        let id = db.add_job(json!({})).await;
+        db.set(id, checkpoint).await;
+        assert_eq!(claim(&db.pool).await, None);
+        assert!(history(&db, id).await.last().unwrap().2.contains("the checkpoint to resume from"));
+    }
+}
+
+#[tokio::test]
+async fn a_job_whose_tries_cannot_be_read_fails_as_any_other() {
+    for tries in [r#"{max_attempts}', '"many""#, "{max_attempts}', '1e400", "{max_attempts}', '2.5"] {
+        let db = TestDb::new().await;
+        let id = db.add_job(json!({})).await;
+        let token = claimed_token(&db.pool).await;
+        make_foreign(&db, id, tries).await;
+        queue::fail(&db.pool, &token.write(), &failure(ErrorClass::Oom)).await.unwrap();
+        assert_eq!(status(&db, id).await, Status::Failed, "{tries}");
+    }
 }
 
 #[tokio::test]

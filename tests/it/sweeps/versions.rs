@@ -53,8 +53,10 @@ async fn a_part_of_training_that_is_no_part_keeps_no_sweep_from_being_shown() {
     let made = post(&api, &sweep(&[0.1], json!({}))).await;
     let job = claim(&api).await.unwrap().token.job;
     for (progress, shown) in [
-        (r#"progress = '{"fraction": 1e400}'"#, json!(1.0)),
-        (r#"progress = '{"fraction": -1e400}'"#, json!(0.0)),
+        (r#"progress = '{"fraction": 1e400}'"#, Value::Null),
+        (r#"progress = '{"fraction": -1e400}'"#, Value::Null),
+        (r#"progress = '{"fraction": 1e300}'"#, json!(1.0)),
+        (r#"progress = '{"fraction": -7}'"#, json!(0.0)),
         (r#"progress = '{"fraction": 0.25}'"#, json!(0.25)),
         (r#"progress = '{"fraction": []}'"#, Value::Null),
     ] {
