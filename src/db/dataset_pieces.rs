@@ -37,17 +37,19 @@ pub struct UnfinishedPieces {
     pub expires_at: DateTime<Utc>,
 }
 
-/// All unfinished uploads, or the first ones of very many.
-pub async fn unfinished(pool: &PgPool, most: i64) -> sqlx::Result<Vec<UnfinishedPieces>> {
+/// All unfinished uploads, or those of a name, or the first ones of very many.
+pub async fn unfinished(pool: &PgPool, name: Option<&str>, most: i64) -> sqlx::Result<Vec<UnfinishedPieces>> {
     sqlx::query_as!(
         UnfinishedPieces,
         r#"
         select name, upload, sum(size_bytes)::bigint as "received_bytes!", max(total_bytes) as "size_bytes!",
             min(due_at) as "expires_at!"
         from dataset_pieces join file_deletions on file_deletions.key = dataset_pieces.key and not is_decided
+        where $2::text is null or name = $2
         group by name, upload order by name, upload limit $1
         "#,
         most,
+        name,
     )
     .fetch_all(pool)
     .await

@@ -289,8 +289,8 @@ async fn waiting(connection: &mut PgConnection, name: &str) -> sqlx::Result<Vec<
     .await
 }
 
-/// All splits whose shards wait for others, or the first ones of very many.
-pub async fn unfinished(pool: &PgPool, most: i64) -> sqlx::Result<Vec<UnfinishedSplit>> {
+/// All splits whose shards wait for others, or those of a name, or the first ones of very many.
+pub async fn unfinished(pool: &PgPool, name: Option<&str>, most: i64) -> sqlx::Result<Vec<UnfinishedSplit>> {
     // The newest shard of a split is kept for as long as is promised, and so much longer.
     sqlx::query_as!(
         UnfinishedSplit,
@@ -298,10 +298,12 @@ pub async fn unfinished(pool: &PgPool, most: i64) -> sqlx::Result<Vec<Unfinished
         select name, split, count(*) as "here!", max(shards) as "shards!", sum(size_bytes)::bigint as "received_bytes!",
             max(due_at) - $2::interval as "expires_at!"
         from dataset_shards join file_deletions on file_deletions.key = dataset_shards.key and not is_decided
+        where $3::text is null or name = $3
         group by name, split order by name, split limit $1
         "#,
         most,
         interval(AGAIN),
+        name,
     )
     .fetch_all(pool)
     .await

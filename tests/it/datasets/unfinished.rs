@@ -34,8 +34,22 @@ async fn an_upload_in_pieces_is_listed_until_it_is_given_up_or_complete() {
     assert_eq!((&upload["name"], &upload["split"]), (&json!("pets"), &Value::Null));
     let next = upload["next"].as_str().unwrap();
     assert!(next.contains("begins at byte 100") && next.contains("/v1/datasets/pets/uploads/mine"), "{next}");
+    api.get("/v1/datasets/pets").await.says(404, &["no data set \"pets\" yet", "is not complete", next]);
+    api.get("/v1/datasets/pets/images").await.says(404, &["is not complete", next]);
+    api.get("/v1/datasets/dogs").await.says(404, &["no data set \"dogs\": GET /v1/datasets lists all"]);
     api.delete("/v1/datasets/pets/uploads/mine").await.expect(204);
     assert_eq!(unfinished(&api).await, Vec::<Value>::new());
+    api.get("/v1/datasets/pets").await.says(404, &["no data set \"pets\": GET /v1/datasets lists all"]);
+}
+
+#[tokio::test]
+async fn a_name_of_which_only_shards_are_here_says_how_to_go_on_with_them() {
+    let api = Api::start().await;
+    for split in ["train", "test"] {
+        api.upload_dataset(&format!("pets?split={split}&shard=0&shards=2"), shard(1)).await.expect(202);
+    }
+    let words = ["no data set \"pets\" yet", "uploads are not complete", "DELETE /v1/datasets/pets/shards/test"];
+    api.get("/v1/datasets/pets").await.says(404, &words);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::unfinished::{self, UnfinishedUpload};
 use crate::dataset::{
     self, Dataset, DatasetClasses, DatasetFormat, DatasetOptions, DatasetStatistics, DatasetSummary, SplitSummary,
     UnusableDirectory,
@@ -184,23 +185,33 @@ async fn contents(state: &AppState, located: &Located) -> Result<(DatasetContent
     }
 }
 
-/// The error for a name without a data set: why its directory is not offered, or where the names are listed.
+/// The error for a name without a data set: why its directory is not offered, how to go on with an upload that is not
+/// complete, or where the names are listed.
 pub async fn no_such(state: &AppState, name: &str) -> ApiError {
     let shown: String = name.chars().take(dataset::LONGEST_NAME).collect();
     let list = match state.datasets.list().await {
         Ok(list) => list,
         Err(error) => return error,
     };
-    match list.unusable.iter().find(|directory| directory.name == name) {
-        Some(UnusableDirectory { reason, .. }) => ApiError::not_found(format!(
-            "the directory {shown} is not offered as a data set: {reason}",
-            shown = quoted(&shown)
-        )),
-        None => ApiError::not_found(format!(
-            "there is no data set {shown}: GET /v1/datasets lists all",
-            shown = quoted(&shown)
-        )),
+    let shown = quoted(&shown);
+    if let Some(UnusableDirectory { reason, .. }) = list.unusable.iter().find(|directory| directory.name == name) {
+        return ApiError::not_found(format!("the directory {shown} is not offered as a data set: {reason}"));
     }
+    let waiting = if dataset::is_name(name) { unfinished::list(state, Some(name)).await } else { Ok(Vec::new()) };
+    let waiting = match waiting {
+        Ok(waiting) => waiting,
+        Err(error) => return error,
+    };
+    ApiError::not_found(match &*waiting {
+        [] => format!("there is no data set {shown}: GET /v1/datasets lists all"),
+        [UnfinishedUpload { next, .. }] => {
+            format!("there is no data set {shown} yet, because its upload is not complete: {next}")
+        }
+        [UnfinishedUpload { next, .. }, ..] => format!(
+            "there is no data set {shown} yet, because its uploads are not complete, which GET /v1/datasets lists; of \
+             the first one: {next}"
+        ),
+    })
 }
 
 /// Delete a data set

@@ -169,7 +169,7 @@ pub async fn list(State(state): State<AppState>) -> Result<Json<DatasetList>, Ap
     }
     data.sort_by(|one, other| one.name.cmp(&other.name));
     unusable.sort_by(|one, other| one.name.cmp(&other.name));
-    let unfinished = unfinished::all(&state).await?;
+    let unfinished = unfinished::list(&state, None).await?;
     Ok(Json(DatasetList { data, unusable, unfinished }))
 }
 

@@ -74,10 +74,10 @@ impl From<UnfinishedSplit> for UnfinishedUpload {
     }
 }
 
-/// All unfinished uploads, by the names of their data sets.
-pub async fn all(state: &AppState) -> Result<Vec<UnfinishedUpload>, ApiError> {
-    let pieces = dataset_pieces::unfinished(&state.pool, MOST).await?;
-    let splits = dataset_shards::unfinished(&state.pool, MOST).await?;
+/// All unfinished uploads by the names of their data sets, or those of one.
+pub async fn list(state: &AppState, name: Option<&str>) -> Result<Vec<UnfinishedUpload>, ApiError> {
+    let pieces = dataset_pieces::unfinished(&state.pool, name, MOST).await?;
+    let splits = dataset_shards::unfinished(&state.pool, name, MOST).await?;
     let mut all: Vec<UnfinishedUpload> = pieces.into_iter().map(Into::into).collect();
     all.extend(splits.into_iter().map(UnfinishedUpload::from));
     all.sort_by(|one, other| one.name.cmp(&other.name));
