@@ -14,7 +14,8 @@ from typing import Any
 from ._connection import send
 from ._packed import source_of
 from ._pieces import send_in_pieces
-from ._source import Names
+from ._shards import send_shards
+from ._source import Names, Paths
 from ._status import ENDED
 from ._steps import Body, Call, Operation, Sleep, T
 from .errors import (
@@ -96,12 +97,27 @@ def _warn_of_upload(name: str, found: Mapping[str, Any]) -> None:
         warnings.warn(f"{name}: {note}", UploadWarning, stacklevel=2)
 
 
-def upload_dataset(name: str, file: str | os.PathLike[str], progress: bool) -> Operation[Any]:
-    """Sends a data set. The same files are the same version."""
-    source = source_of(file)
-    version = yield from send_in_pieces(name, source, progress)
-    _warn_of_upload(name, {"notes": [*source.notes, *(version.get("notes") or [])]})
+def upload_dataset(name: str, file: Paths, split: str | None, progress: bool) -> Operation[Any]:
+    """Sends a data set, or the shards of a split. The same files are the same version."""
+    notes: list[str] = []
+    if split is not None:
+        files = [file] if isinstance(file, (str, os.PathLike)) else file
+        version = yield from send_shards(name, files, split, progress)
+    elif isinstance(file, (str, os.PathLike)):
+        source = source_of(file)
+        notes = source.notes
+        version = yield from send_in_pieces(name, source, progress)
+    else:
+        raise TypeError(
+            "several files are the shards of one split: name it with split=, or upload the files one by one"
+        )
+    _warn_of_upload(name, {"notes": [*notes, *(version.get("notes") or [])]})
     return version
+
+
+def unfinished_uploads() -> Operation[list[Any]]:
+    """What was uploaded and is no data set yet."""
+    return (yield from get("v1", "datasets"))["unfinished"]
 
 
 def _body(file: str | os.PathLike[str], progress: bool) -> Body:

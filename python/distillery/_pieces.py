@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -46,17 +46,22 @@ class Part:
             self._bar.update(len(piece))
 
 
-def send_in_pieces(name: str, source: Packed, progress: bool) -> Operation[Any]:
-    """Sends a data set from where an earlier call with the same files ended, and returns what the server made of it."""
+def send_in_pieces(
+    name: str, source: Packed, progress: bool, place: Mapping[str, Any] | None = None,
+) -> Operation[Any]:
+    """Sends a data set from where an earlier call with the same files ended, and returns what the server made of it.
+    With a place, it sends the shard that has this place in a split."""
     with file_bar(progress, source.size, source.path.name) as bar:
-        return (yield from _Sending(name, source, bar).run())
+        return (yield from _Sending(name, source, bar, place or {}).run())
 
 
 class _Sending:
-    def __init__(self, name: str, source: Packed, bar: Any) -> None:
-        self._name, self._source, self._bar = name, source, bar
+    def __init__(self, name: str, source: Packed, bar: Any, place: Mapping[str, Any]) -> None:
+        self._name, self._source, self._bar, self._place = name, source, bar, place
         self._piece = max(PIECE, -(-source.size // _MOST_PIECES))
         state = f"{source.path.name}\0{source.size} {source.identity} {self._piece}"
+        # The same file in two places is two uploads.
+        state += "".join(f"\0{key}={value}" for key, value in place.items())
         digest = hashlib.sha256(state.encode("utf-8", "surrogateescape")).hexdigest()
         self._upload = f"python-{digest[:16]}"
         # Bytes that the server has.
@@ -101,7 +106,8 @@ class _Sending:
     def _call(self, start: int, end: int) -> Call:
         headers = {"content-range": f"bytes {start}-{end - 1}/{self._source.size}"}
         body = Part(self._source, start, end, self._bar)
-        return Call("PUT", ("v1", "datasets", self._name), {"upload": self._upload}, headers=headers, body=body)
+        params = {"upload": self._upload, **self._place}
+        return Call("PUT", ("v1", "datasets", self._name), params, headers=headers, body=body)
 
     def _ask(self) -> Operation[int]:
         """Bytes that the server has."""

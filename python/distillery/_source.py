@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 Path = Union[str, "os.PathLike[str]"]
+# One file or directory, or several files.
+Paths = Union[Path, Iterable[Path]]
 Document = Mapping[str, Any]
 JobOrId = Union[Document, str]
 # One name, or several.

@@ -12,7 +12,7 @@ import httpx
 from . import _connection, _download, _frames, _operations
 from ._operations import id_of
 from ._progress import JobBar, SweepBar
-from ._source import Bounds, Document, Images, JobOrId, Names, Path, Source, as_file, name_of
+from ._source import Bounds, Document, Images, JobOrId, Names, Path, Paths, Source, as_file, name_of
 from ._steps import Call, Content, Fetch, Operation, T
 from .predictions import Predictions
 from .student import Student
@@ -50,8 +50,10 @@ class AsyncClient:
             given = {"name": name or name_of(source), "architecture": architecture, "num_classes": num_classes}
             return await self._run(_operations.upload(file, {**given, "state_dict": state_dict}, progress))
 
-    async def upload_dataset(self, name: str, file: Path, *, progress: bool = True) -> dict[str, Any]:
-        return await self._run(_operations.upload_dataset(name, file, progress))
+    async def upload_dataset(
+        self, name: str, file: Paths, *, split: str | None = None, progress: bool = True,
+    ) -> dict[str, Any]:
+        return await self._run(_operations.upload_dataset(name, file, split, progress))
 
     async def check(
         self, job: Document, *, constraints: Bounds = None, webhooks: Names = (),
@@ -214,6 +216,9 @@ class AsyncClient:
 
     async def datasets(self) -> list[types.Summary]:
         return await self._run(_operations.get_list("v1", "datasets"))
+
+    async def unfinished_uploads(self) -> list[types.UnfinishedUpload]:
+        return await self._run(_operations.unfinished_uploads())
 
     async def architectures(self) -> list[types.Architecture]:
         return await self._run(_operations.get_list("v1", "architectures"))

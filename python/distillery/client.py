@@ -12,7 +12,7 @@ import httpx
 from . import _connection, _download, _frames, _operations
 from ._operations import id_of
 from ._progress import JobBar, SweepBar
-from ._source import Bounds, Document, Images, JobOrId, Names, Path, Source, as_file, name_of
+from ._source import Bounds, Document, Images, JobOrId, Names, Path, Paths, Source, as_file, name_of
 from ._steps import Call, Fetch, Operation, T
 from .predictions import Predictions
 from .student import Student
@@ -65,14 +65,19 @@ class Client:
             given = {"name": name or name_of(source), "architecture": architecture, "num_classes": num_classes}
             return self._run(_operations.upload(file, {**given, "state_dict": state_dict}, progress))
 
-    def upload_dataset(self, name: str, file: Path, *, progress: bool = True) -> dict[str, Any]:
+    def upload_dataset(
+        self, name: str, file: Paths, *, split: str | None = None, progress: bool = True,
+    ) -> dict[str, Any]:
         """Uploads a data set: a zip, a tar that may be compressed by gzip or zstd, or a directory, which is packed
         while it is sent. Jobs then name it. What is left out or noted by the server becomes an `UploadWarning`.
+
+        With `split`, `file` is the shard of this split, or all of its shards in their order: parquet, or tars of
+        WebDataset. They replace the split, and other splits stay. Shards that the server has are not sent again.
 
         It is sent in pieces. After a lost connection the call goes on where the server has got to, and so does the same
         call within a day.
         """
-        return self._run(_operations.upload_dataset(name, file, progress))
+        return self._run(_operations.upload_dataset(name, file, split, progress))
 
     def check(
         self, job: Document, *, constraints: Bounds = None, webhooks: Names = (),
@@ -337,6 +342,10 @@ class Client:
     def datasets(self) -> list[types.Summary]:
         """The server's data sets."""
         return self._run(_operations.get_list("v1", "datasets"))
+
+    def unfinished_uploads(self) -> list[types.UnfinishedUpload]:
+        """What was uploaded and is no data set yet; `next` of each says how to continue, and how to give it up."""
+        return self._run(_operations.unfinished_uploads())
 
     def architectures(self) -> list[types.Architecture]:
         """The networks that the server knows by name."""

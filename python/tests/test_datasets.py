@@ -1,6 +1,7 @@
 """Promise: a data set arrives whole, whatever breaks on the way, and a directory needs no archive."""
 
 import asyncio
+import hashlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import unittest
 import warnings
 from pathlib import Path
 from unittest import mock
+from urllib.parse import parse_qsl, urlsplit
 
 import distillery
 from support import environment, scripted
@@ -167,6 +169,119 @@ class Datasets(unittest.TestCase):
             with self.assertRaisesRegex(distillery.Refused, "no space"):
                 client.upload_dataset("pets", self.file, progress=False)
         self.assertEqual([method for method, _, _ in asked], ["GET", "PUT", "GET"])
+
+
+class ShardStore:
+    """A server that takes the shards of one split, whole, and puts them together when all are there."""
+
+    def __init__(self, shards):
+        self.shards = shards
+        self.here = {}
+        self.places = []
+
+    def __call__(self, handler):
+        url = urlsplit(handler.path)
+        if handler.command == "GET" and url.path == "/v1/datasets/pets/shards/train":
+            if not self.here:
+                return Store.answer(handler, 404, {"detail": "no shards wait"})
+            waiting = [
+                {"shard": shard, "size_bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+                for shard, body in self.here.items()
+            ]
+            return Store.answer(handler, 200, {"shards": self.shards, "data": waiting})
+        if handler.command == "GET":
+            return Store.answer(handler, 404, {"detail": "no such upload"})
+        query = dict(parse_qsl(url.query))
+        self.places.append((query["split"], int(query["shard"]), int(query["shards"])))
+        if handler.body == b"text":
+            return Store.answer(handler, 422, {"detail": "it is no shard"})
+        self.here[int(query["shard"])] = bytes(handler.body)
+        if len(self.here) < self.shards:
+            return Store.answer(handler, 202, {"name": "pets", "splits": ["train"]})
+        return Store.answer(handler, 201, {"id": "pets@1", "notes": []})
+
+
+class Shards(unittest.TestCase):
+    def setUp(self):
+        self.home = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.enterContext(mock.patch.dict(os.environ, environment(HOME=str(self.home), XDG_CONFIG_HOME=""), clear=True))
+        self.files = [self.home / f"{number}.parquet" for number in range(3)]
+        for number, file in enumerate(self.files):
+            file.write_bytes(b"PAR1" + bytes([number]))
+
+    def send(self, answer, files, split="train", is_async=False):
+        async def send_async(url):
+            async with distillery.AsyncClient(url) as client:
+                return await client.upload_dataset("pets", files, split=split, progress=False)
+
+        with scripted(answer) as (url, asked):
+            self.asked = asked
+            if is_async:
+                return asyncio.run(send_async(url))
+            with distillery.Client(url) as client:
+                return client.upload_dataset("pets", files, split=split, progress=False)
+
+    def test_all_shards_of_a_split_are_sent_with_their_places(self):
+        for is_async in (False, True):
+            with self.subTest(is_async=is_async):
+                store = ShardStore(3)
+                self.assertEqual(self.send(store, self.files, is_async=is_async)["id"], "pets@1")
+                self.assertEqual(store.places, [("train", 0, 3), ("train", 1, 3), ("train", 2, 3)])
+                self.assertEqual(list(store.here.values()), [file.read_bytes() for file in self.files])
+
+    def test_a_single_file_is_the_only_shard_of_its_split(self):
+        store = ShardStore(1)
+        self.assertEqual(self.send(store, self.files[0])["id"], "pets@1")
+        self.assertEqual(store.places, [("train", 0, 1)])
+
+    def test_shards_that_the_server_has_are_not_sent_again(self):
+        store = ShardStore(3)
+        store.here = {0: self.files[0].read_bytes(), 2: b"PAR1x"}
+        self.send(store, self.files)
+        self.assertEqual([shard for _, shard, _ in store.places], [1, 2])
+        # If it has all of them and did not put them together, the last one makes it do so.
+        store.places.clear()
+        self.send(store, self.files)
+        self.assertEqual([shard for _, shard, _ in store.places], [2])
+
+    def test_the_same_bytes_in_two_places_are_two_uploads(self):
+        self.send(ShardStore(2), [self.files[0], self.files[0]])
+        uploads = [dict(parse_qsl(urlsplit(path).query))["upload"] for method, path, _ in self.asked if method == "PUT"]
+        self.assertEqual(len(set(uploads)), 2)
+
+    def test_an_error_names_the_file_or_what_to_do(self):
+        self.files[1].write_bytes(b"text")
+        with self.assertRaisesRegex(distillery.Refused, "1.parquet: it is no shard"):
+            self.send(ShardStore(3), self.files)
+        # Another upload replaces shards meanwhile: the server goes on waiting.
+        with self.assertRaisesRegex(distillery.DistilleryError, "has not got all shards of pets.*call this again"):
+            self.send(ShardStore(9), [self.files[0], self.files[2]])
+
+    def test_what_are_no_shards_is_refused_before_anything_is_sent(self):
+        for files, split, error, words in [
+            (self.files, None, TypeError, "name it with split="),
+            ([self.home], "train", ValueError, "is a directory"),
+            ([], "train", ValueError, "no shard to send"),
+            ([self.home / "missing"], "train", FileNotFoundError, "missing"),
+        ]:
+            with self.subTest(words=words), self.assertRaisesRegex(error, words):
+                self.send(ShardStore(1), files, split)
+            self.assertEqual(self.asked, [])
+
+    def test_unfinished_uploads_are_listed(self):
+        unfinished = [{"name": "pets", "split": "train", "shards_here": 1, "shards": 2, "next": "to continue, …"}]
+
+        def answer(handler):
+            Store.answer(handler, 200, {"data": [], "unusable": [], "unfinished": unfinished})
+
+        async def ask(url):
+            async with distillery.AsyncClient(url) as client:
+                return await client.unfinished_uploads()
+
+        with scripted(answer) as (url, _):
+            with distillery.Client(url) as client:
+                self.assertEqual(client.unfinished_uploads(), unfinished)
+            self.assertEqual(asyncio.run(ask(url)), unfinished)
 
 
 if __name__ == "__main__":
