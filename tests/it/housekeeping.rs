@@ -142,6 +142,18 @@ async fn a_compacted_job_keeps_peaks_ends_evaluations_and_all_that_its_history_s
 }
 
 #[tokio::test]
+async fn a_compacted_event_of_another_form_stands_for_itself() {
+    let api = Api::start().await;
+    let id = long_job(&api, 40).await;
+    let foreign = "update events set kind = 'compacted', data = '{\"to\": 1e400}'
+        where job_id = $1 and seq = (select min(seq) from events where job_id = $1 and kind = 'log' and data is null)";
+    assert_eq!(sqlx::query(foreign).bind(&id).execute(&api.db.pool).await.unwrap().rows_affected(), 1);
+    assert!(history(&api, &id).await.iter().any(|event| event["kind"] == "compacted" && event["data"].is_null()));
+    compact_one(&api.db.pool, 40).await.unwrap().expect("a job is old enough");
+    assert!(is_gapless(&history(&api, &id).await));
+}
+
+#[tokio::test]
 async fn a_job_that_failed_or_was_cancelled_keeps_everything_and_is_compacted_once_it_has_succeeded() {
     let api = Api::start().await;
     let id = api.post("/v1/jobs", &plain_job()).await.expect(201)["id"].as_str().unwrap().to_owned();
