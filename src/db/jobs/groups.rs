@@ -158,7 +158,8 @@ pub async fn find(pool: &PgPool, query: &GroupQuery) -> sqlx::Result<(Vec<Group>
         select (select jsonb_agg(readable(value) order by place) from jsonb_array_elements(key)
                 with ordinality as elements (value, place)) as "values!: Json<Vec<Value>>",
             top1 as "top1!", deviation, n as "n!", copies as "copies!", best as "best!",
-            coalesce(datasets, 1) as "datasets!", gain, baseline_deviation, jobs as "jobs!", count(*) over () as "total!"
+            coalesce(datasets, 1) as "datasets!", gain, baseline_deviation, jobs as "jobs!",
+            count(*) over () as "total!"
         from found left join apart using (key)
         order by case $8::text when 'top1' then top1 when 'gain' then gain when 'best' then best
             when 'deviation' then deviation when 'n' then n end * case when $9 then -1 else 1 end nulls last, key
