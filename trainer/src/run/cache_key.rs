@@ -52,7 +52,7 @@ pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut 
     let files = setup.data.split_hashes.get()?.get(split).cloned();
     let normalisation = setup.objective.teacher_normalisation();
     let (teacher, data) = (&spec.teacher, &spec.dataset);
-    let device = computes_on(setup.card.as_ref(), &setup.started.device, settings.shard.world_size);
+    let device = computes_on(setup.hardware.card.as_ref(), &setup.started.device, settings.shard.world_size);
     let mut key = json!({
         "teacher": teacher_files(setup, teacher.as_ref().and_then(|teacher| teacher.architecture)),
         "data": [files.as_ref(), data.image_column.as_ref(), data.label_column.as_ref()],
@@ -82,7 +82,7 @@ fn computes_on(card: Option<&Card>, device: &str, devices: u32) -> Value {
 
 /// The teacher's files, and its architecture; of an exported network the file with its graph, if that is another.
 fn teacher_files(setup: &Setup, architecture: Option<&'static Architecture>) -> Value {
-    let hashes = setup.hashes.teacher.as_ref();
+    let hashes = setup.files.hashes.teacher.as_ref();
     let network = hashes.and_then(|hashes| hashes.network.as_ref());
     json!([hashes.map(|hashes| &hashes.checkpoint), architecture.map_or_else(|| json!(network), |known| json!(known))])
 }

@@ -21,7 +21,7 @@ impl Run<'_> {
     /// # Errors
     /// Another rank is gone.
     pub(super) fn is_finished(&mut self) -> Result<bool> {
-        let counters = &self.setup.counters;
+        let counters = &self.setup.state.counters;
         if !counters.is_over(self.spec.training.epochs) {
             return Ok(false);
         }
@@ -68,7 +68,7 @@ impl Run<'_> {
 
     /// The state of a run that has nothing to compare its data with may be saved: whoever resumes it is warned.
     fn may_save_without_hashes(&mut self) -> bool {
-        if self.setup.counters.data_sha256.is_none() {
+        if self.setup.state.counters.data_sha256.is_none() {
             return true;
         }
         let step = self.setup.started.resumed_step;

@@ -29,12 +29,12 @@ struct EvaluatedNetwork {
 impl Run<'_> {
     pub(super) fn end_epoch(&mut self) -> Result<Flow> {
         let training = &self.spec.training;
-        let done = self.setup.counters.epoch + 1;
+        let done = self.setup.state.counters.epoch + 1;
         let is_evaluated = done == training.epochs || done.is_multiple_of(training.eval_every_epochs);
         if is_evaluated && self.evaluate_student(done)? == Flow::Stop {
             return Ok(Flow::Stop);
         }
-        let counters = &mut self.setup.counters;
+        let counters = &mut self.setup.state.counters;
         counters.epoch = done;
         counters.step_in_epoch = 0;
         let has_lost_patience = training.early_stopping_patience.is_some_and(|patience| counters.stale >= patience);
@@ -56,7 +56,7 @@ impl Run<'_> {
 
     /// Whether the epochs are done after which the run stops as if paused. Never after its last epoch.
     pub(super) fn is_at_pause(&self) -> bool {
-        let counters = &self.setup.counters;
+        let counters = &self.setup.state.counters;
         let is_over = counters.is_over(self.spec.training.epochs);
         !is_over && self.pause_after.is_some_and(|epochs| counters.epoch >= epochs)
     }
@@ -73,23 +73,23 @@ impl Run<'_> {
         self.seconds_per_evaluation = begun.elapsed().as_secs_f64();
         let setup = &mut self.setup;
         if [Some(published), raw].iter().flatten().any(|evaluation| !evaluation.loss.is_finite()) {
-            let step = setup.counters.step;
+            let step = setup.state.counters.step;
             return Err(Error::numeric(format!(
                 "the loss on the evaluation split is not finite after step {step}: lower \
                  training.optimizer.learning_rate, or set training.clip_grad_norm"
             )));
         }
-        let counters = &mut setup.counters;
+        let counters = &mut setup.state.counters;
         (counters.last, counters.last_raw) = (Some(published), raw);
         counters.stale += 1;
         if counters.best.is_none_or(|(best, _)| published.top1 > best.top1) {
             counters.best = Some((published, epochs_done));
             counters.stale = 0;
             counters.best_classes.clone_from(&classes);
-            setup.predictions.best = log.map(|log| log.read(&self.ranks)).transpose()?;
+            setup.state.predictions.best = log.map(|log| log.read(&self.ranks)).transpose()?;
             let copy =
                 || setup.optimizer.average().map_or_else(|| state_dict::copy_of(&setup.student), WeightAverage::copy);
-            setup.best = if self.ranks.is_leader() { Some(copy()?) } else { None };
+            setup.state.best = if self.ranks.is_leader() { Some(copy()?) } else { None };
         }
         let place = self.place();
         // The average lags behind the weights, which are therefore judged.
@@ -122,9 +122,9 @@ impl Run<'_> {
         let goes_on = || self.control.stop_request().is_none();
         self.ranks.broadcast_statistics(network)?;
         let (loader, normalisation) = (&self.setup.data.eval, &self.setup.objective.normalisation);
-        let size = &self.setup.evaluation_size;
-        let tally = ClassTally::new(network.classes(), self.setup.device);
-        let log = PredictionLog::new(loader.len(), self.setup.device);
+        let size = &self.setup.hardware.evaluation_size;
+        let tally = ClassTally::new(network.classes(), self.setup.hardware.device);
+        let log = PredictionLog::new(loader.len(), self.setup.hardware.device);
         let see = |seen: Seen<'_>| {
             tally.add(&seen);
             log.iter().for_each(|log| log.add(&seen));
@@ -140,7 +140,7 @@ impl Run<'_> {
         if !self.ranks.is_leader() {
             return;
         }
-        let (counters, training) = (&self.setup.counters, &self.spec.training);
+        let (counters, training) = (&self.setup.state.counters, &self.spec.training);
         let mut messages = Vec::new();
         if let (true, Some((best, best_epoch))) = (counters.ended_early, counters.best) {
             messages.push(format!(

@@ -135,7 +135,7 @@ pub struct StudentEntry {
 /// It cannot be written, or the data set's files could not be hashed.
 pub fn write(path: &Path, spec: &TrainingPlan, mut setup: Setup, outcome: &Outcome, last: StudentFacts) -> Result<()> {
     let sha256_of_files = setup.data.split_hashes.get()?.clone();
-    let Counters { epoch, step, best, teacher, last: last_evaluation, attempts, .. } = setup.counters;
+    let Counters { epoch, step, best, teacher, last: last_evaluation, attempts, .. } = setup.state.counters;
     let own = setup.objective.teacher_normalisation.as_ref();
     let (mean, std) = own.map(|own| (own.mean, own.std)).unzip();
     let teacher_entry = |FileHashes { checkpoint, network }| TeacherEntry {
@@ -145,7 +145,7 @@ pub fn write(path: &Path, spec: &TrainingPlan, mut setup: Setup, outcome: &Outco
         mean,
         std,
     };
-    let (initial_student_sha256, student_network_sha256) = match setup.hashes.student {
+    let (initial_student_sha256, student_network_sha256) = match setup.files.hashes.student {
         Some(FileHashes { checkpoint, network }) => (Some(checkpoint), network),
         None => (None, None),
     };
@@ -155,7 +155,7 @@ pub fn write(path: &Path, spec: &TrainingPlan, mut setup: Setup, outcome: &Outco
         versions: Versions::current(),
         attempts,
         finished_at: Utc::now(),
-        teacher: setup.hashes.teacher.map(teacher_entry),
+        teacher: setup.files.hashes.teacher.map(teacher_entry),
         initial_student_sha256,
         student_network_sha256,
         data: DataEntry {

@@ -79,7 +79,7 @@ pub fn train(
     }
     run.setup.startup.mark("teacher");
     run.teacher_cache = teacher_cache::open(spec, settings, &run.ranks, &mut run.setup, &mut *run.report)?;
-    while !run.setup.counters.is_over(spec.training.epochs) {
+    while !run.setup.state.counters.is_over(spec.training.epochs) {
         if run.epoch()? == Flow::Stop {
             return Ok(run.stopped());
         }
@@ -144,13 +144,13 @@ impl<'a> Run<'a> {
         let directory = checkpoint.parent().expect("the checkpoint is in a directory");
         std::fs::create_dir_all(directory).map_err(Error::storage(directory))?;
         let setup = Setup::new(spec, settings, report)?;
-        let mut ranks = join(setup.device, report)?;
-        ranks.begin(&setup.student, &setup.optimizer.state(), setup.device)?;
-        let open_metrics = || MetricsFile::open(&output.join(files::METRICS), setup.counters.step);
+        let mut ranks = join(setup.hardware.device, report)?;
+        ranks.begin(&setup.student, &setup.optimizer.state(), setup.hardware.device)?;
+        let open_metrics = || MetricsFile::open(&output.join(files::METRICS), setup.state.counters.step);
         let metrics_file = ranks.is_leader().then(open_metrics).transpose()?;
         let distillation = setup.objective.distillation.as_ref();
         let scales = distillation.map_or(&[][..], |distillation| &distillation.scales);
-        let mut meter = Meter::new(scales, setup.device)
+        let mut meter = Meter::new(scales, setup.hardware.device)
             .with_clustering(distillation.is_some_and(|distillation| distillation.clustering.is_some()))
             .starting_from(spec.student.checkpoint.as_deref());
         if setup.objective.label_loss.has_unlabelled {
@@ -162,8 +162,8 @@ impl<'a> Run<'a> {
             report.event(&warning(message));
         }
         // An attempt that resumes within what may be the last epoch verifies from where it resumed.
-        let has_begun = setup.counters.step > 0 && !setup.counters.is_over(spec.training.epochs);
-        if ranks.is_leader() && has_begun && setup.counters.next_may_be_last(&spec.training) {
+        let has_begun = setup.state.counters.step > 0 && !setup.state.counters.is_over(spec.training.epochs);
+        if ranks.is_leader() && has_begun && setup.state.counters.next_may_be_last(&spec.training) {
             outputs::keep_for_verification(output)?;
         }
         Ok(Self {
@@ -198,16 +198,16 @@ impl<'a> Run<'a> {
         let Some(evaluation) = teacher_evaluation::evaluation(self.spec, settings, &mut self.setup, goes_on)? else {
             return Ok(Flow::Stop);
         };
-        self.setup.counters.teacher = Some(evaluation);
+        self.setup.state.counters.teacher = Some(evaluation);
         self.report.event(&Event::Teacher(evaluation));
         let expected = teacher_evaluation::ExpectedAccuracy {
             classes: self.setup.started.classes,
-            recorded: self.setup.recorded_accuracy,
+            recorded: self.setup.files.recorded_accuracy,
             least: teacher.min_top1,
             checkpoint: &teacher.checkpoint,
         };
         // An attempt that goes on from another's checkpoint has been told.
-        if self.setup.counters.step == 0 {
+        if self.setup.state.counters.step == 0 {
             let is_far_below = teacher_evaluation::is_far_below(&evaluation, expected);
             for event in teacher_fit::explain(&self.setup, &evaluation, is_far_below, goes_on)? {
                 self.report.event(&event);
@@ -221,11 +221,11 @@ impl<'a> Run<'a> {
 
     fn epoch(&mut self) -> Result<Flow> {
         let training = &self.spec.training;
-        let epoch = self.setup.counters.epoch;
+        let epoch = self.setup.state.counters.epoch;
         let warmup = warmup(epoch + 1, self.spec.distillation.warmup_epochs.unwrap_or(0));
         let weight = self.setup.objective.weight * warmup;
         let steps_per_epoch = self.setup.started.steps_per_epoch;
-        let first = self.setup.counters.step_in_epoch;
+        let first = self.setup.state.counters.step_in_epoch;
         let train = &self.setup.data.train;
         let (view, batches) = match training.teacher_cache {
             Some(TeacherCache::Views(views)) => {
@@ -236,7 +236,7 @@ impl<'a> Run<'a> {
         };
         let images = self.setup.data.train.len();
         let part = EpochPart { epoch, view, first_batch: first, batches: steps_per_epoch };
-        let variation = EpochVariation::draw(self.spec, images, self.setup.device, part);
+        let variation = EpochVariation::draw(self.spec, images, self.setup.hardware.device, part);
         self.read_at = Instant::now();
         let mut unread = 0;
         for (index, batch) in (first..).zip(batches) {
@@ -256,11 +256,11 @@ impl<'a> Run<'a> {
             }
             let batch = batch?;
             let varied = variation.of_batch(index, &batch);
-            let number = self.setup.counters.step + 1;
-            let scalars = StepScalars::new(self.learning_rate(index), weight, number, self.setup.device);
+            let number = self.setup.state.counters.step + 1;
+            let scalars = StepScalars::new(self.learning_rate(index), weight, number, self.setup.hardware.device);
             self.step(batch, varied, view, scalars);
-            self.setup.counters.step = number;
-            self.setup.counters.step_in_epoch = index + 1;
+            self.setup.state.counters.step = number;
+            self.setup.state.counters.step_in_epoch = index + 1;
             self.report_first_step();
         }
         self.flush_teacher_cache();
@@ -290,7 +290,7 @@ impl<'a> Run<'a> {
         optim::learning_rate(
             &training.schedule,
             training.optimizer.learning_rate(),
-            self.setup.counters.epoch,
+            self.setup.state.counters.epoch,
             training.epochs,
             step_in_epoch,
             self.setup.started.steps_per_epoch,
@@ -313,7 +313,8 @@ impl<'a> Run<'a> {
         self.ranks.weight_loss(&portion);
         let indices = RowIndices { host: &indices, device: &index_tensor };
         let found = self.teacher_cache.as_mut().and_then(|cache| cache.find(view, indices));
-        let teacher_logits = found.map(|kept| self.setup.objective.own_logits(&kept).to_device(self.setup.device));
+        let teacher_logits =
+            found.map(|kept| self.setup.objective.own_logits(&kept).to_device(self.setup.hardware.device));
         let is_new = teacher_logits.is_none();
         let BatchVariation { crops, erased, mix } = varied;
         let logits = self.execute(Inputs { images, labels, crops, erased, mix, teacher_logits, parts, scalars });
@@ -326,27 +327,27 @@ impl<'a> Run<'a> {
     /// ranks with the same weights.
     fn step_without_images(&mut self, parts: u32, scalars: StepScalars) {
         self.ranks.weight_loss(&Portion { rows: 0..0, batch_size: 1 });
-        let black = Inputs::one_black_image(self.spec.dataset.image_size, self.setup.device, scalars);
+        let black = Inputs::one_black_image(self.spec.dataset.image_size, self.setup.hardware.device, scalars);
         self.execute(Inputs { parts, ..black });
     }
 
     fn execute(&mut self, inputs: Inputs) -> Option<Tensor> {
-        let Setup { executor, student, objective, optimizer, .. } = &mut self.setup;
-        executor.run(student, objective, optimizer, &mut self.meter, &mut self.ranks, inputs)
+        let Setup { hardware, student, objective, optimizer, .. } = &mut self.setup;
+        hardware.executor.run(student, objective, optimizer, &mut self.meter, &mut self.ranks, inputs)
     }
 
     /// Writes the checkpoint to resume from. All ranks have the same state, so rank 0 writes it.
     fn save(&mut self) -> Result<()> {
         if self.ranks.is_leader() && self.may_save()? {
             outputs::save_checkpoint(&self.checkpoint, &self.setup)?;
-            let counters = &self.setup.counters;
+            let counters = &self.setup.state.counters;
             self.report.event(&Event::Checkpoint { epoch: counters.epoch, step: counters.step });
         }
         Ok(())
     }
 
     fn stopped(self) -> Ending {
-        let counters = &self.setup.counters;
+        let counters = &self.setup.state.counters;
         self.report.event(&Event::Stopped { epoch: counters.epoch, step: counters.step });
         Ending::Stopped
     }

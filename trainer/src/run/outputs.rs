@@ -23,17 +23,17 @@ use distillery_core::spec::{EvalPart, TrainingPlan};
 /// A weight is not finite, or the file cannot be written.
 pub fn save_checkpoint(path: &Path, setup: &Setup) -> Result<()> {
     let student = state_dict::copy_of(&setup.student)?;
-    check_finite(&student, setup.counters.step)?;
+    check_finite(&student, setup.state.counters.step)?;
     let optimizer = setup.optimizer.state();
     let optimizer = optimizer.iter().map(|(name, tensor)| Ok((name.clone(), state_dict::to_cpu(tensor)?)));
     let shared = |best: &StateDict| -> StateDict {
         best.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     };
     let state = RunState {
-        counters: setup.counters.clone(),
+        counters: setup.state.counters.clone(),
         student,
-        best: setup.best.as_ref().map(shared),
-        predictions: setup.predictions.clone(),
+        best: setup.state.best.as_ref().map(shared),
+        predictions: setup.state.predictions.clone(),
         optimizer: optimizer.collect::<Result<_>>()?,
     };
     resume::save(path, &state)
@@ -95,13 +95,13 @@ pub fn write_results(
 ) -> Result<Outcome> {
     setup.check_files(Duration::MAX)?;
     let missing = || Error::internal("no evaluation was done");
-    let (best, best_epoch) = setup.counters.best.ok_or_else(missing)?;
-    let last = setup.counters.last.ok_or_else(missing)?;
+    let (best, best_epoch) = setup.state.counters.best.ok_or_else(missing)?;
+    let last = setup.state.counters.last.ok_or_else(missing)?;
     let last_weights = match setup.optimizer.average() {
         Some(average) => average.copy()?,
         None => state_dict::copy_of(&setup.student)?,
     };
-    let best_weights = setup.best.take().ok_or_else(missing)?;
+    let best_weights = setup.state.best.take().ok_or_else(missing)?;
     let write = |name: &str, state: &StateDict, epochs: u32, top1: f64| {
         let metadata = student_metadata(&setup, spec, top1);
         let path = output.join(name);
@@ -113,7 +113,7 @@ pub fn write_results(
         manifest::facts(&path, setup.student.parameters())
     };
     let student = write(files::BEST_STUDENT, &best_weights, best_epoch, best.top1)?;
-    let last_student = write(files::LAST_STUDENT, &last_weights, setup.counters.epoch, last.top1)?;
+    let last_student = write(files::LAST_STUDENT, &last_weights, setup.state.counters.epoch, last.top1)?;
     report.event(&match prediction_file::write(output, &setup, &best_weights, samples) {
         Ok(message) => Event::Log { level: Level::Info, message },
         Err(error) => warning(format!(
@@ -128,18 +128,18 @@ pub fn write_results(
         )));
     }
     let outcome = Outcome {
-        teacher_top1: setup.counters.teacher.map(|teacher| teacher.top1),
+        teacher_top1: setup.state.counters.teacher.map(|teacher| teacher.top1),
         best_top1: best.top1,
         best_epoch,
         last_top1: last.top1,
         student,
     };
-    if let Some(regions) = &setup.counters.regions {
+    if let Some(regions) = &setup.state.counters.regions {
         manifest::write_json(&output.join(files::REGIONS), regions)?;
     }
     // Evaluations of earlier versions have none.
-    if !setup.counters.best_classes.is_empty() {
-        let report = classes::report(&setup.counters.best_classes, setup.data.classes.names.as_deref());
+    if !setup.state.counters.best_classes.is_empty() {
+        let report = classes::report(&setup.state.counters.best_classes, setup.data.classes.names.as_deref());
         manifest::write_json(&output.join(files::CLASSES), &report)?;
     }
     manifest::write(&output.join(files::MANIFEST), spec, setup, &outcome, last_student)?;
@@ -177,9 +177,10 @@ fn student_metadata(setup: &Setup, spec: &TrainingPlan, top1: f64) -> BTreeMap<S
     let of_network = match setup.student.architecture() {
         // transformers and other readers expect this for weights in PyTorch's layout.
         Some(architecture) => [("format", "pt".to_owned()), ("architecture", architecture.name.to_owned())],
-        None => {
-            [("format", EXPORTED.to_owned()), (NETWORK, setup.hashes.student_network().unwrap_or_default().to_owned())]
-        }
+        None => [
+            ("format", EXPORTED.to_owned()),
+            (NETWORK, setup.files.hashes.student_network().unwrap_or_default().to_owned()),
+        ],
     };
     metadata.extend(of_network.map(|(key, value)| (key.to_owned(), value)));
     if let Some(decay) = spec.training.ema_decay {

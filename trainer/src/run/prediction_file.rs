@@ -47,7 +47,7 @@ pub fn write(output: &Path, setup: &Setup, best: &StateDict, pictures: bool) -> 
             "the evaluation split has {images} images, and the predictions of at most {MOST_IMAGES} are kept"
         )));
     }
-    let predictions = setup.predictions.joined(setup.data.classes.count)?.ok_or_else(|| {
+    let predictions = setup.state.predictions.joined(setup.data.classes.count)?.ok_or_else(|| {
         Error::user("an earlier version of this program made the best evaluation, and did not note its predictions")
     })?;
     let names = setup.data.classes.names.clone();

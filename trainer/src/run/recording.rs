@@ -21,7 +21,7 @@ impl Run<'_> {
         let Some(means) = means else { return Ok(()) };
         let images_per_second = means.images as f64 / self.read_at.elapsed().as_secs_f64().max(1e-9);
         self.read_at = Instant::now();
-        let learning_rate = self.learning_rate(self.setup.counters.step_in_epoch.saturating_sub(1));
+        let learning_rate = self.learning_rate(self.setup.state.counters.step_in_epoch.saturating_sub(1));
         let top1 = means.metrics.iter().find(|(metric, _)| *metric == Metric::Top1).map(|(_, top1)| *top1);
         let place = self.place();
         if let Some(message) = top1.and_then(|top1| self.chance_watch.trained(top1, means.labelled, place)) {
@@ -35,16 +35,16 @@ impl Run<'_> {
         let Self { seconds_per_evaluation, .. } = *self;
         let eval_every_epochs = self.spec.training.eval_every_epochs;
         let pace = Pace { images_per_second, seconds_per_evaluation, eval_every_epochs };
-        self.report.event(&Event::Progress(progress::progress(&self.setup.counters, &self.setup.started, pace)));
+        self.report.event(&Event::Progress(progress::progress(&self.setup.state.counters, &self.setup.started, pace)));
         Ok(())
     }
 
     /// Reports the events of the executor and the warnings of the cache and of evaluations.
     pub(super) fn forward_events(&mut self) {
-        for event in self.setup.executor.events() {
+        for event in self.setup.hardware.executor.events() {
             self.report.event(&event);
         }
-        for message in self.setup.evaluation_size.warnings() {
+        for message in self.setup.hardware.evaluation_size.warnings() {
             self.report.event(&warning(message));
         }
         for message in self.teacher_cache.iter_mut().flat_map(TeacherLogitCache::warnings) {
@@ -59,7 +59,7 @@ impl Run<'_> {
             ScheduleSpec::Multistep { .. } | ScheduleSpec::Constant => 0,
         };
         RunPosition {
-            step: self.setup.counters.step,
+            step: self.setup.state.counters.step,
             steps: started.steps_per_epoch * u64::from(started.epochs),
             steps_per_epoch: started.steps_per_epoch,
             warmup_epochs,
@@ -76,7 +76,7 @@ impl Run<'_> {
 
     pub(super) fn record(&mut self, values: Vec<(String, f64)>) -> Result<()> {
         let Some(metrics_file) = &mut self.metrics_file else { return Ok(()) };
-        let counters = &self.setup.counters;
+        let counters = &self.setup.state.counters;
         let epoch = progress::epochs_done(counters, &self.setup.started);
         let points = metrics_file.write(values, counters.step, epoch)?;
         self.report.event(&Event::Metrics { points });

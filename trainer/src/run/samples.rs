@@ -73,14 +73,14 @@ fn logits(setup: &Setup, student: &StateDict, images: &LabelledImages) -> Result
     let _guard = tch::no_grad_guard();
     let _full_precision = Tf32::set(false);
     restore(&setup.student, student)?;
-    let Setup { data, device, .. } = setup;
-    let normalisation = Normalisation::new(data.mean_std.mean, data.mean_std.std, *device);
+    let Setup { data, hardware, .. } = setup;
+    let normalisation = Normalisation::new(data.mean_std.mean, data.mean_std.std, hardware.device);
     let side = data.eval.side();
     let network = setup.student.constant(Kind::Float, BATCH as u32, side);
     let mut bytes = Vec::new();
     for pixels in images.bytes.chunks(BATCH * plane_bytes(side)) {
         let shape = [-1, 3, i64::from(side), i64::from(side)];
-        let pixels = Tensor::f_from_slice(pixels)?.f_view(shape)?.f_to_device(*device)?;
+        let pixels = Tensor::f_from_slice(pixels)?.f_view(shape)?.f_to_device(hardware.device)?;
         let logits = state_dict::to_cpu(&network.logits(&normalisation.apply(&pixels), false))?;
         let mut values = vec![0_u8; 4 * logits.numel()];
         logits.f_copy_data_u8(&mut values, logits.numel())?;

@@ -37,30 +37,48 @@ use distillery_core::spec::{self, LabelLoss, TrainingPlan, TrainingSpec};
 /// What a run works with.
 #[derive(Debug)]
 pub struct Setup {
-    pub device: Device,
-    /// Holds the GPU's float32 setting until the run ends.
-    pub tf32: Tf32,
-    pub executor: StepExecutor,
+    pub hardware: Hardware,
     pub data: Data,
     pub student: Network,
     /// The loss, with the teacher.
     pub objective: Objective,
     pub optimizer: Optimizer,
-    /// Where the run is: zero, or where an earlier attempt stopped.
+    pub state: TrainingState,
+    pub files: NetworkFiles,
+    /// What the run reports when it starts.
+    pub started: Started,
+    pub startup: StartupTimer,
+}
+
+/// What computes, and how.
+#[derive(Debug)]
+pub struct Hardware {
+    pub device: Device,
+    /// The GPU; `None` on the CPU.
+    pub card: Option<Card>,
+    pub executor: StepExecutor,
+    /// How much fits into the memory at a time, as evaluations find out.
+    pub evaluation_size: EvaluationSize,
+    /// Holds the GPU's float32 setting until the run ends.
+    _tf32: Tf32,
+}
+
+/// What training changes besides the weights and the optimiser: zero, or what an earlier attempt left.
+#[derive(Debug)]
+pub struct TrainingState {
     pub counters: Counters,
     /// The best weights so far, on the CPU.
     pub best: Option<StateDict>,
     /// What the best student and the teacher predict for the evaluation images.
     pub predictions: RunPredictions,
-    /// What the run reports when it starts.
-    pub started: Started,
+}
+
+/// What the results say of the files that the networks came from.
+#[derive(Debug)]
+pub struct NetworkFiles {
     pub hashes: NetworkHashes,
     /// The teacher's accuracy in percent, if its file names it.
     pub recorded_accuracy: Option<f64>,
-    pub startup: StartupTimer,
-    /// The GPU; `None` on the CPU.
-    pub card: Option<Card>,
-    pub evaluation_size: EvaluationSize,
 }
 
 impl Setup {
@@ -95,38 +113,30 @@ impl Setup {
         student.place(device, Kind::Float);
         student.compute_in(arithmetic.kind());
         let mut optimizer = optimizer(&spec.training, &student)?;
-        let (mut counters, best, predictions) = match state {
-            Some(RunState { counters, best, predictions, optimizer: state, .. }) => {
-                optimizer.load_state(&state).map_err(Error::internal)?;
-                (counters, best, predictions)
+        let mut state = match state {
+            Some(RunState { counters, best, predictions, optimizer: saved, .. }) => {
+                optimizer.load_state(&saved).map_err(Error::internal)?;
+                TrainingState { counters, best, predictions }
             }
-            None => (Counters::new(identity, size), None, RunPredictions::default()),
+            None => TrainingState {
+                counters: Counters::new(identity, size),
+                best: None,
+                predictions: RunPredictions::default(),
+            },
         };
         let recorded_accuracy = teacher.as_ref().and_then(|teacher| teacher.recorded_accuracy);
         let mut objective = objective(spec, &data, device, batch_size, teacher)?;
         let kernels = OwnKernels::of(settings, &mut objective, &mut student, device, report);
-        let attempt = attempt(settings, device, arithmetic, &counters, kernels, report);
-        let started = started(spec, &attempt, &data, &counters);
-        counters.attempts.extend((!counters.is_over(spec.training.epochs)).then_some(attempt));
+        let attempt = attempt(settings, device, arithmetic, &state.counters, kernels, report);
+        let started = started(spec, &attempt, &data, &state.counters);
+        let is_over = state.counters.is_over(spec.training.epochs);
+        state.counters.attempts.extend((!is_over).then_some(attempt));
         startup.mark("networks");
-        Ok(Self {
-            device,
-            tf32,
-            executor,
-            data,
-            student,
-            objective,
-            optimizer,
-            counters,
-            best,
-            predictions,
-            started,
-            hashes,
-            recorded_accuracy,
-            startup,
-            card: Card::of(device),
-            evaluation_size: EvaluationSize::default(),
-        })
+        let card = Card::of(device);
+        let evaluation_size = EvaluationSize::default();
+        let hardware = Hardware { device, card, executor, evaluation_size, _tf32: tf32 };
+        let files = NetworkFiles { hashes, recorded_accuracy };
+        Ok(Self { hardware, data, student, objective, optimizer, state, files, started, startup })
     }
 
     /// Compares the data's files, once they are hashed, with those that earlier attempts were trained on, or notes
@@ -137,9 +147,9 @@ impl Setup {
     /// The files are others than before, or cannot be read.
     pub fn check_files(&mut self, patience: Duration) -> Result<bool> {
         let Some(found) = self.data.split_hashes.within(patience)? else { return Ok(false) };
-        match &self.counters.data_sha256 {
+        match &self.state.counters.data_sha256 {
             Some(before) => resume::check_same(before, found)?,
-            None => self.counters.data_sha256 = Some(found.clone()),
+            None => self.state.counters.data_sha256 = Some(found.clone()),
         }
         Ok(true)
     }

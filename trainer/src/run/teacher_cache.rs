@@ -39,14 +39,14 @@ pub fn open(
         Some(_) => ranks.broadcast_text(|| Ok(json!(keys(spec, settings, setup)?).to_string()))?,
         None => String::new(),
     };
-    let in_memory = LogitStorage::Memory { device: setup.device, limit: settings.cache_limit };
+    let in_memory = LogitStorage::Memory { device: setup.hardware.device, limit: settings.cache_limit };
     let storage = match directory.map(|directory| Cache::open(directory, settings.cache_limit)) {
         None => in_memory,
         Some(Ok(cache)) => {
             let [key, own]: [Value; 2] = serde_json::from_str(&keys).expect("keys are JSON");
             let own = (own != key).then(|| OwnScales { key: own, regions: own_regions(setup) });
             // A copy on the device would lack what other ranks write.
-            let device = if settings.shard.world_size == 1 { setup.device } else { Device::Cpu };
+            let device = if settings.shard.world_size == 1 { setup.hardware.device } else { Device::Cpu };
             LogitStorage::Files { cache, key, device, own }
         }
         Some(Err(error)) => {

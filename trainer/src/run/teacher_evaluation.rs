@@ -33,8 +33,8 @@ pub fn evaluation(
     goes_on: impl Fn() -> bool,
 ) -> Result<Option<Evaluation>> {
     // Checkpoints of earlier versions have no predictions.
-    let are_known = setup.predictions.teacher.is_some() || setup.data.eval.len() > MOST_IMAGES;
-    if let Some(known) = setup.counters.teacher.filter(|_| are_known) {
+    let are_known = setup.state.predictions.teacher.is_some() || setup.data.eval.len() > MOST_IMAGES;
+    if let Some(known) = setup.state.counters.teacher.filter(|_| are_known) {
         return Ok(Some(known));
     }
     let stored = CachedEvaluation::of_run(spec, settings, setup)?;
@@ -49,8 +49,8 @@ pub fn evaluation(
         }
     };
     let (evaluation, regions, predictions) = findings;
-    setup.counters.regions = regions;
-    setup.predictions.teacher = predictions;
+    setup.state.counters.regions = regions;
+    setup.state.predictions.teacher = predictions;
     Ok(Some(evaluation))
 }
 
@@ -130,15 +130,22 @@ fn evaluate_teacher(setup: &Setup, goes_on: impl Fn() -> bool) -> Result<Option<
     // Scale 1 alone has nothing to report: the whole image always agrees with itself.
     let decoupled = setup.objective.distillation.as_ref().filter(|loss| loss.scales != [1]);
     let mut tally = Tally::default();
-    let log = PredictionLog::new(setup.data.eval.len(), setup.device);
+    let log = PredictionLog::new(setup.data.eval.len(), setup.hardware.device);
     let count = |seen: Seen<'_>| {
         log.iter().for_each(|log| log.add(&seen));
         if let Some(distillation) = decoupled {
             tally.add(distillation, &teacher.regions(seen.features, &distillation.scales, false), seen.labels);
         }
     };
-    let evaluation =
-        evaluate(teacher, &setup.data.eval, normalisation, &Ranks::single(), &setup.evaluation_size, goes_on, count)?;
+    let evaluation = evaluate(
+        teacher,
+        &setup.data.eval,
+        normalisation,
+        &Ranks::single(),
+        &setup.hardware.evaluation_size,
+        goes_on,
+        count,
+    )?;
     let Some(evaluation) = evaluation else { return Ok(None) };
     let names = setup.data.classes.names.as_deref();
     let report = |distillation: &Distillation| tally.report(&distillation.scales, names);

@@ -75,7 +75,7 @@ pub fn explain(
     goes_on: impl Fn() -> bool,
 ) -> Result<Vec<Event>> {
     let classes = setup.data.classes.count;
-    let pairs = setup.predictions.teacher.as_ref().map(PredictionRows::pairs).transpose()?;
+    let pairs = setup.state.predictions.teacher.as_ref().map(PredictionRows::pairs).transpose()?;
     let guess = pairs.and_then(|pairs| ClassOrder::guess(&pairs, classes));
     let teacher = setup.objective.teacher.as_ref().filter(|_| is_far_below && evaluation.loss.is_finite());
     let tried = teacher.map(|teacher| try_all(setup, teacher, goes_on)).transpose()?.flatten();
@@ -140,7 +140,7 @@ fn try_all(setup: &Setup, teacher: &Network, goes_on: impl Fn() -> bool) -> Resu
             break;
         }
         let MeanStd { mean, std } = trial.normalisation;
-        let normalisation = Normalisation::new(mean, std, setup.device);
+        let normalisation = Normalisation::new(mean, std, setup.hardware.device);
         let mut pairs: Vec<[u32; 2]> = Vec::new();
         for batch in &batches {
             let normalised = normalisation.apply(&batch.images);
