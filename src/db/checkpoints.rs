@@ -93,7 +93,8 @@ pub struct Guess {
     pub difference: Option<String>,
 }
 
-/// A row, of which another version of the program may have written what this one cannot read.
+/// A row of the table. Not [`UploadedCheckpoint`] itself: another version of the program may have written what this one
+/// cannot read, and a column that sqlx decodes fails the whole query.
 struct CheckpointRow {
     id: String,
     sha256: String,

@@ -65,7 +65,8 @@ pub fn id_of(name: &str, sha256: &str) -> String {
     format!("{name}@{}", version_of(sha256))
 }
 
-/// A row of the table: sqlx's macros cannot make nested structs.
+/// A row of the table. Not [`FoundVersion`] itself: `query_as!` fills one flat struct, and a description that another
+/// version of the program wrote may be unreadable, which must not fail the whole query.
 struct DatasetRow {
     id: String,
     name: String,

@@ -57,6 +57,7 @@ pub mod retention;
 pub mod storage;
 pub mod sweeps;
 pub mod system;
+mod text_status;
 pub mod tokens;
 pub mod upload_space;
 pub mod webhooks;

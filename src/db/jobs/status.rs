@@ -2,10 +2,9 @@
 //! written after that comes from [`Status::after`].
 
 use serde::{Deserialize, Serialize};
-use sqlx::encode::IsNull;
-use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef, Postgres};
 use utoipa::ToSchema;
+
+use crate::db::text_status::text_status;
 
 /// Where a job is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -124,44 +123,12 @@ impl Status {
     }
 }
 
-impl sqlx::Type<Postgres> for Status {
-    fn type_info() -> PgTypeInfo {
-        <str as sqlx::Type<Postgres>>::type_info()
-    }
-
-    fn compatible(other: &PgTypeInfo) -> bool {
-        <str as sqlx::Type<Postgres>>::compatible(other)
-    }
-}
-
-impl PgHasArrayType for Status {
-    fn array_type_info() -> PgTypeInfo {
-        <String as PgHasArrayType>::array_type_info()
-    }
-
-    fn array_compatible(other: &PgTypeInfo) -> bool {
-        <String as PgHasArrayType>::array_compatible(other)
-    }
-}
-
-impl sqlx::Encode<'_, Postgres> for Status {
-    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        <&str as sqlx::Encode<Postgres>>::encode(self.name(), buffer)
-    }
-}
-
-/// A status that this program does not know is [`Unknown`](Status::Unknown), so that one job of a newer program does
-/// not keep all others from being listed.
-impl<'r> sqlx::Decode<'r, Postgres> for Status {
-    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        let name = <&str as sqlx::Decode<Postgres>>::decode(value)?;
-        Ok(Self::ALL.into_iter().find(|status| status.name() == name).unwrap_or(Self::Unknown))
-    }
-}
+text_status!(Status);
 
 #[cfg(test)]
 mod tests {
     use sqlx::Encode;
+    use sqlx::postgres::PgArgumentBuffer;
 
     use super::*;
 

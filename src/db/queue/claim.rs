@@ -143,7 +143,7 @@ async fn scales_of_sweep(connection: &mut PgConnection, sweep: &str, job: &str) 
     .await
 }
 
-/// What a claim needs of a job's row.
+/// What a claim needs of a job's row. `query_as!` fills one flat struct, so [`Claim`] is made of this.
 struct ClaimedRow {
     id: String,
     attempt: i32,

@@ -15,11 +15,10 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::encode::IsNull;
-use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef, Postgres};
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
+
+use super::text_status::text_status;
 
 pub use change::{SweepChange, change};
 pub use create::{CreatedSweep, NewSweep, create, find_by_key};
@@ -60,30 +59,7 @@ impl SweepStatus {
     }
 }
 
-impl sqlx::Type<Postgres> for SweepStatus {
-    fn type_info() -> PgTypeInfo {
-        <str as sqlx::Type<Postgres>>::type_info()
-    }
-
-    fn compatible(other: &PgTypeInfo) -> bool {
-        <str as sqlx::Type<Postgres>>::compatible(other)
-    }
-}
-
-impl sqlx::Encode<'_, Postgres> for SweepStatus {
-    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        <&str as sqlx::Encode<Postgres>>::encode(self.name(), buffer)
-    }
-}
-
-/// A status that this program does not know is [`Unknown`](SweepStatus::Unknown), so that one sweep of a newer program
-/// does not keep all others from being listed.
-impl<'r> sqlx::Decode<'r, Postgres> for SweepStatus {
-    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        let name = <&str as sqlx::Decode<Postgres>>::decode(value)?;
-        Ok(Self::ALL.into_iter().find(|status| status.name() == name).unwrap_or(Self::Unknown))
-    }
-}
+text_status!(SweepStatus);
 
 /// Why something was not done with a sweep.
 #[derive(Debug, Clone, PartialEq, Eq)]
