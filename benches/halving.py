@@ -18,7 +18,7 @@ import pathlib
 import sys
 import time
 
-from trials.server import Server
+from trials.server import FINAL, Server
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BETWEEN_POLLS = 2
@@ -50,7 +50,7 @@ def main():
 
 def trained_teacher(server):
     job = server.post(json.loads((ROOT / "examples/digits/teacher.json").read_text()))
-    while (status := server.job(job)["status"]) not in ("succeeded", "failed", "cancelled"):
+    while (status := server.job(job)["status"]) not in FINAL:
         time.sleep(BETWEEN_POLLS)
     if status != "succeeded":
         sys.exit(f"the teacher, {job}, is {status}: its page says why")

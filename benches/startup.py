@@ -24,7 +24,8 @@ import time
 import urllib.request
 from datetime import datetime
 
-FINAL = ("succeeded", "failed", "cancelled")
+from trials.server import FINAL
+
 FIRST_STEP = re.compile(r"the first step was done after ([0-9.]+) s: (.*)")
 
 

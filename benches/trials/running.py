@@ -9,8 +9,7 @@ from datetime import datetime
 from . import machine
 from .experiments import Method, identity
 from .records import write
-
-FINAL = ("succeeded", "failed", "cancelled")
+from .server import FINAL
 
 
 class Runner:

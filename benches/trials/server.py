@@ -13,6 +13,8 @@ import urllib.request
 # How long a server may be away, as for a restart, before this program gives up. Its jobs go on.
 PATIENCE = 600
 BETWEEN_ATTEMPTS = 5
+# The statuses of a job that no longer changes by itself.
+FINAL = ("succeeded", "failed", "cancelled")
 
 
 class Server:

@@ -247,6 +247,16 @@ fn the_statuses_of_the_dashboard_and_of_the_trigger_are_those_of_the_server() {
 }
 
 #[test]
+fn the_final_statuses_of_python_programs_are_those_of_the_server() {
+    let names = Status::FINAL.map(|status| format!("\"{}\"", status.name())).join(", ");
+    for (file, list) in
+        [("benches/trials/server.py", "FINAL"), ("python/distillery/_status.py", "ENDED"), ("scripts/demo.py", "FINAL")]
+    {
+        assert!(read(file).contains(&format!("\n{list} = ({names})\n")), "{file}");
+    }
+}
+
+#[test]
 fn a_documented_job_resolves_to_the_documented_specification() {
     let text = read("docs/jobs.md");
     let jobs: Vec<Value> =
