@@ -48,17 +48,24 @@ pub async fn reserve(state: &AppState, key: &str, bytes: u64, new: NewUpload<'_>
     Ok(ReservedSpace { _keeping: Some(AbortOnDropHandle::new(keeping)) })
 }
 
+/// What counts towards the limit besides the new upload, without what that replaces.
+#[derive(Debug, Clone, Copy)]
+struct OtherUploads {
+    bytes: u64,
+    /// Those of `bytes` that are shards and pieces of unfinished uploads.
+    waiting: u64,
+}
+
 impl NewUpload<'_> {
-    /// Bytes of the others that wait, and of all others.
-    fn others(&self, used: UsedSpace) -> [u64; 2] {
+    fn others(&self, used: UsedSpace) -> OtherUploads {
         let UsedSpace { stored, waiting, arriving } = used;
         let waiting = waiting.unsigned_abs().saturating_sub(self.replaced);
-        [waiting, stored.unsigned_abs().saturating_add(arriving.unsigned_abs()).saturating_add(waiting)]
+        let bytes = stored.unsigned_abs().saturating_add(arriving.unsigned_abs()).saturating_add(waiting);
+        OtherUploads { bytes, waiting }
     }
 
     fn fits(&self, used: UsedSpace, limit: u64) -> bool {
-        let [_, others] = self.others(used);
-        others.saturating_add(self.bytes) <= limit
+        self.others(used).bytes.saturating_add(self.bytes) <= limit
     }
 
     fn refusal(&self, used: UsedSpace, limit: u64) -> ApiError {
@@ -66,7 +73,7 @@ impl NewUpload<'_> {
             UploadKind::Checkpoint => "checkpoint",
             UploadKind::Dataset => "data set",
         };
-        let ([waiting, others], bytes) = (self.others(used), self.bytes);
+        let (OtherUploads { bytes: others, waiting }, bytes) = (self.others(used), self.bytes);
         let unfinished = match waiting {
             0 => String::new(),
             waiting => format!(

@@ -24,7 +24,7 @@ pub struct MixSource {
 /// The mixes of an epoch's batches. All ranks draw the same.
 #[derive(Debug)]
 pub struct Mixes {
-    /// [batches, 6]: see [`mix`].
+    /// [batches, 6]: see [`BatchMix::row`].
     table: Tensor,
     first_batch: u64,
 }
@@ -34,7 +34,7 @@ impl Mixes {
     #[must_use]
     pub fn of_epoch(source: MixSource, epoch: u32, first_batch: u64, batches: u64, device: Device) -> Self {
         let rows: Vec<f32> = (first_batch..batches)
-            .flat_map(|batch| source.draw(&mut generator(b"mix\0\0\0\0\0", source.seed, epoch, batch)))
+            .flat_map(|batch| source.draw(&mut generator(b"mix\0\0\0\0\0", source.seed, epoch, batch)).row())
             .collect();
         Self { table: Tensor::from_slice(&rows).view([-1, 6]).to_device(device), first_batch }
     }
@@ -42,6 +42,29 @@ impl Mixes {
     /// The mix `[6]` of a batch, counted from the beginning of the epoch.
     pub fn of_batch(&self, batch: u64) -> Tensor {
         self.table.select(0, (batch - self.first_batch) as i64)
+    }
+}
+
+/// How the images of one batch are mixed with their [`partners`].
+#[derive(Debug, Clone, Copy)]
+struct BatchMix {
+    /// Share of its own that each mixed image has.
+    share: f32,
+    /// Weight of its own pixels outside of the box.
+    outside: f32,
+    /// The box, in which all pixels are the partner's: its first row, and the row behind its last.
+    top: f32,
+    bottom: f32,
+    /// Its first column, and the column behind its last.
+    left: f32,
+    right: f32,
+}
+
+impl BatchMix {
+    /// The order in which [`mix`] reads it.
+    fn row(self) -> [f32; 6] {
+        let Self { share, outside, top, bottom, left, right } = self;
+        [share, outside, top, bottom, left, right]
     }
 }
 
@@ -53,12 +76,12 @@ impl MixSource {
         mixup.or(cutmix).map(|_| Self { seed, mixup, cutmix, side })
     }
 
-    fn draw(&self, random: &mut impl Rng) -> [f32; 6] {
+    fn draw(&self, random: &mut impl Rng) -> BatchMix {
         let coin = random.random_bool(0.5);
         match (self.mixup, self.cutmix) {
             (Some(alpha), cutmix) if cutmix.is_none() || coin => {
                 let share = beta(alpha, random) as f32;
-                [share, share, 0.0, 0.0, 0.0, 0.0]
+                BatchMix { share, outside: share, top: 0.0, bottom: 0.0, left: 0.0, right: 0.0 }
             }
             (_, alpha) => self.cutmix(alpha.unwrap_or(1.0), random),
         }
@@ -66,19 +89,19 @@ impl MixSource {
 
     /// The box of torchvision's `CutMix`: its centre is anywhere, and its side is that of the area to replace. What
     /// lies beyond the image is cut off, and the share is corrected.
-    fn cutmix(&self, alpha: f64, random: &mut impl Rng) -> [f32; 6] {
+    fn cutmix(&self, alpha: f64, random: &mut impl Rng) -> BatchMix {
         let side = i64::from(self.side);
         let half = (0.5 * (1.0 - beta(alpha, random)).sqrt() * f64::from(self.side)) as i64;
         let [column, row] = [0, 1].map(|_| random.random_range(0..side));
         let [left, top] = [column, row].map(|centre| (centre - half).max(0));
         let [right, bottom] = [column, row].map(|centre| (centre + half).min(side));
         let share = 1.0 - ((right - left) * (bottom - top)) as f64 / (side * side) as f64;
-        let borders = [top, bottom, left, right].map(|border| border as f32);
-        [share as f32, 1.0, borders[0], borders[1], borders[2], borders[3]]
+        let [top, bottom, left, right] = [top, bottom, left, right].map(|border| border as f32);
+        BatchMix { share: share as f32, outside: 1.0, top, bottom, left, right }
     }
 }
 
-/// Mixes `images` [B, 3, S, S] (float32) with their [`partners`]. `mix` `[6]` (float32, on their device) has the share
+/// Mixes `images` [B, 3, S, S] (float32) with their [`partners`] by `mix` `[6]` (float32, on their device): the share
 /// of its own that each mixed image has; the weight of its own pixels outside of a box; and the box, in which all
 /// pixels are the partner's: first row, row behind the last, first column, column behind the last. Does not wait for
 /// the device.
@@ -149,7 +172,8 @@ mod tests {
     fn a_box_covers_the_part_that_is_not_an_images_own() {
         let source = MixSource { seed: 0, mixup: None, cutmix: Some(1.0), side: 32 };
         for batch in 0..1000 {
-            let [share, outside, top, bottom, left, right] = source.draw(&mut generator(b"test\0\0\0\0", 3, 0, batch));
+            let mix = source.draw(&mut generator(b"test\0\0\0\0", 3, 0, batch));
+            let BatchMix { share, outside, top, bottom, left, right } = mix;
             assert!(outside == 1.0 && 0.0 <= top && top <= bottom && bottom <= 32.0, "{top} {bottom}");
             assert!(0.0 <= left && left <= right && right <= 32.0, "{left} {right}");
             assert!((share - (1.0 - (bottom - top) * (right - left) / 1024.0)).abs() < 1e-6);

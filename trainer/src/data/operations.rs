@@ -89,16 +89,16 @@ impl Operation {
         }
     }
 
-    /// From where an operation that moves pixels takes each of them: see [`warp`].
-    fn map(self, side: usize) -> Option<[f64; 6]> {
+    /// From where an operation that moves pixels takes each of them.
+    fn map(self, side: usize) -> Option<AffineMap> {
         // torchvision's shears are angles.
         let angle = |part: f64| part.atan().to_degrees().to_radians();
         Some(match self {
-            Self::ShearX(part) => [1.0, angle(part).tan(), 0.0, 0.0, 1.0, 0.0],
-            Self::ShearY(part) => [1.0, 0.0, 0.0, angle(part).sin() / angle(part).cos(), 1.0, 0.0],
-            Self::TranslateX(by) => [1.0, 0.0, -(by as f64), 0.0, 1.0, 0.0],
-            Self::TranslateY(by) => [1.0, 0.0, 0.0, 0.0, 1.0, -(by as f64)],
-            Self::Rotate(degrees) => rotation(degrees, side),
+            Self::ShearX(part) => AffineMap { xy: angle(part).tan(), ..AffineMap::IDENTITY },
+            Self::ShearY(part) => AffineMap { yx: angle(part).sin() / angle(part).cos(), ..AffineMap::IDENTITY },
+            Self::TranslateX(by) => AffineMap { x0: -(by as f64), ..AffineMap::IDENTITY },
+            Self::TranslateY(by) => AffineMap { y0: -(by as f64), ..AffineMap::IDENTITY },
+            Self::Rotate(degrees) => AffineMap::rotation(degrees, side),
             _ => return None,
         })
     }
@@ -108,24 +108,40 @@ fn planes(image: &mut [u8], side: usize) -> impl Iterator<Item = &mut [u8]> {
     image.chunks_exact_mut(side * side)
 }
 
-/// The inverse of a rotation about the centre, as Pillow's `Image.rotate` has it.
-fn rotation(degrees: f64, side: usize) -> [f64; 6] {
-    // Rounded to 15 digits, so that right angles are exact.
-    let round = |number: f64| (number * 1e15).round() / 1e15;
-    let angle = -degrees.rem_euclid(360.0).to_radians();
-    let (sine, cosine) = (round(angle.sin()), round(angle.cos()));
-    let centre = side as f64 / 2.0;
-    let back = |one: f64, other: f64| one * -centre + other * -centre + centre;
-    [cosine, sine, back(cosine, sine), -sine, cosine, back(-sine, cosine)]
+/// Maps the centre of a pixel to the point that its value is taken from: (`xx`·x + `xy`·y + `x0`,
+/// `yx`·x + `yy`·y + `y0`).
+#[derive(Debug, Clone, Copy)]
+struct AffineMap {
+    xx: f64,
+    xy: f64,
+    x0: f64,
+    yx: f64,
+    yy: f64,
+    y0: f64,
 }
 
-/// Takes each pixel from the place that an affine map has for it: (a·x + b·y + c, d·x + e·y + f), of the centres of
-/// pixels. In Pillow's fixed-point numbers with 16 fractional bits.
-fn warp(image: &mut [u8], spare: &mut [u8], side: usize, [a, b, c, d, e, f]: [f64; 6]) {
+impl AffineMap {
+    const IDENTITY: Self = Self { xx: 1.0, xy: 0.0, x0: 0.0, yx: 0.0, yy: 1.0, y0: 0.0 };
+
+    /// The inverse of a rotation about the centre, as Pillow's `Image.rotate` has it.
+    fn rotation(degrees: f64, side: usize) -> Self {
+        // Rounded to 15 digits, so that right angles are exact.
+        let round = |number: f64| (number * 1e15).round() / 1e15;
+        let angle = -degrees.rem_euclid(360.0).to_radians();
+        let (sine, cosine) = (round(angle.sin()), round(angle.cos()));
+        let centre = side as f64 / 2.0;
+        let back = |one: f64, other: f64| one * -centre + other * -centre + centre;
+        Self { xx: cosine, xy: sine, x0: back(cosine, sine), yx: -sine, yy: cosine, y0: back(-sine, cosine) }
+    }
+}
+
+/// Takes each pixel from where the map says, in Pillow's fixed-point numbers with 16 fractional bits.
+fn warp(image: &mut [u8], spare: &mut [u8], side: usize, map: AffineMap) {
+    let AffineMap { xx, xy, x0, yx, yy, y0 } = map;
     let fixed = |number: f64| (number * 65_536.0 + 0.5).floor() as i64;
     spare.copy_from_slice(image);
-    let [mut row_x, mut row_y] = [fixed(c + a * 0.5 + b * 0.5), fixed(f + d * 0.5 + e * 0.5)];
-    let [a, b, d, e] = [a, b, d, e].map(fixed);
+    let [mut row_x, mut row_y] = [fixed(x0 + xx * 0.5 + xy * 0.5), fixed(y0 + yx * 0.5 + yy * 0.5)];
+    let [xx, xy, yx, yy] = [xx, xy, yx, yy].map(fixed);
     let area = side * side;
     for row in 0..side {
         let (mut x, mut y) = (row_x, row_y);
@@ -138,15 +154,16 @@ fn warp(image: &mut [u8], spare: &mut [u8], side: usize, [a, b, c, d, e, f]: [f6
                     _ => 0,
                 };
             }
-            (x, y) = (x + a, y + d);
+            (x, y) = (x + xx, y + yx);
         }
-        (row_x, row_y) = (row_x + b, row_y + e);
+        (row_x, row_y) = (row_x + xy, row_y + yy);
     }
 }
 
-/// The same from the four pixels around that place, weighted by their distances. At the border, the outermost pixels
-/// stand in for those beyond.
-fn warp_bilinearly(image: &mut [u8], spare: &mut [u8], side: usize, [a, b, c, d, e, f]: [f64; 6]) {
+/// Takes each pixel from the four around the point that the map says, weighted by their distances. At the border, the
+/// outermost pixels stand in for those beyond.
+fn warp_bilinearly(image: &mut [u8], spare: &mut [u8], side: usize, map: AffineMap) {
+    let AffineMap { xx, xy, x0, yx, yy, y0 } = map;
     spare.copy_from_slice(image);
     let (area, edge) = (side * side, side as f64);
     let last = side as i64 - 1;
@@ -155,7 +172,7 @@ fn warp_bilinearly(image: &mut [u8], spare: &mut [u8], side: usize, [a, b, c, d,
     for row in 0..side {
         for column in 0..side {
             let (at_x, at_y) = (column as f64 + 0.5, row as f64 + 0.5);
-            let (x, y) = (a * at_x + b * at_y + c, d * at_x + e * at_y + f);
+            let (x, y) = (xx * at_x + xy * at_y + x0, yx * at_x + yy * at_y + y0);
             let is_inside = (0.0..edge).contains(&x) && (0.0..edge).contains(&y);
             let (x, y) = (x - 0.5, y - 0.5);
             let (left, top) = (x.floor(), y.floor());

@@ -72,6 +72,14 @@ struct CountedBatch {
     complementary: Tensor,
 }
 
+/// Regions with one vote in images of one predicted class.
+#[derive(Debug, Default)]
+struct VoteCount {
+    regions: u64,
+    /// Those of `regions` whose vote is the label.
+    right: u64,
+}
+
 impl Tally {
     /// Adds a batch of the teacher's regions with its labels `[B]`.
     pub fn add(&mut self, distillation: &Distillation, teacher: &Regions, labels: &Tensor) {
@@ -89,7 +97,7 @@ impl Tally {
     pub fn report(self, scales: &[u32], names: Option<&[String]>) -> Result<RegionReport> {
         let regions: usize = scales.iter().map(|&scale| (scale * scale) as usize).sum();
         let mut complementary_at = vec![0_u64; regions];
-        let mut votes_of: BTreeMap<(i32, i32), [u64; 2]> = BTreeMap::new();
+        let mut votes_of: BTreeMap<(i32, i32), VoteCount> = BTreeMap::new();
         let mut images = 0_u64;
         for CountedBatch { votes, predicted, labels, complementary } in self.batches {
             let votes = Vec::<i32>::try_from(votes.flatten(0, -1))?;
@@ -102,9 +110,9 @@ impl Tally {
                 }
                 let image = index / regions;
                 complementary_at[index % regions] += 1;
-                let [count, right] = votes_of.entry((predicted[image], vote)).or_default();
-                *count += 1;
-                *right += u64::from(labels[image] == vote);
+                let count = votes_of.entry((predicted[image], vote)).or_default();
+                count.regions += 1;
+                count.right += u64::from(labels[image] == vote);
             }
         }
         let fraction = |count: u64, places: usize| count as f64 / (images.max(1) * places as u64) as f64;
@@ -121,7 +129,7 @@ impl Tally {
         };
         let scales = scales.iter().map(of_scale).collect();
         let name = |class: i32| names?.get(usize::try_from(class).ok()?).cloned();
-        let vote = |((predicted, vote), [regions, right]): ((i32, i32), [u64; 2])| Vote {
+        let vote = |((predicted, vote), VoteCount { regions, right }): ((i32, i32), VoteCount)| Vote {
             predicted: predicted.unsigned_abs(),
             predicted_name: name(predicted),
             vote: vote.unsigned_abs(),
