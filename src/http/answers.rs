@@ -2,8 +2,8 @@
 //! give way.
 //!
 //! An answer is in memory until the kernel has taken its last byte, so a client that asks for much and reads nothing
-//! keeps much. Each answer that is made in one piece, and each piece of one that is made as it is read, takes room
-//! before it goes to its connection and returns it when it has gone.
+//! keeps much. Each answer that is made in one piece, and each piece of one that is made as it is read, reserves memory
+//! before it goes to its connection and frees it when it has gone.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -25,15 +25,15 @@ use super::ServerSettings;
 use super::connections::Connection;
 use super::error::ApiError;
 
-/// Bytes of an answer that take no room: the buffers of its connection take more.
+/// Bytes of an answer for which no memory is reserved: the buffers of its connection take more.
 const SMALL: u64 = 8 << 10;
 /// Memory in bytes of what compresses an answer, which is there until the last byte is taken.
 const ENCODER: usize = 320 << 10;
-/// How long an answer that is made already waits for room.
+/// How long an answer that is made already waits for memory.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Part of all room that answers may have while they wait for it, beside that of the others.
+/// One part in this many of the limit is what answers may take, beside it, while they wait for memory.
 const WAITING_PART: usize = 4;
-/// Part of all room that slow clients give up at a time.
+/// One part in this many of the limit is what slow clients give up at a time.
 const GIVEN_UP_PART: usize = 8;
 /// How often slow clients give way at most.
 const PACE: Duration = Duration::from_millis(200);
@@ -43,13 +43,13 @@ const PACE: Duration = Duration::from_millis(200);
 pub struct Answers {
     /// In KiB.
     free: Arc<Semaphore>,
-    /// For those that wait for room, in KiB.
+    /// For those that wait for memory, in KiB.
     waiting: Arc<Semaphore>,
     all_kib: usize,
     held: Mutex<Held>,
-    /// How long a client keeps its room however slow it is.
+    /// How long a client keeps its memory however slow it is.
     patience: Duration,
-    /// Bytes per second with which it keeps its room after that.
+    /// Bytes per second with which it keeps its memory after that.
     fair: u64,
 }
 
@@ -76,22 +76,22 @@ impl HeldAnswer {
     }
 }
 
-/// The client that an answer is for.
+/// The client that an answer is for: its connection, and what its answer costs besides its bytes.
 #[derive(Debug, Clone)]
-pub struct Reader {
+pub struct AnswerClient {
     connection: Connection,
-    /// Bytes that it costs to compress the answer.
+    /// Memory in bytes that compressing the answer takes.
     encoder: usize,
 }
 
-impl Reader {
+impl AnswerClient {
     /// The same client, whose answer is not compressed.
-    pub fn of_plain_bytes(self) -> Self {
+    pub fn without_compression(self) -> Self {
         Self { encoder: 0, ..self }
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Reader {
+impl<S: Sync> FromRequestParts<S> for AnswerClient {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
@@ -101,20 +101,20 @@ impl<S: Sync> FromRequestParts<S> for Reader {
     }
 }
 
-/// Room for one answer or one piece of it.
+/// Memory that is reserved for one answer or one piece of it.
 #[derive(Debug)]
-pub struct Room {
+pub struct ReservedMemory {
     answers: Arc<Answers>,
     permit: OwnedSemaphorePermit,
-    reader: Reader,
+    client: AnswerClient,
 }
 
-/// Bytes on their way to a client, with their room.
+/// Bytes on their way to a client, with their memory.
 #[derive(Debug)]
 struct Sent {
     bytes: Bytes,
     number: u64,
-    room: Room,
+    memory: ReservedMemory,
 }
 
 impl AsRef<[u8]> for Sent {
@@ -125,7 +125,7 @@ impl AsRef<[u8]> for Sent {
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        self.room.answers.held().answers.remove(&self.number);
+        self.memory.answers.held().answers.remove(&self.number);
     }
 }
 
@@ -143,37 +143,37 @@ impl Answers {
         }
     }
 
-    /// Waits for room for this many bytes, for which slow clients give way. To be called before the bytes are made.
-    pub async fn room(self: &Arc<Self>, bytes: usize, reader: &Reader) -> Room {
-        let mut acquiring = pin!(self.free.clone().acquire_many_owned(self.kib(bytes, reader)));
+    /// Waits until this many bytes are free, for which slow clients give way. To be called before the bytes are made.
+    pub async fn reserve(self: &Arc<Self>, bytes: usize, client: &AnswerClient) -> ReservedMemory {
+        let mut acquiring = pin!(self.free.clone().acquire_many_owned(self.kib(bytes, client)));
         loop {
             tokio::select! {
                 biased;
                 permit = &mut acquiring => {
                     let permit = permit.expect("nobody closes it");
-                    return Room { answers: self.clone(), permit, reader: reader.clone() };
+                    return ReservedMemory { answers: self.clone(), permit, client: client.clone() };
                 }
                 () = tokio::time::sleep(PACE) => self.end_slow(),
             }
         }
     }
 
-    /// Room for an answer that is made already. Few of those wait, and not for long.
-    async fn room_soon(self: &Arc<Self>, bytes: usize, reader: &Reader) -> Result<Room, ApiError> {
-        let needed = self.kib(bytes, reader);
+    /// Reserves memory for an answer that is made already. Few of those wait, and not for long.
+    async fn reserve_soon(self: &Arc<Self>, bytes: usize, client: &AnswerClient) -> Result<ReservedMemory, ApiError> {
+        let needed = self.kib(bytes, client);
         if let Ok(permit) = self.free.clone().try_acquire_many_owned(needed) {
-            return Ok(Room { answers: self.clone(), permit, reader: reader.clone() });
+            return Ok(ReservedMemory { answers: self.clone(), permit, client: client.clone() });
         }
         self.end_slow();
         let too_many =
             || ApiError::Unavailable("too many answers wait for clients that read them slowly: try again".into());
         let _waiting = self.waiting.clone().try_acquire_many_owned(needed).map_err(|_| too_many())?;
-        tokio::time::timeout(PATIENCE, self.room(bytes, reader)).await.map_err(|_| too_many())
+        tokio::time::timeout(PATIENCE, self.reserve(bytes, client)).await.map_err(|_| too_many())
     }
 
     /// KiB that this many bytes take, and no more than there are.
-    fn kib(&self, bytes: usize, reader: &Reader) -> u32 {
-        u32::try_from((bytes + reader.encoder).div_ceil(1024).clamp(1, self.all_kib)).unwrap_or(u32::MAX)
+    fn kib(&self, bytes: usize, client: &AnswerClient) -> u32 {
+        u32::try_from((bytes + client.encoder).div_ceil(1024).clamp(1, self.all_kib)).unwrap_or(u32::MAX)
     }
 
     /// Closes the connections of the slowest clients that have had their time.
@@ -209,25 +209,25 @@ impl Answers {
     }
 }
 
-impl Room {
-    /// The bytes, which keep what they need of the room until they are sent or their connection is closed.
+impl ReservedMemory {
+    /// The bytes, which keep what they need of the memory until they are sent or their connection is closed.
     pub fn hold(mut self, bytes: impl Into<Bytes>) -> Bytes {
         let bytes = bytes.into();
-        let needed = self.answers.kib(bytes.len(), &self.reader) as usize;
+        let needed = self.answers.kib(bytes.len(), &self.client) as usize;
         drop(self.permit.split(self.permit.num_permits().saturating_sub(needed)));
         let answers = self.answers.clone();
-        let (since, connection) = (Instant::now(), self.reader.connection.clone());
+        let (since, connection) = (Instant::now(), self.client.connection.clone());
         let mut held = answers.held();
         held.last += 1;
         let number = held.last;
         held.answers.insert(number, HeldAnswer { since, kib: self.permit.num_permits(), connection });
         drop(held);
-        Bytes::from_owner(Sent { bytes, number, room: self })
+        Bytes::from_owner(Sent { bytes, number, memory: self })
     }
 }
 
 /// The pieces of an answer, each followed by an empty one. What compresses them lets go of a piece only when it gets
-/// another, and the next one may have to wait for the room of this one.
+/// another, and the next one may have to wait for the memory of this one.
 pub fn let_go<E>(pieces: impl Stream<Item = Result<Bytes, E>>) -> impl Stream<Item = Result<Bytes, E>> {
     pieces.flat_map(|piece| {
         let empty = piece.is_ok().then(|| Ok(Bytes::new()));
@@ -238,7 +238,7 @@ pub fn let_go<E>(pieces: impl Stream<Item = Result<Bytes, E>>) -> impl Stream<It
 /// Holds answers that are made in one piece, inside of what compresses them.
 pub async fn hold(
     State(answers): State<Arc<Answers>>,
-    reader: Reader,
+    client: AnswerClient,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
@@ -248,6 +248,6 @@ pub async fn hold(
     }
     let (head, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, usize::MAX).await.map_err(anyhow::Error::from)?;
-    let room = answers.room_soon(bytes.len(), &reader).await?;
-    Ok(Response::from_parts(head, Body::from(room.hold(bytes))))
+    let memory = answers.reserve_soon(bytes.len(), &client).await?;
+    Ok(Response::from_parts(head, Body::from(memory.hold(bytes))))
 }

@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::AppState;
-use super::answers::Reader;
+use super::answers::AnswerClient;
 use super::comparisons::ComparedFile;
 use super::error::ApiError;
 use super::file_pieces;
@@ -39,7 +39,7 @@ pub struct Download {
     /// The bytes, if they are not in storage.
     pub local: Option<Arc<File>>,
     /// Who reads them.
-    pub reader: Reader,
+    pub client: AnswerClient,
 }
 
 impl Download {
@@ -78,9 +78,9 @@ impl Download {
         }
         if let Some(file) = self.local {
             if method != Method::HEAD {
-                let reader = self.reader.of_plain_bytes();
+                let client = self.client.without_compression();
                 *response.body_mut() =
-                    Body::from_stream(file_pieces::local(file, bytes, state.answers.clone(), reader));
+                    Body::from_stream(file_pieces::local(file, bytes, state.answers.clone(), client));
             }
             return Ok(response);
         }
@@ -95,8 +95,8 @@ impl Download {
         }
         if method != Method::HEAD {
             let content = state.artifacts.read(&self.key, bytes.clone()).await.map_err(|error| self.unread(error))?;
-            let reader = self.reader.of_plain_bytes();
-            *response.body_mut() = Body::from_stream(file_pieces::checked(content, bytes, file, state, reader));
+            let client = self.client.without_compression();
+            *response.body_mut() = Body::from_stream(file_pieces::checked(content, bytes, file, state, client));
         }
         Ok(response.into_response())
     }

@@ -1,4 +1,4 @@
-//! Files on their way to a client, in pieces that take room before they are read.
+//! Files on their way to a client, in pieces whose memory is reserved before they are read.
 
 use std::fs::File;
 use std::ops::Range;
@@ -10,11 +10,11 @@ use futures::{Stream, StreamExt};
 use sha2::{Digest, Sha256};
 
 use super::AppState;
-use super::answers::{Answers, Reader};
+use super::answers::{AnswerClient, Answers};
 use super::comparisons::{ComparedFile, Comparisons};
 use crate::artifacts::{self, Bytestream};
 
-/// Room that a piece of a stored file takes until it is read, in bytes: storage decides how large it is.
+/// Memory in bytes that a piece of a stored file takes until it is read: storage decides how large it is.
 const STORED_PIECE: usize = 512 << 10;
 
 /// A range of a local file, in pieces.
@@ -22,7 +22,7 @@ pub fn local(
     file: Arc<File>,
     range: Range<u64>,
     answers: Arc<Answers>,
-    client: Reader,
+    client: AnswerClient,
 ) -> impl Stream<Item = std::io::Result<Bytes>> {
     const PIECE: u64 = 1 << 18;
     futures::stream::try_unfold((file, range, answers, client), async |(file, range, answers, client)| {
@@ -31,11 +31,11 @@ pub fn local(
         }
         let piece = range.start..range.end.min(range.start + PIECE);
         let length = (piece.end - piece.start) as usize;
-        let room = answers.room(length, &client).await;
-        let (rest, reader) = (piece.end..range.end, file.clone());
+        let memory = answers.reserve(length, &client).await;
+        let (rest, source) = (piece.end..range.end, file.clone());
         let read = tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; length];
-            reader.read_exact_at(&mut bytes, piece.start).map(|()| room.hold(bytes))
+            source.read_exact_at(&mut bytes, piece.start).map(|()| memory.hold(bytes))
         });
         Ok(Some((read.await.map_err(std::io::Error::other)??, (file, rest, answers, client))))
     })
@@ -48,12 +48,12 @@ pub fn checked(
     range: Range<u64>,
     file: ComparedFile,
     state: &AppState,
-    reader: Reader,
+    client: AnswerClient,
 ) -> impl Stream<Item = Result<Bytes, artifacts::Error>> + use<> {
     let sha256 = (range == (0..file.version.size_bytes)).then(Sha256::new);
     let expected = range.end - range.start;
     let (comparisons, answers) = (state.comparisons.clone(), state.answers.clone());
-    futures::stream::try_unfold(Check { content, file, comparisons, answers, reader, sha256, expected }, Check::next)
+    futures::stream::try_unfold(Check { content, file, comparisons, answers, client, sha256, expected }, Check::next)
 }
 
 /// A download that goes on.
@@ -62,7 +62,7 @@ struct Check {
     file: ComparedFile,
     comparisons: Arc<Comparisons>,
     answers: Arc<Answers>,
-    reader: Reader,
+    client: AnswerClient,
     /// The hash of what was read so far; `None` where only a part is read.
     sha256: Option<Sha256>,
     /// Bytes that are still to come.
@@ -74,7 +74,7 @@ impl Check {
         if self.expected == 0 {
             return Ok(None);
         }
-        let room = self.answers.room(STORED_PIECE, &self.reader).await;
+        let memory = self.answers.reserve(STORED_PIECE, &self.client).await;
         let piece = self.piece().await?.unwrap_or_default();
         self.expected = self.expected.saturating_sub(piece.len() as u64);
         if let Some(sha256) = &mut self.sha256 {
@@ -86,7 +86,7 @@ impl Check {
             tracing::error!(%error, "a download was cut off");
             return Err(error);
         }
-        Ok(Some((room.hold(piece), self)))
+        Ok(Some((memory.hold(piece), self)))
     }
 
     /// The next bytes of the file; `None` if it has ended.
@@ -135,7 +135,7 @@ mod tests {
             ServerSettings::new(([127, 0, 0, 1], 0).into(), "datasets".into(), std::env::temp_dir().join("spool"));
         settings.answers_limit = STORED_PIECE as u64;
         let mut request = Request::new(()).into_parts().0;
-        let Ok(reader) = Reader::from_request_parts(&mut request, &()).await;
+        let Ok(client) = AnswerClient::from_request_parts(&mut request, &()).await;
         let size_bytes = 2 * STORED_PIECE as u64;
         let piece = Bytes::from(vec![1; STORED_PIECE]);
         let dir = tempfile::tempdir().unwrap();
@@ -149,13 +149,13 @@ mod tests {
             file: ComparedFile { key: String::new(), sha256: String::new(), version },
             comparisons: Arc::default(),
             answers: Arc::new(Answers::new(&settings)),
-            reader,
+            client,
             sha256: None,
             expected: size_bytes,
         };
         let mut pieces = pin!(futures::stream::try_unfold(check, Check::next));
         let first = pieces.next().await.expect("a piece").expect("storage has it");
-        assert!(pieces.next().now_or_never().is_none(), "the first has all room");
+        assert!(pieces.next().now_or_never().is_none(), "the first has all memory");
         drop(first);
         assert_eq!(pieces.next().await.expect("a piece").expect("storage has it").len(), STORED_PIECE);
         assert!(pieces.next().await.is_none());

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use utoipa::IntoParams;
 
 use super::AppState;
-use super::answers::Reader;
+use super::answers::AnswerClient;
 use super::error::ApiError;
 
 /// Shortest time between two queries of one stream. Changes within it are sent together.
@@ -82,8 +82,8 @@ impl Sender {
 
 /// Responds with what `produce` sends, until it returns, the client disconnects or the server stops. A comment is sent
 /// whenever the stream was silent for `keep_alive`, because proxies close idle connections. What waits in the client's
-/// connection takes room among the answers.
-pub fn respond<F>(state: &AppState, reader: Reader, produce: impl FnOnce(Sender) -> F) -> Response
+/// connection counts towards the memory of answers.
+pub fn respond<F>(state: &AppState, client: AnswerClient, produce: impl FnOnce(Sender) -> F) -> Response
 where
     F: Future<Output = Result<(), StreamError>> + Send + 'static,
 {
@@ -106,13 +106,13 @@ where
     let (mut head, body) = Sse::new(events).keep_alive(keep_alive).into_response().into_parts();
     // Tells nginx not to buffer events.
     head.headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    let (answers, reader) = (state.answers.clone(), reader.of_plain_bytes());
+    let (answers, client) = (state.answers.clone(), client.without_compression());
     let pieces = body.into_data_stream().then(move |piece| {
-        let (answers, reader) = (answers.clone(), reader.clone());
+        let (answers, client) = (answers.clone(), client.clone());
         async move {
             let piece = piece?;
-            let room = answers.room(piece.len(), &reader).await;
-            Ok::<_, axum::Error>(room.hold(piece))
+            let memory = answers.reserve(piece.len(), &client).await;
+            Ok::<_, axum::Error>(memory.hold(piece))
         }
     });
     Response::from_parts(head, Body::from_stream(pieces))

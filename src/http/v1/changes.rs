@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::db::listen::{Changed, Changes};
 use crate::http::AppState;
-use crate::http::answers::Reader;
+use crate::http::answers::AnswerClient;
 use crate::http::sse::{self, PACE, POLL_INTERVAL, Sender, StreamError};
 
 /// Data of a `changed` message.
@@ -30,9 +30,9 @@ pub struct ChangedJobs {
 /// nothing for longer has lost the connection.
 #[utoipa::path(get, path = "/v1/changes", tag = "jobs", operation_id = "stream_changes",
     responses((status = 200, body = String, content_type = "text/event-stream")))]
-pub async fn get(State(state): State<AppState>, reader: Reader) -> Response {
+pub async fn get(State(state): State<AppState>, client: AnswerClient) -> Response {
     let changes = state.changes.clone();
-    sse::respond(&state, reader, |sender| async move { send_changed(&changes, &sender).await })
+    sse::respond(&state, client, |sender| async move { send_changed(&changes, &sender).await })
 }
 
 async fn send_changed(changes: &Changes, sender: &Sender) -> Result<(), StreamError> {

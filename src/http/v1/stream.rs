@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use crate::db;
 use crate::db::jobs::Job;
 use crate::http::AppState;
-use crate::http::answers::Reader;
+use crate::http::answers::AnswerClient;
 use crate::http::board::{Board, JobProgress};
 use crate::http::error::ApiError;
 use crate::http::extract::{Query, time};
@@ -34,7 +34,7 @@ const PAGE: usize = 100;
     responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub async fn get(
     State(state): State<AppState>,
-    reader: Reader,
+    client: AnswerClient,
     Query(parameters): Query<StreamParameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -42,7 +42,7 @@ pub async fn get(
         None => None,
         Some(id) => Some(time(&id).ok_or_else(|| ApiError::malformed(format!("{id:?} is not an id of this stream")))?),
     };
-    Ok(sse::respond(&state, reader, |sender| {
+    Ok(sse::respond(&state, client, |sender| {
         let board = state.boards.watch(&state.pool, &state.changes);
         watch(board, state.pool.clone(), sender, since)
     }))

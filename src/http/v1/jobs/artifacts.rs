@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::published::{download, find, published};
 use crate::db::artifacts::Artifact;
-use crate::http::answers::Reader;
+use crate::http::answers::AnswerClient;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Name};
 use crate::http::v1::jobs;
@@ -52,17 +52,17 @@ pub async fn get(
     State(state): State<AppState>,
     id: JobId,
     Name(name): Name,
-    reader: Reader,
+    client: AnswerClient,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     if name == EVENT_FILE {
-        return tensorboard::get(State(state), id, reader).await;
+        return tensorboard::get(State(state), id, client).await;
     }
     if let Some(export) = student::reported(&name) {
         return student::report(&state, &id, export).await;
     }
     let artifact = find(&state, &id, &name).await?;
     let file_name = format!("{id}-{}", name.replace('/', "-"));
-    download(artifact, file_name, reader).respond(&state, &method, &headers).await
+    download(artifact, file_name, client).respond(&state, &method, &headers).await
 }

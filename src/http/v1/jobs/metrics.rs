@@ -20,24 +20,24 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::db::metrics::{self, Series, SeriesPoint, SeriesReader};
 use crate::http::AppState;
-use crate::http::answers::{self, Answers, Reader, Room};
+use crate::http::answers::{self, AnswerClient, Answers, ReservedMemory};
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
 use crate::protocol::series;
 use crate::text;
 
-/// Room that a part takes until it is written, in bytes.
-const PART_ROOM: usize = 512 << 10;
+/// Memory in bytes that a part takes until it is written.
+const PART_MEMORY: usize = 512 << 10;
 
 /// Parts that are read at the same time. Each takes a few megabytes until it is thinned.
 const READS: usize = 8;
 
-/// How long a turn is kept while there is no room for what is read in it.
-const ROOM_PATIENCE: Duration = Duration::from_millis(50);
+/// How long a turn is kept while there is no memory for what is read in it.
+const MEMORY_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Turns to read a part of an answer, which requests wait for. Neither a client that reads an answer slowly holds one,
-/// nor a request that waits for room.
+/// nor a request that waits for memory.
 #[derive(Debug)]
 pub struct Charts(Semaphore);
 
@@ -48,17 +48,17 @@ impl Default for Charts {
 }
 
 impl Charts {
-    /// Waits for a turn, which lasts until it is dropped, and for room for a part.
-    pub async fn turn(&self, answers: &Arc<Answers>, client: &Reader) -> (SemaphorePermit<'_>, Room) {
+    /// Waits for a turn, which lasts until it is dropped, and for memory for a part.
+    pub async fn turn(&self, answers: &Arc<Answers>, client: &AnswerClient) -> (SemaphorePermit<'_>, ReservedMemory) {
         let turn = self.next().await;
-        // Once there is a turn, so that what waits for one keeps no room, unless there was none for a while.
-        let mut room = pin!(answers.room(PART_ROOM, client));
-        if let Ok(room) = tokio::time::timeout(ROOM_PATIENCE, &mut room).await {
-            return (turn, room);
+        // Once there is a turn, so that what waits for one reserves no memory, unless there was none for a while.
+        let mut memory = pin!(answers.reserve(PART_MEMORY, client));
+        if let Ok(memory) = tokio::time::timeout(MEMORY_PATIENCE, &mut memory).await {
+            return (turn, memory);
         }
         drop(turn);
-        let room = room.await;
-        (self.next().await, room)
+        let memory = memory.await;
+        (self.next().await, memory)
     }
 
     async fn next(&self) -> SemaphorePermit<'_> {
@@ -100,7 +100,7 @@ pub struct MetricsParameters {
 pub async fn get(
     State(state): State<AppState>,
     id: JobId,
-    client: Reader,
+    client: AnswerClient,
     Query(parameters): Query<MetricsParameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -153,7 +153,7 @@ async fn check_names(state: &AppState, id: &JobId, names: &[String]) -> Result<(
 struct Answer {
     charts: Arc<Charts>,
     answers: Arc<Answers>,
-    client: Reader,
+    client: AnswerClient,
     reader: SeriesReader,
     is_csv: bool,
     last_id: i64,
@@ -175,7 +175,7 @@ impl Answer {
         if self.stage == AnswerStage::End {
             return Ok(None);
         }
-        let (turn, room) = self.charts.turn(&self.answers, &self.client).await;
+        let (turn, memory) = self.charts.turn(&self.answers, &self.client).await;
         let part = self.reader.next().await?;
         drop(turn);
         let mut text = String::new();
@@ -192,7 +192,7 @@ impl Answer {
                 let _ = write!(text, "{close}],\"last_id\":{}}}", self.last_id);
             }
         }
-        Ok(Some(room.hold(text)))
+        Ok(Some(memory.hold(text)))
     }
 
     fn json(&mut self, part: Series, text: &mut String) {
@@ -246,14 +246,14 @@ mod tests {
     use crate::http::ServerSettings;
 
     #[tokio::test]
-    async fn who_waits_for_room_keeps_no_turn() {
+    async fn who_waits_for_memory_keeps_no_turn() {
         let mut settings =
             ServerSettings::new(([127, 0, 0, 1], 0).into(), "datasets".into(), std::env::temp_dir().join("spool"));
-        settings.answers_limit = PART_ROOM as u64;
+        settings.answers_limit = PART_MEMORY as u64;
         let (charts, answers) = (Arc::new(Charts::default()), Arc::new(Answers::new(&settings)));
         let mut request = axum::http::Request::new(()).into_parts().0;
-        let Ok(client) = Reader::from_request_parts(&mut request, &()).await;
-        let all_room = answers.room(PART_ROOM, &client).await;
+        let Ok(client) = AnswerClient::from_request_parts(&mut request, &()).await;
+        let all_memory = answers.reserve(PART_MEMORY, &client).await;
         let wait = || {
             let (charts, answers, client) = (charts.clone(), answers.clone(), client.clone());
             tokio::spawn(async move { drop(charts.turn(&answers, &client).await) })
@@ -264,7 +264,7 @@ mod tests {
         }
         let all_turns = charts.0.acquire_many(u32::try_from(READS).unwrap());
         let all_turns = tokio::time::timeout(Duration::from_secs(60), all_turns).await.expect("the turns are given up");
-        drop((all_room, all_turns));
+        drop((all_memory, all_turns));
         for waiting in waiting {
             waiting.await.expect("it gets both in the end");
         }

@@ -3,7 +3,7 @@
 use crate::db;
 use crate::db::artifacts::Artifact;
 use crate::http::AppState;
-use crate::http::answers::Reader;
+use crate::http::answers::AnswerClient;
 use crate::http::download::Download;
 use crate::http::error::ApiError;
 use crate::http::extract::JobId;
@@ -35,7 +35,7 @@ pub async fn find(state: &AppState, id: &JobId, name: &str) -> Result<Artifact, 
 }
 
 /// Its download under a name.
-pub fn download(artifact: Artifact, file_name: String, reader: Reader) -> Download {
+pub fn download(artifact: Artifact, file_name: String, client: AnswerClient) -> Download {
     let Artifact { key, size_bytes, sha256, .. } = artifact;
-    Download { key, size: size_bytes.unsigned_abs(), sha256, file_name, local: None, reader }
+    Download { key, size: size_bytes.unsigned_abs(), sha256, file_name, local: None, client }
 }

@@ -16,7 +16,7 @@ use crate::db::jobs::Job;
 use crate::db::listen::{Changed, Subscription};
 use crate::db::metrics::{self, StoredPoint};
 use crate::http::AppState;
-use crate::http::answers::Reader;
+use crate::http::answers::AnswerClient;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query};
 use crate::http::feed::{Cursor, PAGE};
@@ -65,7 +65,7 @@ impl MessageId {
 pub async fn get(
     State(state): State<AppState>,
     id: JobId,
-    reader: Reader,
+    client: AnswerClient,
     Query(parameters): Query<StreamParameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -81,7 +81,7 @@ pub async fn get(
     {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(sse::respond(&state, reader, |sender| {
+    Ok(sse::respond(&state, client, |sender| {
         let follower = Follower { sender, state: state.clone(), cursor, sent: None };
         async move { follower.follow(&id.0).await }
     }))

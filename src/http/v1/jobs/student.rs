@@ -13,7 +13,7 @@ use crate::db;
 use crate::db::artifacts::Artifact;
 use crate::db::jobs::Job;
 use crate::http::AppState;
-use crate::http::answers::Reader;
+use crate::http::answers::AnswerClient;
 use crate::http::download::Download;
 use crate::http::error::ApiError;
 use crate::http::exports::{ExportRequest, export, network_of};
@@ -86,7 +86,7 @@ pub struct StudentParameters {
 pub async fn get(
     State(state): State<AppState>,
     id: JobId,
-    reader: Reader,
+    client: AnswerClient,
     Query(parameters): Query<StudentParameters>,
     method: Method,
     headers: HeaderMap,
@@ -98,12 +98,12 @@ pub async fn get(
     let title = format!("{}-{id}{suffix}", job.spec["student"]["architecture"].as_str().unwrap_or("student"));
     let file_name = format!("{title}{}", parameters.format.suffix());
     if parameters.format == ExportFormat::Safetensors {
-        return download(artifact, file_name, reader).respond(&state, &method, &headers).await;
+        return download(artifact, file_name, client).respond(&state, &method, &headers).await;
     }
     let request = request(&state, &job, &artifact, &parameters, title).await?;
     let exported = export(&state, request).await?;
     let (size, sha256, local) = (exported.size, exported.sha256.clone(), Some(exported.file.clone()));
-    Download { key: String::new(), size, sha256, file_name, local, reader }.respond(&state, &method, &headers).await
+    Download { key: String::new(), size, sha256, file_name, local, client }.respond(&state, &method, &headers).await
 }
 
 impl StudentParameters {

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::db::metrics;
-use crate::http::answers::{self, Reader};
+use crate::http::answers::{self, AnswerClient};
 use crate::http::error::ApiError;
 use crate::http::extract::JobId;
 use crate::http::v1::jobs;
@@ -24,7 +24,7 @@ const PART: i64 = 2000;
     params(("id" = String, Path, description = "Id of the job")),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream",
         headers(("Content-Disposition" = String, description = "The file name, by which TensorBoard finds it")))))]
-pub async fn get(State(state): State<AppState>, id: JobId, client: Reader) -> Result<Response, ApiError> {
+pub async fn get(State(state): State<AppState>, id: JobId, client: AnswerClient) -> Result<Response, ApiError> {
     let job = jobs::find(&state, &id).await?;
     let disposition = format!("attachment; filename=\"{}\"", event_file::name(&job.id, job.created_at));
     // Points that come later are not waited for.
@@ -46,7 +46,7 @@ pub async fn get(State(state): State<AppState>, id: JobId, client: Reader) -> Re
 /// A file, which is read and written in parts as the client takes them.
 struct EventFile {
     state: AppState,
-    client: Reader,
+    client: AnswerClient,
     job: String,
     /// Id of the last point that was written.
     after: i64,
@@ -60,12 +60,12 @@ impl EventFile {
         if self.after >= self.newest {
             return Ok(None);
         }
-        let (turn, room) = self.state.charts.turn(&self.state.answers, &self.client).await;
+        let (turn, memory) = self.state.charts.turn(&self.state.answers, &self.client).await;
         let mut points = metrics::list(&self.state.pool, &self.job, self.after, PART).await?;
         drop(turn);
         points.retain(|point| point.id <= self.newest);
         // None are left where a newer attempt or a deletion has removed them meanwhile.
         self.after = points.last().map_or(self.newest, |last| last.id);
-        Ok(Some(room.hold(event_file::records(&points))))
+        Ok(Some(memory.hold(event_file::records(&points))))
     }
 }
