@@ -39,9 +39,9 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     }
 }
 
-/// What has to work.
+/// What the checks are for: the devices that have to work, or an image that is being built.
 #[derive(Debug, PartialEq, Eq)]
-enum Wanted {
+enum DoctorTarget {
     Cpu,
     /// The listed GPUs; all if there is no list.
     Gpus(Option<Vec<String>>),
@@ -49,13 +49,13 @@ enum Wanted {
     Image,
 }
 
-fn wanted(args: &DoctorArgs, shows_gpu: bool) -> Wanted {
+fn target(args: &DoctorArgs, shows_gpu: bool) -> DoctorTarget {
     match args.device.as_str() {
-        _ if args.without_gpu => Wanted::Image,
-        "auto" if shows_gpu => Wanted::Gpus(None),
-        "auto" => Wanted::Cpu,
-        list if list.split(',').all(|name| name.trim() == "cpu") => Wanted::Cpu,
-        list => Wanted::Gpus(Some(list.split(',').map(|name| name.trim().to_owned()).collect())),
+        _ if args.without_gpu => DoctorTarget::Image,
+        "auto" if shows_gpu => DoctorTarget::Gpus(None),
+        "auto" => DoctorTarget::Cpu,
+        list if list.split(',').all(|name| name.trim() == "cpu") => DoctorTarget::Cpu,
+        list => DoctorTarget::Gpus(Some(list.split(',').map(|name| name.trim().to_owned()).collect())),
     }
 }
 
@@ -64,9 +64,9 @@ fn diagnose(args: &DoctorArgs) -> Result<Diagnosis> {
     device::prepare(device::cores());
     let mut diagnosis = Diagnosis::new();
     diagnosis.add("libtorch", CheckState::Fine, env!("LIBTORCH_VERSION"));
-    match wanted(args, device::shows_gpu()) {
-        Wanted::Cpu => check_cpu(&mut diagnosis, args),
-        Wanted::Image => {
+    match target(args, device::shows_gpu()) {
+        DoctorTarget::Cpu => check_cpu(&mut diagnosis, args),
+        DoctorTarget::Image => {
             diagnosis.add(
                 "driver",
                 CheckState::NotChecked,
@@ -76,7 +76,7 @@ fn diagnose(args: &DoctorArgs) -> Result<Diagnosis> {
                 check_plugin(&mut diagnosis, CheckState::Failed);
             }
         }
-        Wanted::Gpus(listed) => check_gpus(&mut diagnosis, listed, architecture, args),
+        DoctorTarget::Gpus(listed) => check_gpus(&mut diagnosis, listed, architecture, args),
     }
     Ok(diagnosis)
 }
@@ -241,11 +241,11 @@ mod tests {
             image_size: 32,
             batch_size: 64,
         };
-        assert_eq!(wanted(&args("auto", false), false), Wanted::Cpu);
-        assert_eq!(wanted(&args("auto", false), true), Wanted::Gpus(None));
-        assert_eq!(wanted(&args("cpu,cpu", false), true), Wanted::Cpu);
-        assert_eq!(wanted(&args("auto", true), true), Wanted::Image);
-        let listed = Wanted::Gpus(Some(vec!["cuda:1".to_owned(), "cuda:0".to_owned()]));
-        assert_eq!(wanted(&args("cuda:1, cuda:0", false), false), listed);
+        assert_eq!(target(&args("auto", false), false), DoctorTarget::Cpu);
+        assert_eq!(target(&args("auto", false), true), DoctorTarget::Gpus(None));
+        assert_eq!(target(&args("cpu,cpu", false), true), DoctorTarget::Cpu);
+        assert_eq!(target(&args("auto", true), true), DoctorTarget::Image);
+        let listed = DoctorTarget::Gpus(Some(vec!["cuda:1".to_owned(), "cuda:0".to_owned()]));
+        assert_eq!(target(&args("cuda:1, cuda:0", false), false), listed);
     }
 }
