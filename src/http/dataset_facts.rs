@@ -129,11 +129,11 @@ pub async fn fingerprint(state: &AppState, name: &str) -> Result<Option<String>,
     let directory = state.datasets.directory().clone();
     let changed = changed(&directory.join(name)).await;
     let (asked, name) = (format!("{changed:?} {name}"), name.to_owned());
-    let look = move || {
+    let lookup = move || {
         let path = dataset::resolve(&directory, &name).map_err(std::io::Error::other)?;
         dataset::fingerprint(&path)
     };
-    Ok(state.fingerprints.find(asked, look).await?.as_ref().as_ref().ok().cloned())
+    Ok(state.fingerprints.find(asked, lookup).await?.as_ref().as_ref().ok().cloned())
 }
 
 /// What is wrong with a data set, and the place of the specification that it concerns.

@@ -14,7 +14,8 @@ const FRESH: Duration = Duration::from_secs(2);
 /// A fingerprint that takes long to read, as over a network, is good for at least this multiple of that time.
 const FRESH_FACTOR: u32 = 10;
 
-/// The data sets in a directory, with the fingerprints that were read a moment ago: a worker looks before every claim.
+/// The data sets in a directory, with the fingerprints that were read a moment ago: a worker asks for them before every
+/// claim.
 #[derive(Debug)]
 pub(super) struct Datasets {
     directory: PathBuf,
@@ -38,10 +39,10 @@ impl Datasets {
     /// The data sets with their fingerprints. One that cannot be read is none that this worker has.
     pub(super) async fn fingerprints(self: &Arc<Self>) -> BTreeMap<String, String> {
         let datasets = self.clone();
-        tokio::task::spawn_blocking(move || datasets.look()).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || datasets.scan()).await.unwrap_or_default()
     }
 
-    fn look(&self) -> BTreeMap<String, String> {
+    fn scan(&self) -> BTreeMap<String, String> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = BTreeMap::new();
         let names = fs::read_dir(&self.directory).into_iter().flatten().flatten();
@@ -86,20 +87,20 @@ mod tests {
         let past = SystemTime::now() - Duration::from_secs(60);
         fs::File::open(&one).unwrap().set_modified(past).unwrap();
         let kept = Datasets { fresh: Duration::from_secs(3600), ..Datasets::below(dir.path().to_owned()) };
-        let first = kept.look();
+        let first = kept.scan();
         assert_eq!(first.keys().collect::<Vec<_>>(), ["one", "other"]);
         write(&one.join("train/data.bin"), "12");
-        assert_eq!(kept.look(), first);
+        assert_eq!(kept.scan(), first);
         write(&one.join("more.bin"), "1");
-        let changed = kept.look();
+        let changed = kept.scan();
         assert_ne!(changed["one"], first["one"]);
         assert_eq!(changed["other"], first["other"]);
         fs::remove_dir_all(&other).unwrap();
-        assert_eq!(kept.look().keys().collect::<Vec<_>>(), ["one"]);
+        assert_eq!(kept.scan().keys().collect::<Vec<_>>(), ["one"]);
         let outdated = Datasets { fresh: Duration::ZERO, ..Datasets::below(dir.path().to_owned()) };
-        let first = outdated.look();
+        let first = outdated.scan();
         outdated.known.lock().unwrap().values_mut().for_each(|known| known.until = Instant::now());
         write(&one.join("train/data.bin"), "123");
-        assert_ne!(outdated.look(), first);
+        assert_ne!(outdated.scan(), first);
     }
 }

@@ -89,7 +89,7 @@ impl Examination<'_> {
                 }
                 let mut portion = Examined::default();
                 let end = self.read.min(start + PORTION);
-                let outcome = (start..end).try_for_each(|place| self.look(place, &mut planes, &mut portion));
+                let outcome = (start..end).try_for_each(|place| self.examine(place, &mut planes, &mut portion));
                 progress.fetch_add((end - start) as u64, Ordering::Relaxed);
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {
@@ -113,14 +113,14 @@ impl Examination<'_> {
         Ok((!stop.load(Ordering::Relaxed)).then_some(found))
     }
 
-    /// Reads one of the images.
-    fn look(&self, place: usize, planes: &mut [u8], found: &mut Examined) -> Result<(), Error> {
+    /// Reads one of the images, and counts it as broken if it cannot be decoded. `place` is among those that are read.
+    fn examine(&self, place: usize, planes: &mut [u8], found: &mut Examined) -> Result<(), Error> {
         if self.until.is_some_and(|until| Instant::now() >= until) {
             found.skipped += 1;
             return Ok(());
         }
         let index = place * self.images.len() / self.read;
-        match self.look_at(place, index, planes, found) {
+        match self.read_image(place, index, planes, found) {
             Err(error) if error.is_users() => {
                 found.undecodable += 1;
                 found.broken.insert(index as u64, (error.path().to_owned(), error.detail()));
@@ -130,7 +130,8 @@ impl Examination<'_> {
         }
     }
 
-    fn look_at(&self, place: usize, index: usize, planes: &mut [u8], found: &mut Examined) -> Result<(), Error> {
+    /// Decodes an image or only hashes its bytes, and adds what that gives. `index` is its position in the split.
+    fn read_image(&self, place: usize, index: usize, planes: &mut [u8], found: &mut Examined) -> Result<(), Error> {
         let position = u32::try_from(index).unwrap_or(u32::MAX);
         let label = self.images.labels()[index];
         let hashed = |hash| HashedImage { hash, split: self.split, position, label };

@@ -171,11 +171,11 @@ async fn contents(state: &AppState, located: &Located) -> Result<(DatasetContent
     let fingerprint = fingerprint.await.map_err(anyhow::Error::from)??;
     let version = located.version(&fingerprint);
     let (path, base) = (files.path.clone(), files.base().to_owned());
-    let look = move || {
+    let lookup = move || {
         let dataset = Dataset::open(&path, &DatasetOptions { follow_links, ..DatasetOptions::default() })?;
         Ok(DatasetContents { summary: dataset.usable_summary()?, classes: dataset.class_counts()? })
     };
-    match &*state.details.find(version.clone(), look).await? {
+    match &*state.details.find(version.clone(), lookup).await? {
         Ok(contents) => Ok((contents.clone(), version)),
         Err(error) if error.is_users() => {
             let reason = error.relative_to(&base);

@@ -105,12 +105,12 @@ pub async fn list(
     let follow_links = state.settings.follow_links && located.uploaded().is_none();
     let id = located.uploaded().map_or_else(|| files.path.display().to_string(), |upload| upload.id.clone());
     let asked = format!("{id} {}", serde_json::to_string(&parameters).map_err(anyhow::Error::from)?);
-    let look = move || {
+    let lookup = move || {
         let options = DatasetOptions { follow_links, ..DatasetOptions::default() };
         let dataset = Dataset::open(&files.path, &options).map_err(WrongImages::Dataset)?;
         page(&dataset, &parameters, LONGEST)
     };
-    match &*state.pictures.find(asked, look).await? {
+    match &*state.pictures.find(asked, lookup).await? {
         Ok(page) => Ok(Json(page).into_response()),
         Err(WrongImages::Class(message)) => Err(ApiError::malformed(format!("query parameters: class: {message}"))),
         Err(WrongImages::Dataset(error @ dataset::Error::NoSplit { .. })) => {

@@ -56,12 +56,12 @@ impl<T, E> Default for SharedLookups<T, E> {
 }
 
 impl<T: Send + Sync + 'static, E: Send + Sync + 'static> SharedLookups<T, E> {
-    /// What `look` returns, or returned a moment ago for the same question. `look` may block. It runs to its end even
-    /// if the client gives up, and serves the next one.
+    /// What `lookup` returns, or returned a moment ago for the same question. `lookup` may block. It runs to its end
+    /// even if the client gives up, and serves the next one.
     pub async fn find(
         self: &Arc<Self>,
         asked: String,
-        look: impl FnOnce() -> Result<T, E> + Send + 'static,
+        lookup: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<Arc<Result<T, E>>, ApiError> {
         let lookups = self.clone();
         let found = tokio::spawn(async move {
@@ -74,7 +74,7 @@ impl<T: Send + Sync + 'static, E: Send + Sync + 'static> SharedLookups<T, E> {
             }
             let _turn = lookups.free.acquire().await?;
             let start = Instant::now();
-            let found = Arc::new(tokio::task::spawn_blocking(look).await?);
+            let found = Arc::new(tokio::task::spawn_blocking(lookup).await?);
             let until = Instant::now() + FRESH.max(start.elapsed() * FRESH_FACTOR);
             *last = found.is_ok().then(|| (until, found.clone()));
             anyhow::Ok(found)
@@ -185,11 +185,11 @@ mod tests {
         let ask = |asked: String, succeeds: bool| {
             let (lookups, count) = (lookups.clone(), count.clone());
             async move {
-                let look = move || {
+                let lookup = move || {
                     let before = count.fetch_add(1, Ordering::Relaxed);
                     if succeeds { Ok(before) } else { Err(before) }
                 };
-                *lookups.find(asked, look).await.expect("it looks")
+                *lookups.find(asked, lookup).await.expect("it looks")
             }
         };
         let all = futures::future::join_all((0..40).map(|_| ask("one".into(), true))).await;
