@@ -1,5 +1,7 @@
 //! Promise: the code stays easy to find and to read. Modules depend on each other in one direction, no transaction
 //! waits for anything slow, and no file, function or comment line is long. `oxlint` holds JavaScript to the same.
+//!
+//! With `--nocapture`, the lines that begin with `structure: ` say how many there are of each.
 
 mod modules;
 mod tokens;
@@ -18,7 +20,14 @@ fn graphs(sources_of: &str) -> (Graph, Graph) {
     let rooms = graph_of_rooms(&files);
     let arrows = |graph: &Graph| graph.values().map(BTreeSet::len).sum::<usize>();
     let (all, among_files, among_rooms) = (rooms.len(), arrows(&files), arrows(&rooms));
-    println!("{sources_of}: {all} rooms with {among_rooms} arrows; {} files with {among_files}", files.len());
+    let in_circles = [circles(&rooms).len(), circles(&without_children(&files)).len()];
+    println!(
+        "structure: {sources_of} has {all} rooms with {among_rooms} arrows and {} circles, and {} files with \
+         {among_files} arrows and {} circles",
+        in_circles[0],
+        files.len(),
+        in_circles[1]
+    );
     (files, rooms)
 }
 
@@ -140,11 +149,11 @@ fn code() -> Vec<(String, String)> {
 
 #[test]
 fn no_file_is_over_400_lines_and_no_function_but_a_table_over_60() {
-    let (mut long, mut tables) = (Vec::new(), BTreeSet::new());
+    let (mut long_files, mut long_functions, mut tables) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (file, code) in code().into_iter().filter(|(file, _)| file != GENERATED) {
         let lines = code.lines().count();
         if lines > 400 {
-            long.push(format!("{file}: {lines} lines"));
+            long_files.push(format!("{file}: {lines} lines"));
         }
         let functions = match file.rsplit_once('.') {
             Some((_, "rs")) => functions(&code),
@@ -154,12 +163,15 @@ fn no_file_is_over_400_lines_and_no_function_but_a_table_over_60() {
         for (name, lines) in functions.into_iter().filter(|(_, lines)| *lines > 60) {
             let function = format!("{file}: {name}");
             if !TABLES.contains(&function.as_str()) {
-                long.push(format!("{function}: {lines} lines"));
+                long_functions.push(format!("{function}: {lines} lines"));
             }
             tables.insert(function);
         }
     }
-    assert_eq!(long, Vec::<String>::new());
+    let (files, functions, all) = (long_files.len(), long_functions.len(), TABLES.len());
+    println!("structure: {files} files over 400 lines, {functions} functions over 60 lines besides {all} tables");
+    assert_eq!(long_files, Vec::<String>::new());
+    assert_eq!(long_functions, Vec::<String>::new());
     let short: Vec<_> = TABLES.into_iter().filter(|table| !tables.contains(*table)).collect();
     assert_eq!(short, Vec::<&str>::new(), "no longer long: take it off the list");
 }
@@ -189,7 +201,24 @@ fn no_two_types_but_those_of_errors_share_a_name() {
     }
     assert!(files_of.contains_key("FencingToken"), "{files_of:?}");
     files_of.retain(|name, files| name != "Error" && files.len() > 1);
+    println!("structure: {} names of types used for two things, besides Error", files_of.len());
     assert_eq!(files_of, BTreeMap::new());
+}
+
+#[test]
+fn each_package_has_one_test_program_besides_its_unit_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut programs = BTreeSet::new();
+    for tests in ["tests", "core/tests", "trainer/tests"] {
+        for entry in std::fs::read_dir(root.join(tests)).unwrap() {
+            let path = entry.unwrap().path();
+            let is_program =
+                path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").exists();
+            programs.extend(is_program.then(|| path.strip_prefix(root).unwrap().display().to_string()));
+        }
+    }
+    println!("structure: {} test programs besides unit tests", programs.len());
+    assert_eq!(programs, ["core/tests/it", "tests/it", "trainer/tests/it"].map(str::to_owned).into());
 }
 
 /// The name of each function of a Python program, and its number of lines: those from `def` on that are indented more.
