@@ -27,15 +27,15 @@ use super::error::ApiError;
 
 /// Bytes of an answer for which no memory is reserved: the buffers of its connection take more.
 const SMALL: u64 = 8 << 10;
-/// Memory in bytes of what compresses an answer, which is there until the last byte is taken.
+/// Memory in bytes of the encoder of an answer, which is kept until the last byte is taken.
 const ENCODER: usize = 320 << 10;
 /// How long an answer that is made already waits for memory.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// One part in this many of the limit is what answers may take, beside it, while they wait for memory.
+/// Answers that wait for memory may take the limit divided by this together, in addition to it.
 const WAITING_PART: usize = 4;
-/// One part in this many of the limit is what slow clients give up at a time.
+/// Slow clients give up the limit divided by this at a time.
 const GIVEN_UP_PART: usize = 8;
-/// How often slow clients give way at most.
+/// Shortest time between two rounds in which slow clients give way.
 const PACE: Duration = Duration::from_millis(200);
 
 /// The answers of this process that wait to be read.
@@ -58,7 +58,7 @@ struct Held {
     last: u64,
     /// By number, in the order in which they came.
     answers: BTreeMap<u64, HeldAnswer>,
-    /// When slow clients gave way last.
+    /// When slow clients last gave way.
     gave_way: Option<Instant>,
 }
 
@@ -70,7 +70,7 @@ struct HeldAnswer {
 }
 
 impl HeldAnswer {
-    /// Bytes per second with which it would have been read by now.
+    /// Bytes per second if the client had read all of it by now: it is no faster.
     fn rate(&self) -> f64 {
         (self.kib << 10) as f64 / self.since.elapsed().as_secs_f64()
     }
@@ -199,7 +199,7 @@ impl Answers {
         if ended > 0 {
             tracing::warn!(
                 ended,
-                "closed connections of clients that read their answers too slowly, for want of memory"
+                "closed connections of clients that read their answers too slowly, because memory for answers ran out"
             );
         }
     }

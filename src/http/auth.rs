@@ -27,9 +27,9 @@ use crate::db::tokens::{self, Scope};
 pub const TOKEN_MEMORY: Duration = Duration::from_secs(5);
 /// How long the cache is trusted while the database is down, so that `/metrics` can report that.
 const OUTAGE_TOKEN_MEMORY: Duration = Duration::from_secs(600);
-/// How long the question may take whether there is a token, if the answer was no before: the database may be down.
+/// How long asking whether there is a token may take, if the last answer was no: the database may be down.
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
-/// How often a token is checked again at most while a request of it goes on.
+/// Shortest time between two checks of a token while one of its requests goes on.
 const SHORTEST_RECHECK: Duration = Duration::from_millis(100);
 /// Size of the cache, in tokens.
 const MOST_CACHED: usize = 1000;
@@ -50,7 +50,7 @@ pub struct Gate {
     rechecking: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What of a request decides whether it is let in.
+/// The parts of a request that decide whether it is let in.
 #[derive(Debug, Clone, Copy)]
 pub struct Credentials {
     /// SHA-256 of its token.
@@ -71,7 +71,7 @@ impl Credentials {
 
 #[derive(Default)]
 struct TokenCache {
-    /// Whether any token was made. Once one was, that remains so.
+    /// Whether a token was ever made. Once true, it stays true.
     any: Option<(bool, Instant)>,
     valid: HashMap<[u8; 32], (Scope, Instant)>,
 }
@@ -111,7 +111,7 @@ impl Gate {
         self.is_closed_after(credentials, Duration::ZERO).await
     }
 
-    /// The same, but that there was no token is believed for so long.
+    /// The same, but an earlier answer that there was no token holds for `open_for`.
     async fn is_closed_after(&self, credentials: Credentials, open_for: Duration) -> Result<bool, ApiError> {
         if !self.loopback || self.admin.is_some() || credentials.is_forwarded {
             return Ok(true);
@@ -177,7 +177,7 @@ impl Gate {
         self.admit_after(credentials, needed, Duration::ZERO).await
     }
 
-    /// The same, but that there was no token is believed for so long.
+    /// The same, but an earlier answer that there was no token holds for `open_for`.
     async fn admit_after(&self, credentials: Credentials, needed: Scope, open_for: Duration) -> Result<bool, ApiError> {
         if !self.is_closed_after(credentials, open_for).await? {
             return Ok(false);
@@ -253,7 +253,7 @@ pub async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Re
     Ok(next.run(request).await)
 }
 
-/// Like [`check`], for streams, downloads and uploads: what takes long ends once the token allows it no longer.
+/// Like [`check`], for streams, downloads and uploads: what takes long ends once its token no longer allows it.
 pub async fn check_throughout(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, ApiError> {
     let (credentials, needed) = (Credentials::of_request(&request), needed(request.method()));
     if gate.admit(credentials, needed).await? {

@@ -166,7 +166,7 @@ pub struct Forgotten;
 
 impl Shared {
     fn messages(&self) -> MutexGuard<'_, Messages> {
-        // Whole after every statement that can panic.
+        // Consistent after every statement that can panic.
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -268,7 +268,7 @@ async fn read_for_ever(shared: Arc<Shared>, pool: PgPool, mut subscription: Subs
             Ok(next) => note(next, &mut changed, &mut all_due),
             Err(_) => continue,
         }
-        // Whatever else changes within the pace is told together.
+        // Whatever else changes within the pace is sent together.
         while let Ok(next) = timeout_at(began + PACE, subscription.next()).await {
             note(next, &mut changed, &mut all_due);
         }

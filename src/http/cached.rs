@@ -1,4 +1,4 @@
-//! Answers that a browser keeps and asks about: with an entity tag, and 304 for who has it.
+//! Answers that browsers cache and revalidate: with an entity tag, and 304 for a client that has the content.
 
 use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};

@@ -78,7 +78,7 @@ pub async fn serve(listener: TcpListener, app: Router, settings: &ServerSettings
                 ended = served => if let Err(error) = ended {
                     tracing::debug!(%error, "a connection ended early");
                 },
-                () = client.0.cancelled() => tracing::debug!("a connection was closed for others"),
+                () = client.0.cancelled() => tracing::debug!("closed a connection to free its memory"),
             }
             drop(permit);
         });

@@ -62,7 +62,7 @@ pub async fn check(
             Ok(None)
         }
         Err((pointer, error)) if error.is_users() => {
-            // Where the server keeps its data sets is nobody's business.
+            // Users do not learn where the server keeps its data sets.
             faults.push(fault(pointer, error.relative_to(&base)));
             Ok(None)
         }
@@ -174,7 +174,7 @@ fn open(path: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFa
     })
 }
 
-/// Which data set was probably meant, and which there are, behind the remark that there is none of that name.
+/// What follows the remark that no data set has the name: the one that was probably meant, and those that exist.
 fn instead(wanted: &str, found: &Discovered, uploads: &[&str]) -> String {
     let mut names: Vec<_> = found.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
     names.extend(uploads.iter().filter(|upload| found.datasets.iter().all(|dataset| dataset.name != **upload)));

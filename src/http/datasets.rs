@@ -63,7 +63,7 @@ pub async fn locate(state: &AppState, name: &str) -> Result<Option<Located>, Api
             (Some(one), None) => return Ok(Some(Located::Uploaded(Box::new(one.read?)))),
             (Some(one), Some(other)) => {
                 return Err(ApiError::invalid(format!(
-                    "{name} may be {} or {}: write more digits of the version",
+                    "{name} is ambiguous, it may be {} or {}: write more digits of the version",
                     one.id, other.id
                 )));
             }

@@ -38,7 +38,7 @@ pub struct Download {
     pub file_name: String,
     /// The bytes, if they are not in storage.
     pub local: Option<Arc<File>>,
-    /// Who reads them.
+    /// The client that reads it.
     pub client: AnswerClient,
 }
 

@@ -28,7 +28,7 @@ pub enum ApiError {
     /// The request comes from another site or is for another host, or its token does not permit it.
     Forbidden(Cow<'static, str>),
     NotFound(Cow<'static, str>),
-    /// With a hint, or nothing.
+    /// With a hint about what to do instead, which may be empty.
     MethodNotAllowed(&'static str),
     /// The client paused for too long.
     TooSlow(Cow<'static, str>),

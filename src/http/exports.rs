@@ -216,7 +216,7 @@ pub(super) struct Ended {
 /// Runs a command with pipes to its end; `None` if that takes longer than [`PATIENCE`]. Its temporary files are in
 /// `scratch`, since it may be killed before it removes them.
 pub(super) async fn finish(mut command: std::process::Command, scratch: &Path) -> std::io::Result<Option<Ended>> {
-    // Nothing that the server knows is the process's business.
+    // The process does not see the server's secrets.
     let kept = ["PATH", "LD_LIBRARY_PATH"].map(|name| (name, std::env::var_os(name)));
     command.env_clear().envs(kept.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))));
     command.env("TMPDIR", scratch);
@@ -244,7 +244,7 @@ impl Drop for Running {
     }
 }
 
-/// What the process and ONNX Runtime say where memory is not to be had.
+/// What the process and ONNX Runtime say when they run out of memory.
 pub(super) const OUT_OF_MEMORY: [&str; 4] =
     ["memory allocation of", "bad_alloc", "Failed to allocate memory", "Cannot allocate memory"];
 
@@ -272,7 +272,7 @@ async fn run(command: std::process::Command, scratch: &Path, memory: u64) -> Res
 async fn text(source: Option<impl AsyncRead + Unpin>) -> String {
     let mut text = Vec::new();
     if let Some(source) = source {
-        // What is missing shows in the status or as JSON that ends early.
+        // A failure here shows in the exit status, or as JSON that ends early.
         let _ = source.take(LONGEST_ANSWER).read_to_end(&mut text).await;
     }
     String::from_utf8_lossy(&text).into_owned()

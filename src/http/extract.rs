@@ -117,7 +117,7 @@ impl Arriving {
     }
 }
 
-/// So many bytes in KiB, rounded up, and at least one.
+/// This many bytes in KiB, rounded up, and at least 1.
 fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX)
 }
@@ -200,7 +200,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 /// times go a little further, but not to every number.
 const LATEST: i64 = 253_402_300_799_999_999;
 
-/// The time that a cursor holds in microseconds since 1970; none for one that nothing here can have.
+/// The time that a cursor holds in microseconds since 1970; `None` if nothing stored here can have it.
 pub fn time(text: &str) -> Option<DateTime<Utc>> {
     let micros = text.parse().ok().filter(|micros| (0..=LATEST).contains(micros))?;
     DateTime::from_timestamp_micros(micros)

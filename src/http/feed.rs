@@ -14,7 +14,8 @@ use crate::db::metrics::{self, StoredPoint};
 
 /// Rows per query.
 pub const PAGE: i64 = 500;
-/// How many of the latest events, and of the latest points, a snapshot keeps. Who is further behind reads the database.
+/// How many of the latest events, and of the latest points, a snapshot keeps. A watcher that is further behind reads
+/// the database.
 const KEPT: usize = 1000;
 
 /// The jobs that somebody watches.

@@ -169,7 +169,7 @@ fn unreadable(error: checkpoint::Error) -> ApiError {
     }
 }
 
-/// All that is wrong with an exported network.
+/// Everything that is wrong with an exported network.
 fn unusable(error: exported::Error) -> ApiError {
     let faults = match error {
         exported::Error::File(error) => return unreadable(error),

@@ -15,7 +15,7 @@ use crate::exported::{Description, HOW_TO_EXPORT, TRACES_REMOVED};
 use crate::spec::{DescribedNetwork, Fault, FoundNetwork, FoundNetworks, JobSpec, Request, StudentHead};
 use crate::text::counted;
 
-/// What was found of the networks of a specification.
+/// What was found out about the networks of a specification.
 #[derive(Debug, Default)]
 pub struct NetworkFindings {
     /// The networks that it does not name itself.
@@ -178,7 +178,7 @@ impl NetworkRole {
         Some(FoundNetwork::Known(architecture))
     }
 
-    /// Whether somebody should look at a note of an exported network's upload before the network is used like this.
+    /// Whether a note of an exported network's upload is a warning for a network in this role.
     fn should_see(self, note: &str, description: &Description) -> bool {
         let is_of = |list: &[String]| list.iter().any(|other| other == note);
         let is_anothers = self.name != "student" && is_of(&description.student_warnings);
@@ -228,7 +228,7 @@ fn with_classes(description: Description, classes: Option<u32>) -> Description {
     }
 }
 
-/// An error if an exported network has not the classes of the data set.
+/// An error if an exported network does not have the classes of the data set.
 fn wrong_classes(network: &DescribedNetwork, classes: Option<u32>) -> Option<String> {
     let own = u32::try_from(network.description.classes).unwrap_or(u32::MAX);
     architecture::class_mismatch(&network.name, own, "this job's data set", classes?)
@@ -369,7 +369,7 @@ async fn student_of(
             }
             Ok(FoundNetwork::Exported(Box::new(network)))
         }
-        Ok(None) => Err(format!("checkpoint {checkpoint} of job {id} is no exported network")),
+        Ok(None) => Err(format!("checkpoint {checkpoint} of job {id} is not an exported network")),
         Err(reason) => Err(reason),
     })
 }

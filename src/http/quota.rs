@@ -19,7 +19,7 @@ pub struct NewUpload<'a> {
     pub replaced: u64,
 }
 
-/// Refuses an upload that would exceed the limit. Others may come before it is stored: [`reserve`] is asked then.
+/// Refuses an upload that would exceed the limit. Others may come before it is stored, so [`reserve`] checks again.
 pub async fn check(state: &AppState, new: NewUpload<'_>) -> Result<(), ApiError> {
     let Some(limit) = state.settings.uploads_limit else { return Ok(()) };
     let used = upload_space::used(&state.pool, new.id).await?;
@@ -78,7 +78,7 @@ impl NewUpload<'_> {
             0 => String::new(),
             waiting => format!(
                 " ({waiting} of them in shards and pieces of unfinished uploads, which are deleted a day after the last \
-                 one came, with their data set, or by DELETE /v1/datasets/{{name}}/uploads/{{upload}})"
+                 of them came, together with their data set, or by DELETE /v1/datasets/{{name}}/uploads/{{upload}})"
             ),
         };
         let arriving = match used.arriving {

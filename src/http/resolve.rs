@@ -1,5 +1,5 @@
-//! Holds a specification against the world: the data sets, checkpoints and jobs that it names. Every fault is reported,
-//! with its place; what follows from the world is filled in.
+//! Checks a specification against what exists: the data sets, checkpoints and jobs that it names. Every fault is
+//! reported with its place, and what follows from them is filled in.
 
 use std::path::Path;
 use std::time::Duration;
@@ -94,7 +94,7 @@ pub struct DryRun {
 /// All faults, or what kept this from finding out.
 pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, ApiError> {
     let first = Request::read(document);
-    // A data set whose description is faulty is looked for once that is mended.
+    // A data set whose description is faulty is looked up once that is corrected.
     let (mut checked, mut of_dataset) = (None, Vec::new());
     let is_of_dataset = |fault: &Fault| fault.pointer.starts_with("/dataset");
     if let Some(name) = first.dataset.location.name.clone().filter(|_| !first.faults.iter().any(is_of_dataset)) {
@@ -225,7 +225,7 @@ impl Resolved {
         self.notes.iter().chain(&self.waits).cloned().collect()
     }
 
-    /// The lines that the job's history begins with, too, and on which nobody has to act.
+    /// The other lines that the job's history begins with, which need no action.
     pub fn chosen(&self) -> &[String] {
         &self.chosen
     }
@@ -323,8 +323,7 @@ impl Resolved {
             .collect()
     }
 
-    /// What was decided where the specification leaves it open, and on which nobody has to act. Only dry runs have all
-    /// of it.
+    /// What was decided where the specification leaves it open, which needs no action. Only dry runs have all of it.
     pub fn remarks(&self) -> Vec<String> {
         let Self { dataset, chosen, published, new_classifier, .. } = self;
         dataset.notes.iter().chain(chosen).chain(published).chain(new_classifier).cloned().collect()

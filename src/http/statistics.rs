@@ -14,8 +14,8 @@ use super::error::ApiError;
 use crate::dataset::{Dataset, DatasetOptions, DatasetStatistics, ReadProgress, StatisticsLimits};
 use crate::db::datasets;
 
-/// So many images of each split are decoded at most, and of each data set compared, which takes 112 MB. ImageNet-1k
-/// has 145 GiB.
+/// Most images that are decoded of each split, and compared of each data set, which takes 112 MB. ImageNet-1k has
+/// 145 GiB.
 const LIMITS: StatisticsLimits =
     StatisticsLimits { decoded: 100_000, compared: 4_000_000, bytes: 160 << 30, time: Duration::from_secs(3600) };
 /// Most threads that decode. They are also at most half of the processors, because the API needs the others.

@@ -29,7 +29,7 @@ pub struct SweepPlan {
     pub combinations: Vec<PlannedCombination>,
     /// What was left out, or may not be intended.
     pub warnings: Vec<String>,
-    /// What was decided for its jobs, and on which nobody has to act. The history of each job has it.
+    /// What was decided for its jobs, which needs no action. The history of each job has it.
     pub remarks: Vec<String>,
 }
 

@@ -313,6 +313,6 @@ async fn shards_that_are_too_large_together_are_refused_before_they_are_fetched(
     let storage = api.dir.path().join("storage/datasets");
     let [stored] = <[String; 1]>::try_from(files_below(&storage)).unwrap();
     std::fs::remove_file(storage.join(stored)).unwrap();
-    let limit = format!("the data set has {together} bytes, and {} are the limit for one", together - 1);
+    let limit = format!("the data set has {together} bytes, and the limit is {}", together - 1);
     api.upload_dataset("pets?split=train&shard=1&shards=2", second).await.says(422, &[&limit]);
 }

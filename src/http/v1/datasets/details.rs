@@ -225,7 +225,7 @@ pub async fn no_such(state: &AppState, name: &str) -> ApiError {
 pub async fn delete(State(state): State<AppState>, name: Name) -> Result<StatusCode, ApiError> {
     let name = name.0;
     let ids: Vec<String> = match locate(&state, &name).await {
-        // This server cannot read what another version of it described, and can delete it all the same.
+        // A data set that another version of the server described may be unreadable here, but can be deleted.
         Err(ApiError::Conflict(_)) => {
             let own = name.split_once('@').map_or(name.as_str(), |(own, _)| own);
             let found = datasets::versions(&state.pool, own).await?;

@@ -2,7 +2,7 @@
 //!
 //! A client names its upload, and sends pieces with `Content-Range` (RFC 9110, section 14.5) one after the other, each
 //! from where the last one ended. A piece is stored whole or not at all, so a broken connection costs one piece,
-//! whatever server takes the next. The last piece may be sent again, since putting the pieces together takes a while
+//! and any server can take the next. The last piece may be sent again, since putting the pieces together takes a while
 //! and can fail.
 
 use axum::Json;
@@ -80,8 +80,9 @@ pub fn of_request(upload: Option<String>, headers: &HeaderMap) -> Result<Option<
     if !is_name(&upload) {
         return Err(ApiError::malformed(format!("query parameters: upload: {NAME_RULE}")));
     }
-    let wrong =
-        || ApiError::malformed("Content-Range is not as expected: bytes FIRST-LAST/SIZE, such as bytes 0-999/5000");
+    let wrong = || {
+        ApiError::malformed("Content-Range cannot be read: expected bytes FIRST-LAST/SIZE, such as bytes 0-999/5000")
+    };
     let text = range.to_str().map_err(|_| wrong())?;
     let (place, total) = text.strip_prefix("bytes ").and_then(|rest| rest.split_once('/')).ok_or_else(wrong)?;
     let (first, last) = place.split_once('-').ok_or_else(wrong)?;
@@ -171,7 +172,7 @@ fn check_place(before: &[StoredPiece], piece: &UploadPiece) -> Result<(), ApiErr
         && first.total_bytes.unsigned_abs() != piece.total
     {
         return Err(ApiError::conflict(format!(
-            "upload {} has {} bytes by its earlier pieces, not {}: use another name for another file",
+            "upload {} has {} bytes according to its earlier pieces, not {}: use another name for another file",
             piece.upload, first.total_bytes, piece.total
         )));
     }

@@ -26,7 +26,7 @@ use crate::removals;
 
 /// Most shards of a split.
 const MOST_SHARDS: i64 = 100_000;
-/// Most times that a version is made anew because others came in between.
+/// How many times at most a version is made again because others came in between.
 const TRIES: u32 = 8;
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
@@ -232,8 +232,8 @@ fn size<'a>(shards: impl IntoIterator<Item = &'a StoredShard>) -> u64 {
 }
 
 /// Makes a version of the splits whose shards are all there, as those of the new shard's are. Other requests may do the
-/// same at the same time, with other splits: who comes second begins again, on top of the first. `pieces` is the size
-/// of the pieces that the new shard came in.
+/// same at the same time, with other splits: the one that comes second begins again, on top of the first. `pieces` is
+/// the size of the pieces that the new shard came in.
 async fn combine(state: &AppState, name: &str, (new, pieces): (&StoredShard, u64)) -> Result<UploadOutcome, ApiError> {
     let has = |waiting: &[StoredShard], key: &str| waiting.iter().any(|shard| shard.key == key);
     let mut waiting = dataset_shards::of_dataset(&state.pool, name).await?;

@@ -98,7 +98,9 @@ pub fn check_size(state: &AppState, bytes: u64) -> Result<(), ApiError> {
     if bytes <= limit {
         return Ok(());
     }
-    Err(ApiError::invalid(format!("the data set has {bytes} bytes, and {limit} are the limit for one")))
+    Err(ApiError::invalid(format!(
+        "the data set has {bytes} bytes, and the limit is {limit}: leave out images, or make them smaller"
+    )))
 }
 
 /// Most bytes of a data set's files. If this machine had no room for a copy, the server could not show the data set.
@@ -150,12 +152,12 @@ fn is_network(path: &Path) -> bool {
     })
 }
 
-/// The error for files that are no data set.
+/// The error for files that are not a data set.
 pub fn wrong(error: &dataset::Error, base: &Path) -> ApiError {
     if !error.is_users() {
         return ApiError::Internal(anyhow::anyhow!("{error}"));
     }
-    ApiError::invalid(format!("the upload is no data set: {}", error.relative_to(base)))
+    ApiError::invalid(format!("the upload is not a data set: {}", error.relative_to(base)))
 }
 
 /// Finds out what data set the files of a workspace are. They are in a directory with the data set's name. `turn` is
