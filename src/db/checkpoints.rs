@@ -151,7 +151,7 @@ pub struct InsertedCheckpoint {
     pub checkpoint: UploadedCheckpoint,
     /// Whether it was not there before.
     pub is_new: bool,
-    /// The file that is needed no longer: a damaged one, or that of one of two equal uploads at the same time.
+    /// The file that is no longer needed: a damaged one, or that of one of two equal uploads at the same time.
     pub superseded: Option<FileDeletion>,
 }
 
@@ -258,7 +258,7 @@ pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<UploadedCheckpo
     Ok(query.fetch_optional(pool).await?.map(Into::into))
 }
 
-/// Checkpoints, newest first, after that of a time and an id, which may have been deleted.
+/// Checkpoints, newest first, after the one with this time and id, which may have been deleted.
 pub async fn list(
     pool: &PgPool,
     after: Option<&(DateTime<Utc>, String)>,
@@ -350,7 +350,7 @@ async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Resu
         return Ok(Err(Refusal::Because(if job.is_unfinished {
             format!("job {id}, which is not finished, needs it")
         } else {
-            format!("the student of job {id} is this network, and is nothing without it: delete that job first")
+            format!("the student of job {id} is this network and cannot be used without it: delete that job first")
         })));
     }
     // In the order in which a sweep's jobs are deleted.

@@ -69,7 +69,7 @@ pub struct AddedShard {
 const MOST_MISSING: i64 = 1000;
 /// How long the counts of a data set's splits hold without a change. Its shards are kept for longer.
 const COUNTED: Duration = Duration::from_secs(20 * 3600);
-/// How often all shards of a data set are announced again. Each is kept for so much longer than is promised, so that
+/// How often all shards of a data set are announced again. Each is kept this much longer than is promised, so that
 /// one that came since the last time is kept as long as the newest.
 const AGAIN: Duration = Duration::from_secs(3600);
 
@@ -291,7 +291,7 @@ async fn waiting(connection: &mut PgConnection, name: &str) -> sqlx::Result<Vec<
 
 /// All splits whose shards wait for others, or those of a name, or the first ones of very many.
 pub async fn unfinished(pool: &PgPool, name: Option<&str>, most: i64) -> sqlx::Result<Vec<UnfinishedSplit>> {
-    // The newest shard of a split is kept for as long as is promised, and so much longer.
+    // The newest shard of a split is kept for as long as is promised, and `AGAIN` longer.
     sqlx::query_as!(
         UnfinishedSplit,
         r#"

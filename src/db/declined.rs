@@ -16,7 +16,7 @@ pub(super) async fn add(connection: &mut PgConnection, job: &str, worker: &str, 
     Ok(())
 }
 
-/// Lets every worker take a job again: whatever kept one from it may be mended.
+/// Lets every worker take a job again: whatever kept one from it may have been fixed.
 pub(super) async fn forget_job(connection: &mut PgConnection, job: &str) -> sqlx::Result<()> {
     sqlx::query!("delete from declined where job_id = $1", job).execute(connection).await?;
     Ok(())
@@ -24,7 +24,7 @@ pub(super) async fn forget_job(connection: &mut PgConnection, job: &str) -> sqlx
 
 /// Forgets what a worker was kept from. It shuts down, and its successor has another id. Rows that are locked, because
 /// their job changes, are left to [`forget_gone_workers`]: they are locked job by job, and waiting for them in another
-/// order could be for ever.
+/// order could deadlock.
 pub(super) async fn forget_worker(connection: &mut PgConnection, worker: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "delete from declined where (job_id, worker) in (
@@ -36,7 +36,7 @@ pub(super) async fn forget_worker(connection: &mut PgConnection, worker: &str) -
     Ok(())
 }
 
-/// Forgets what the workers were kept from that are no longer there, but for rows that are locked now.
+/// Forgets what workers that are gone were kept from, except for rows that are locked now.
 pub(super) async fn forget_gone_workers(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!(
         "delete from declined where (job_id, worker) in (

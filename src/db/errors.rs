@@ -1,4 +1,4 @@
-//! Which of the database's errors pass.
+//! Which of the database's errors are transient.
 
 use std::future::Future;
 
@@ -39,12 +39,12 @@ pub enum Transient {
     Contended,
     /// The statement took too long, and the server cancelled it.
     TooLong,
-    /// The server gave up on the statement or its transaction for another reason that passes.
+    /// The server gave up on the statement or its transaction for another transient reason.
     Interrupted,
 }
 
 impl Transient {
-    /// The reason, or none for an error that would come again.
+    /// The reason; `None` for an error that another try would meet again.
     #[must_use]
     pub fn of(error: &Error) -> Option<Self> {
         match error {
@@ -87,7 +87,7 @@ impl Transient {
     pub fn passes_by_waiting(self) -> bool {
         match self {
             Self::Busy | Self::Unreachable | Self::NotReady | Self::ReadOnly | Self::Contended => true,
-            // A server that speaks another protocol or cannot be trusted: somebody has to look.
+            // A server that speaks another protocol or cannot be trusted: its operator has to act.
             Self::Closed | Self::TooLong | Self::Interrupted => false,
         }
     }

@@ -57,7 +57,12 @@ fn read(latency: Option<Value>, failure: Option<String>) -> (Option<Latency>, Op
     let Some(latency) = latency else { return (None, failure) };
     match serde_json::from_value(latency) {
         Ok(latency) => (Some(latency), failure),
-        Err(error) => (None, Some(format!("another version of the program measured it, in another form: {error}"))),
+        Err(error) => (
+            None,
+            Some(format!(
+                "another version of the program stored its latency in a form that this one cannot read: {error}"
+            )),
+        ),
     }
 }
 

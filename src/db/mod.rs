@@ -8,8 +8,8 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`open`], [`embedded`] | connections and the schema; the server that this program runs itself |
-//! | [`listen`] | what PostgreSQL tells at once |
-//! | [`errors`] | which errors pass |
+//! | [`listen`] | notifications from PostgreSQL |
+//! | [`errors`] | which errors are transient |
 //! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`latencies`] | tables of jobs |
 //! | [`workers`], `declined`, [`checkpoints`], [`tokens`] | tables of what jobs run on and need, and of who asks |
 //! | [`datasets`], [`dataset_shards`], [`dataset_pieces`] | tables of uploaded data sets and of unfinished uploads |
@@ -28,7 +28,7 @@
 //! those that it refers to, because the second change of a row in a transaction makes PostgreSQL lock these as well. So
 //! students come before their teacher, and jobs before their sweep and their data set. Of one table: by id. A row that
 //! others refer to is locked `for no key update`, which keeps nobody from referring to it, unless it is to be deleted.
-//! What sweeps up, in the order in which it finds rows, skips those that are locked.
+//! Housekeeping takes rows in the order in which it finds them, and skips those that are locked.
 //!
 //! A function that looks for one thing returns `None` if there is no such thing.
 
@@ -83,8 +83,8 @@ pub async fn ping(pool: &PgPool) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Longest message of an event, in bytes. A trainer may write a mebibyte in a line, and whoever follows a job, and the
-/// server for them, holds a thousand events.
+/// Longest message of an event, in bytes. A trainer may write a mebibyte in a line, and whoever follows a job
+/// holds a thousand events, as does the server that sends them.
 pub const LONGEST_MESSAGE: usize = 8 << 10;
 
 /// The text as PostgreSQL can store it: any character but NUL.

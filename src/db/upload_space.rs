@@ -42,7 +42,7 @@ pub async fn used(database: impl PgExecutor<'_>, id: &str) -> sqlx::Result<UsedS
     .await
 }
 
-/// Announces a file ([`file_deletions::announce`]) that takes so many bytes from now on, if there is space for it
+/// Announces a file ([`file_deletions::announce`]) that takes this many bytes from now on, if there is space for it
 /// beside the others. Otherwise returns what they take. `id` as for [`used`]. The file takes them for a minute, unless
 /// somebody [keeps](keep) them.
 pub async fn reserve(

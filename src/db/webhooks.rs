@@ -120,7 +120,7 @@ pub async fn failed(pool: &PgPool, sent: &DueMessage, error: &str, wait: Option<
     transaction.commit().await
 }
 
-/// Says where users look that a webhook will not be told.
+/// Says in the history of the job, or in the warnings of the sweep, that a webhook will not be told.
 async fn warn(connection: &mut PgConnection, sent: &DueMessage, error: &str) -> sqlx::Result<()> {
     let is_of_sweep = sent.kind.starts_with("sweep.");
     let warning = format!(

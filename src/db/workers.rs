@@ -195,7 +195,7 @@ pub async fn describe(pool: &PgPool, id: &str, abilities: &Abilities) -> sqlx::R
     Ok(())
 }
 
-/// Deletes a worker that shuts down, and notes of jobs that it was not to get.
+/// Deletes a worker that shuts down, and what is noted of jobs that it must not get.
 pub async fn forget(pool: &PgPool, id: &str) -> sqlx::Result<()> {
     let mut transaction = pool.begin().await?;
     sqlx::query!("delete from workers where id = $1", id).execute(&mut *transaction).await?;

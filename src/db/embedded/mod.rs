@@ -87,7 +87,7 @@ pub fn read_url(data_dir: &Path) -> Option<String> {
 /// Whether a data directory has a database.
 ///
 /// # Errors
-/// This user may not look.
+/// This user may not read the data directory.
 pub fn has_cluster(data_dir: &Path) -> anyhow::Result<bool> {
     data_dir.join("postgres/PG_VERSION").try_exists().map_err(|error| {
         let path = data_dir.display();
@@ -95,7 +95,7 @@ pub fn has_cluster(data_dir: &Path) -> anyhow::Result<bool> {
             std::io::ErrorKind::PermissionDenied => ": run this as the server's user, or as root",
             _ => "",
         };
-        anyhow::anyhow!("cannot see whether there is a database in {path}: {error}{advice}")
+        anyhow::anyhow!("cannot tell whether there is a database in {path}: {error}{advice}")
     })
 }
 

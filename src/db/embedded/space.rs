@@ -1,11 +1,11 @@
-//! Whether a server that fails had no room on its disk. Its log, on the same disk, may then be empty.
+//! Whether a server failed because its disk is full. Its log, on the same disk, may then be empty.
 
 use std::path::Path;
 
 /// Free space, in bytes, that a new cluster and its first log files take, rounded up.
 const NEEDED: u64 = 64 << 20;
 
-/// What a failure is to be told with: that the disk is full, or else nothing. `log` is what the server has said.
+/// What the message of a failure adds: that the disk is full, or nothing. `log` is what the server has written.
 pub(super) fn shortage(data_dir: &Path, log: &str) -> String {
     let free = rustix::fs::statvfs(data_dir).ok().map(|found| found.f_bavail.saturating_mul(found.f_frsize));
     explained(data_dir, free, log)

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::sweep::pointer;
 
-/// Between the names of a path in a query's parameter: no name has it.
+/// Separates the names of a path in a query's parameter: no name contains it.
 const BETWEEN: &str = "\u{1f}";
 /// Longest pointer, in characters.
 const LONGEST: usize = 200;

@@ -262,7 +262,7 @@ async fn begin_attempt(connection: &mut PgConnection, token: &FencingToken, stat
     events::append(connection, &token.job, &[event]).await
 }
 
-/// Extends the lease and returns the job's status; none if the attempt holds the job no longer.
+/// Extends the lease and returns the job's status; none if the attempt no longer holds the job.
 pub async fn heartbeat(pool: &PgPool, token: &FencingToken, lease: Duration) -> sqlx::Result<Option<Status>> {
     // A lease that has run out is not extended, even if nobody has noticed yet.
     sqlx::query_scalar!(

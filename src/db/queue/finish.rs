@@ -17,8 +17,8 @@ use crate::db::{LONGEST_MESSAGE, storable};
 use crate::protocol::{ErrorClass, Failure, Outcome};
 use crate::text::{counted, shortened};
 
-/// Makes the attempt's files the job's, and ends the job: all of it or nothing. False if the attempt holds the job no
-/// longer.
+/// Makes the attempt's files the job's, and ends the job: all of it or nothing. False if the attempt no longer
+/// holds the job.
 pub async fn publish(pool: &PgPool, write: &Write, outcome: &Outcome, published: &[NewArtifact]) -> sqlx::Result<bool> {
     let written = HeldJob::change(pool, write, async |job| {
         let (id, attempt) = (&job.token.job, job.token.attempt);
@@ -45,7 +45,7 @@ pub async fn publish(pool: &PgPool, write: &Write, outcome: &Outcome, published:
 }
 
 /// Ends the attempt with a failure, and the job too unless it may be tried again. Returns the job's new status; none if
-/// the attempt holds the job no longer.
+/// the attempt no longer holds the job.
 pub async fn fail(pool: &PgPool, write: &Write, failure: &Failure) -> sqlx::Result<Option<Status>> {
     HeldJob::change(pool, write, async |job| {
         let next = fail_attempt(&mut job.transaction, &job.token.job, job.status, job.token.attempt, failure).await?;
@@ -59,7 +59,7 @@ pub async fn fail(pool: &PgPool, write: &Write, failure: &Failure) -> sqlx::Resu
 }
 
 /// Ends an attempt whose trainer stopped as asked or where its sweep compares jobs, or whose worker shuts down. Returns
-/// the job's new status; none if the attempt holds the job no longer.
+/// the job's new status; none if the attempt no longer holds the job.
 pub async fn stopped(pool: &PgPool, write: &Write) -> sqlx::Result<Option<Status>> {
     HeldJob::change(pool, write, async |job| {
         let id = &job.token.job;

@@ -105,7 +105,7 @@ impl HeldJob<'_> {
     /// Makes one write in one transaction: locks the job's row if the token's attempt still holds the job, notes the
     /// write there, makes the change and commits. Returns the status that the change leaves.
     ///
-    /// None if the attempt holds the job no longer, or if the database has lost what it wrote before: nothing is
+    /// None if the attempt no longer holds the job, or if the database has lost what it wrote before: nothing is
     /// written then. A write that was made before, and whose answer was lost, is not made again; it returns the status
     /// that the job has.
     async fn change(

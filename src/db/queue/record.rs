@@ -20,7 +20,7 @@ pub struct ReportBatch {
 }
 
 /// Notes that training began. Removes the points that a lost attempt recorded after the state that this one resumed
-/// from. False if the attempt holds the job no longer; the functions below return the same.
+/// from. False if the attempt no longer holds the job; the functions below return the same.
 pub async fn started(pool: &PgPool, write: &Write, started: &Started) -> sqlx::Result<bool> {
     let written = HeldJob::change(pool, write, async |job| {
         metrics::delete_after(&mut job.transaction, &job.token.job, started.resumed_step).await?;

@@ -21,7 +21,7 @@ pub(super) struct Release<'a> {
     pub(super) next: Status,
     /// For its history.
     pub(super) message: String,
-    /// What its last attempt failed of.
+    /// Why its last attempt failed.
     pub(super) error: Option<&'a Failure>,
     /// How long it waits before it may start again.
     pub(super) pause: Duration,

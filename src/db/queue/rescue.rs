@@ -11,7 +11,7 @@ use crate::db::sweeps;
 use crate::db::workers;
 use crate::protocol::{ErrorClass, Failure};
 
-/// Longest pause between two looks at the queue.
+/// Longest pause between two checks of the queue.
 const LONGEST_PAUSE: f64 = 3600.0;
 
 /// Ends the attempts whose lease has run out, fails jobs whose teacher will never come, goes on with sweeps that nobody

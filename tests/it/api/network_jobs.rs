@@ -39,7 +39,7 @@ async fn a_job_shows_its_exported_networks_by_name_and_keeps_them() {
     let token = api.claim().await;
     assert_eq!(token.job, id);
     api.publish(&token, &[("student.safetensors", b"weights")]).await;
-    api.delete(&format!("/v1/checkpoints/{student}")).await.says(409, &[&id, "is nothing without it"]);
+    api.delete(&format!("/v1/checkpoints/{student}")).await.says(409, &[&id, "cannot be used without it"]);
     api.delete(&format!("/v1/checkpoints/{teacher}")).await.expect(204);
     let job = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
     assert!(job.get("teacher_facts").is_none() && job["student_facts"]["parameters"].is_u64(), "{job}");
