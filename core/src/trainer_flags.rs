@@ -80,9 +80,9 @@ pub struct TrainArgs {
     #[arg(long, env = "DISTILLERY_NO_CUDA_GRAPHS")]
     pub no_cuda_graphs: bool,
     /// Use kernels of our own instead of libtorch's operators: one crops and normalises the images of a batch, one
-    /// computes the distillation loss with its gradient, for kd, dkd and nkd at any scales, and on a GPU four compute the
-    /// student's batch norms with the sum and the ReLU behind them. On a GPU they are compiled first, which takes some
-    /// seconds, and no GPU has run them yet. The student differs by rounding.
+    /// computes the distillation loss with its gradient, for kd, dkd and nkd at any scales, and on a GPU four compute
+    /// the student's batch norms with the sum and the ReLU behind them. On a GPU they are compiled first, which takes
+    /// some seconds, and no GPU has run them yet. The student differs by rounding.
     #[arg(long, env = "DISTILLERY_OWN_KERNELS")]
     pub own_kernels: bool,
     /// Write no images of the data set: neither samples.safetensors, without which exports of the students are not

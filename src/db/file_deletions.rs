@@ -60,8 +60,8 @@ pub(super) async fn reserve_again(pool: &PgPool, key: &str) -> sqlx::Result<()> 
     Ok(())
 }
 
-/// Notes that an announced file has arrived: it is counted elsewhere, and kept longer than a new one, by `longer`. False
-/// if its deletion was decided.
+/// Notes that an announced file has arrived: it is counted elsewhere, and kept longer than a new one, by `longer`.
+/// False if its deletion was decided.
 pub(super) async fn arrived(connection: &mut PgConnection, key: &str, longer: Duration) -> sqlx::Result<bool> {
     let arrived = sqlx::query!(
         "update file_deletions set reserved_bytes = 0, due_at = now() + $2 where key = $1 and not is_decided",

@@ -1,6 +1,6 @@
 //! What PostgreSQL announces, by `notify` in the triggers of `migrations/`: [`Changes`] for readers of jobs,
-//! [`Wakeups`] for workers, [`WebhookNews`] for the task that sends messages to webhooks. Notifications can be lost with
-//! a connection, so all of them say when everything should be looked at again.
+//! [`Wakeups`] for workers, [`WebhookNews`] for the task that sends messages to webhooks. Notifications can be lost
+//! with a connection, so all of them say when everything should be looked at again.
 
 use std::convert::Infallible;
 use std::sync::Arc;

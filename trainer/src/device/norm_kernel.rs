@@ -1,5 +1,6 @@
-//! Batch norm in training mode with the sum and the ReLU that follow it, by the kernels of `cuda/kernels/batch_norm.cuh`:
-//! two launches forward and two backward, where libtorch needs one for each operation and more in bfloat16.
+//! Batch norm in training mode with the sum and the ReLU that follow it, by the kernels of
+//! `cuda/kernels/batch_norm.cuh`: two launches forward and two backward, where libtorch needs one for each operation
+//! and more in bfloat16.
 #![allow(unsafe_code, reason = "calls functions of C")]
 
 use std::ffi::{CStr, c_char};

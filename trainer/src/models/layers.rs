@@ -11,8 +11,8 @@ use crate::device::kernels::{self, BatchNorm};
 use crate::device::norm_kernel::NormKernel;
 
 impl Network {
-    /// From now on kernels of our own compute the batch norms of maps in training, with the sum and the ReLU that follow.
-    /// Comes after [`compute_in`](Self::compute_in).
+    /// From now on kernels of our own compute the batch norms of maps in training, with the sum and the ReLU that
+    /// follow. Comes after [`compute_in`](Self::compute_in).
     ///
     /// # Errors
     /// They cannot be made for the device, or there are none for this kind.

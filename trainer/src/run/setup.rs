@@ -167,8 +167,8 @@ struct OwnKernels {
 }
 
 impl OwnKernels {
-    /// Has them compute what they can, if the settings say so. Tells the job's history what they compute. Batch norms on
-    /// the CPU have loops that are faster.
+    /// Has them compute what they can, if the settings say so. Tells the job's history what they compute. Batch norms
+    /// on the CPU have loops that are faster.
     fn of(
         settings: &Settings,
         objective: &mut Objective,

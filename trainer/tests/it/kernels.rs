@@ -1,6 +1,6 @@
-//! Kernels of our own: that NVRTC compiles them for the GPUs of several generations, that a GPU's threads compute what the
-//! CPU's loops do, that cropping changes no bit, and that a run says whether it uses them. What the loss's kernel computes
-//! is in `losses::kernel`, and batch norms are tested beside theirs.
+//! Kernels of our own: that NVRTC compiles them for the GPUs of several generations, that a GPU's threads compute what
+//! the CPU's loops do, that cropping changes no bit, and that a run says whether it uses them. What the loss's kernel
+//! computes is in `losses::kernel`, and batch norms are tested beside theirs.
 
 use std::io::Write;
 use std::path::Path;

@@ -45,8 +45,8 @@ const NAME_RULE: &str =
 /// A large file can be sent in pieces, so that a broken connection costs only one of them. Each piece is a `PUT` with
 /// the same `upload`, a name of your choice, and a `Content-Range` such as `bytes 0-67108863/500000000`. Send the
 /// pieces one after the other. Each is answered with 202, and the last one like the whole file. `GET
-/// /v1/datasets/{name}/uploads/{upload}` says where to continue; if it has all bytes, send the last piece again. `DELETE`
-/// of the same URL gives the upload up.
+/// /v1/datasets/{name}/uploads/{upload}` says where to continue; if it has all bytes, send the last piece again.
+/// `DELETE` of the same URL gives the upload up.
 #[utoipa::path(put, path = "/v1/datasets/{name}", tag = "datasets", operation_id = "upload_dataset",
     params(("name" = String, Path, description = "A new or known name: letters, digits and characters of `_.-`"),
         DatasetUploadParameters),
