@@ -45,7 +45,7 @@ async fn what_waits_for_the_rest_of_its_upload_counts_for_every_other_upload() {
     api.upload_dataset("whole", zip(&large)).await.says(409, &waiting);
     api.upload("", checkpoint("resnet8", 10)).await.says(409, &["no space for this checkpoint", waiting[1]]);
     api.upload_dataset("more?split=train&shard=0&shards=2", few.clone()).await.expect(202);
-    let both = format!("({} of them shards and pieces", 30_000 + few.len());
+    let both = format!("({} of them in shards and pieces", 30_000 + few.len());
     put_piece(&api, "other?upload=mine", &pieces, 0, 10).await.says(409, &[&both]);
     assert_eq!(files_below(&api.dir.path().join("storage/datasets")).len(), 2);
     // Given up, they leave room.

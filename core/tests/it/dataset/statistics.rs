@@ -130,7 +130,7 @@ fn reading_that_takes_too_long_is_ended_and_what_was_not_read_is_said() {
     assert_eq!(splits(&found), [split("train", [0, 0], ""), split("test", [0, 0], "")]);
     assert_eq!((progress, found.mean, found.duplicates.len()), ([9, 9], None, 0));
     let last = found.warnings.last().unwrap();
-    assert!(last.contains("was ended: 9 images at the ends of splits were not read"), "{last}");
+    assert!(last.contains("was stopped after 0 minutes: 9 images at the ends of splits were not read"), "{last}");
 }
 
 #[test]
