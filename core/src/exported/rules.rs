@@ -10,6 +10,9 @@ use crate::checkpoint::Dtype;
 /// How the message of a fault of types begins.
 pub(super) const COMPUTES_WITH: &str = "computes with ";
 
+/// What mixes the images of a batch.
+pub(super) const MIXES_IMAGES: &str = "combines the images of a batch, so an image's logits would depend on the others: name other dimensions than the batch's";
+
 /// The shapes of the results. The inputs are those that the operation's reader found, in number and order.
 pub(super) fn shapes(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
     check_types(op, inputs)?;
@@ -38,6 +41,8 @@ pub(super) fn infer(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
         Op::GroupNorm { groups, .. } => {
             let channels = input().get(1).and_then(|size| size.fixed());
             vectors(&inputs[1..], channels)?;
+            let combined: Vec<usize> = (1..input().len()).collect();
+            not_over_the_batch(input(), &combined)?;
             if *groups == 0 || channels.is_none_or(|channels| channels % groups != 0) {
                 return Err(format!("divides {} into {groups} groups of channels", shown_shape(input())));
             }
@@ -54,13 +59,13 @@ pub(super) fn infer(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
         Op::Linear { .. } => linear(inputs)?,
         Op::Matmul => matmul(input(), &inputs[1].shape)?,
         Op::Attention { mask, .. } => attention(inputs, *mask)?,
-        Op::Activation(_)
-        | Op::Softmax { .. }
-        | Op::LogSoftmax { .. }
-        | Op::Dropout { .. }
-        | Op::Identity
-        | Op::Bernoulli { .. }
-        | Op::CountBatch => input().to_vec(),
+        Op::Softmax { dimension } | Op::LogSoftmax { dimension } => {
+            not_over_the_batch(input(), &[*dimension])?;
+            input().to_vec()
+        }
+        Op::Activation(_) | Op::Dropout { .. } | Op::Identity | Op::Bernoulli { .. } | Op::CountBatch => {
+            input().to_vec()
+        }
         Op::Prelu => {
             let channels = input().get(1).and_then(|size| size.fixed());
             let is_one = inputs[1].shape == [Size::Fixed(1)];
@@ -249,10 +254,16 @@ fn concat(inputs: &[&Value], dimension: usize) -> OrFault<Shape> {
     Ok(shape)
 }
 
-pub(super) fn without_dimensions(shape: &[Size], dimensions: &[usize], keeps: bool) -> OrFault<Shape> {
-    if dimensions.iter().any(|&dimension| shape[dimension].fixed().is_none()) {
-        return Err("combines the images of a batch, so an image's logits would depend on the others".to_owned());
+/// Refuses to combine what lies along dimensions, if the batch is one of them.
+pub(super) fn not_over_the_batch(shape: &[Size], dimensions: &[usize]) -> OrFault<()> {
+    match dimensions.iter().any(|&dimension| shape[dimension].fixed().is_none()) {
+        true => Err(MIXES_IMAGES.to_owned()),
+        false => Ok(()),
     }
+}
+
+pub(super) fn without_dimensions(shape: &[Size], dimensions: &[usize], keeps: bool) -> OrFault<Shape> {
+    not_over_the_batch(shape, dimensions)?;
     let kept = |(at, &size): (usize, &Size)| match dimensions.contains(&at) {
         false => Some(size),
         true => keeps.then_some(Size::Fixed(1)),

@@ -242,6 +242,66 @@ fn what_mixes_the_images_of_a_batch_is_refused() {
     assert!(fault.starts_with("node mean: combines the images of a batch"), "{fault}");
 }
 
+/// The faults of a network whose map goes through a node that gives the same shape, wherever its dimensions are.
+fn faults_of(operator: &str, order: [i64; 4], inputs: &[(&str, Value)]) -> Vec<String> {
+    let mut network = Network::new();
+    network.convolve();
+    let moved = order.map(|at| MAP[at as usize]);
+    let back = [0, 1, 2, 3].map(|at| order.iter().position(|&other| other == at).unwrap() as i64);
+    network.node("permute.default", "moved", &[("self", tensor("conv")), ("dims", ints(&order))], &moved);
+    let name = if operator == "group_norm.default" { "input" } else { "self" };
+    network.node(operator, "node", &[&[(name, tensor("moved"))], inputs].concat(), &moved);
+    network.node("permute.default", "back", &[("self", tensor("node")), ("dims", ints(&back))], &MAP);
+    network.pool_and_classify("back");
+    match network.read() {
+        Ok(_) => Vec::new(),
+        Err(_) => network.faults(),
+    }
+}
+
+#[test]
+fn along_a_dimension_the_batch_is_refused_wherever_it_is() {
+    // The batch is the first dimension, the second, the third, and the last.
+    let orders = [[0, 1, 2, 3], [1, 0, 2, 3], [1, 2, 0, 3], [1, 2, 3, 0]];
+    for (batch, order) in (0_i64..).zip(orders) {
+        for operator in ["softmax.int", "log_softmax.int", "cumsum.default", "flip.default", "roll.default"] {
+            for dimension in 0..4 {
+                // From the front and from the end.
+                for number in [dimension, dimension - 4] {
+                    let inputs = match operator {
+                        "flip.default" => vec![("dims", ints(&[number]))],
+                        "roll.default" => vec![("shifts", ints(&[1])), ("dims", ints(&[number]))],
+                        _ => vec![("dim", int(number))],
+                    };
+                    let faults = faults_of(operator, order, &inputs);
+                    let is_refused = faults.iter().any(|fault| fault.starts_with("node node: "));
+                    let says = format!("{operator} over {number} of {order:?}: {faults:?}");
+                    assert_eq!(is_refused, dimension == batch, "{says}");
+                    assert!(is_refused || faults.is_empty(), "{says}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_softmax_over_the_batch_says_what_to_do() {
+    for operator in ["softmax.int", "log_softmax.int"] {
+        let faults = faults_of(operator, [0, 1, 2, 3], &[("dim", int(0))]);
+        let says = "node node: combines the images of a batch, so an image's logits would depend on the others: name \
+                    other dimensions than the batch's";
+        assert_eq!(faults, [says]);
+    }
+}
+
+#[test]
+fn a_group_norm_whose_map_has_the_batch_for_a_side_is_refused() {
+    let groups = [("num_groups", int(2))];
+    assert!(faults_of("group_norm.default", [0, 1, 2, 3], &groups).is_empty());
+    let faults = faults_of("group_norm.default", [2, 1, 0, 3], &groups);
+    assert!(faults[0].starts_with("node node: combines the images of a batch"), "{faults:?}");
+}
+
 #[test]
 fn a_region_without_autocast_is_part_of_the_network() {
     let read = |enabled: bool| {
