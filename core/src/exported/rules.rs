@@ -11,7 +11,8 @@ use crate::checkpoint::Dtype;
 pub(super) const COMPUTES_WITH: &str = "computes with ";
 
 /// What mixes the images of a batch.
-pub(super) const MIXES_IMAGES: &str = "combines the images of a batch, so an image's logits would depend on the others: name other dimensions than the batch's";
+pub(super) const MIXES_IMAGES: &str = "combines the images of a batch, so an image's logits would depend on the others: \
+                                       name other dimensions than the batch's";
 
 /// The shapes of the results. The inputs are those that the operation's reader found, in number and order.
 pub(super) fn shapes(op: &Op, inputs: &[&Value]) -> OrFault<Vec<Shape>> {
