@@ -186,7 +186,8 @@ pub(super) fn python(student: &Student, contents: &Contents<'_>) -> String {
     format!("import json, pathlib, sys, numpy, PIL.Image, {library}\n{}{run}", prepare(student, is_outside))
 }
 
-/// The lines that make `images` of an image. `normalises`: whether they normalise it, because the graph does not.
+/// The lines that make `images` of an image, with the pixels of an evaluation: sides and margins are rounded as for
+/// [`Frame::Centre`](crate::dataset::Frame::Centre). `normalises`: whether they normalise it, because the graph does not.
 fn prepare(student: &Student, normalises: bool) -> String {
     let (unknown, pixels) = match (normalises, student.preprocessing().normalisation()) {
         (true, Some(_)) => ("", "((numpy.asarray(image) / 255 - how[\"mean\"]) / how[\"std\"])"),
@@ -200,8 +201,8 @@ fn prepare(student: &Student, normalises: bool) -> String {
          labels, how = (json.loads((here / f\"{{name}}.json\").read_text(\"utf-8\")) \
          for name in (\"labels\", \"preprocess\"))\n\
          image, side, resize = PIL.Image.open(sys.argv[1]).convert(\"RGB\"), how[\"image_size\"], how[\"resize\"]\n\
-         size = [round(edge * resize / min(image.size)) for edge in image.size] if resize else [side, side]\n\
-         box = [(edge - side) // 2 for edge in size]\n\
+         size = [int(resize * edge / min(image.size)) for edge in image.size] if resize else [side, side]\n\
+         box = [int(round((edge - side) / 2)) for edge in size]\n\
          image = image.resize(size, PIL.Image.Resampling.BILINEAR).crop((*box, box[0] + side, box[1] + side))\n\
          {unknown}images = {pixels}.astype(\"float32\").transpose(2, 0, 1)[None]\n"
     )

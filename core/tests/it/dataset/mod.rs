@@ -9,7 +9,7 @@ mod parquet;
 mod reads;
 mod selection;
 mod statistics;
-mod support;
+pub mod support;
 mod tables;
 mod unlabelled;
 mod webdataset;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor};
-use distillery_core::dataset::MeanStd;
+use distillery_core::dataset::{Frame, MeanStd};
 use distillery_core::export::bundle::{self, BundledFile, Contents};
 use distillery_core::export::int8::{self, Ranges};
 use distillery_core::export::onnx::{Numbers, Options};
@@ -16,7 +16,8 @@ use tempfile::TempDir;
 use super::onnx::written;
 use super::operators;
 use super::reference::Tensor;
-use super::students::{Files, Noise, bytes, exported, of_fixture, zoo};
+use super::students::{self, Files, Noise, bytes, exported, of_fixture, zoo};
+use crate::dataset::support::{encode, open, put, read_part};
 use crate::exported::fixtures::fixture;
 
 fn root() -> PathBuf {
@@ -242,6 +243,68 @@ fn the_python_of_a_bundle_runs_the_student() {
     });
     assert!(said[0].starts_with("class "), "{said:?}");
     assert_eq!(said[0], said[1], "the same image is of the same class, wherever it is normalised");
+}
+
+/// Runs the lines of a bundle's program that make `images` of an image, and writes them.
+const PREPARE: &str = r#"
+import sys
+program, image, output = sys.argv[1:]
+lines = open(program, encoding="utf-8").read().splitlines()
+last = next(at for at, line in enumerate(lines) if line.startswith("images = "))
+sys.argv = [program, image]
+names = {"__file__": program}
+exec("\n".join(lines[: last + 1]), names)
+names["images"].tofile(output)
+"#;
+
+/// The pixels that the Python of a student's bundle gives to the network, as bytes in planes.
+fn prepared(files: &Files, image: &Path) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, unpacked, output) =
+        (dir.path().join("student.onnx"), dir.path().join("bundle"), dir.path().join("images"));
+    let student = files.student();
+    std::fs::write(&model, written(&student, &Options { preprocess: true, ..Options::default() })).unwrap();
+    let parts = vec![BundledFile { name: "student.onnx", path: &model, normalises: true }];
+    let contents = Contents { name: "student", files: parts, manifest: None, teacher: None, manifest_sha256: None };
+    let mut archive = std::io::Cursor::new(Vec::new());
+    bundle::write(&student, &contents, &mut archive).unwrap();
+    zip::ZipArchive::new(archive).unwrap().extract(&unpacked).unwrap();
+    let program = unpacked.join("run.py");
+    let said = python().arg("-c").arg(PREPARE).arg(program).arg(image).arg(&output).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let floats = std::fs::read(&output).unwrap();
+    floats.as_chunks::<4>().0.iter().map(|bytes| (f32::from_le_bytes(*bytes) * 255.0).round() as u8).collect()
+}
+
+#[test]
+fn the_python_of_a_bundle_prepares_images_as_the_evaluation_did() {
+    const SIDE: u32 = 32;
+    let sizes = [[51, 70], [33, 90], [101, 47], [64, 65], [200, 57], [20, 31]];
+    let files = zoo("resnet8", 4);
+    let dir = tempfile::tempdir().unwrap();
+    for (at, [width, height]) in sizes.into_iter().enumerate() {
+        // Neighbours differ, so that a shift by half a pixel shows.
+        let colour = |x: u32, y: u32| image::Rgb([(x * 37) as u8, (y * 29) as u8, (x * 13 + y * 53) as u8]);
+        let png = encode(image::RgbImage::from_fn(width, height, colour), image::ImageFormat::Png);
+        put(&dir.path().join(format!("train/a/{at}.png")), &png);
+    }
+    let dataset = open(dir.path()).unwrap();
+    for resize in [None, Some(32), Some(37), Some(40)] {
+        students::rewrite(&files.weights, |_, metadata| {
+            metadata.remove("eval_resize");
+            metadata.insert("eval_crop".to_owned(), if resize.is_some() { "centre" } else { "whole" }.to_owned());
+            metadata.extend(resize.map(|resize: u32| ("eval_resize".to_owned(), resize.to_string())));
+        });
+        for (at, size) in sizes.into_iter().enumerate() {
+            let frame = resize.map_or(Frame::Whole, |resize| Frame::Centre { resize });
+            let evaluated = read_part(&dataset, "train", at, &frame, SIDE).unwrap();
+            let found = prepared(&files, &dir.path().join(format!("train/a/{at}.png")));
+            assert_eq!(found.len(), evaluated.len());
+            // Both libraries round after rows and after columns.
+            let largest = found.iter().zip(&evaluated).map(|(one, two)| one.abs_diff(*two)).max().unwrap();
+            assert!(largest <= 2, "{size:?} with {resize:?}: differs by {largest}");
+        }
+    }
 }
 
 /// Python with PyTorch, if it is there.
