@@ -230,9 +230,9 @@ impl Builder<'_> {
     }
 
     fn finish(mut self, images: Option<ValueId>, logits: Option<ValueId>) -> Built {
-        if !(self.unsupported.is_empty() && self.faults.list().is_empty())
-            && let Some((layers, message)) = advice::of_spectral_norm(&self.tensors.list)
-        {
+        if self.unsupported.is_empty() && self.faults.list().is_empty() {
+            self.check_places();
+        } else if let Some((layers, message)) = advice::of_spectral_norm(&self.tensors.list) {
             self.faults.add(layers, message);
         }
         for (target, nodes) in &self.unsupported {

@@ -28,6 +28,7 @@ mod memory;
 mod new_classifier;
 mod op;
 mod operators;
+mod places;
 mod plans;
 mod pooling;
 mod precision;

@@ -2,6 +2,7 @@
 
 mod amplification;
 mod archives;
+mod batches;
 pub mod classifier;
 mod constants;
 mod faults;
