@@ -13,12 +13,12 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes of a zip's directory, which is read into memory.
     pub directory: u64,
-    /// How many times its own size an archive may unpack to, beyond [`Limits::FREE_GROWTH`] bytes.
+    /// How many times its own size an archive may unpack to, if that is more than [`Limits::FREE_GROWTH`] bytes.
     pub growth: u64,
 }
 
 impl Limits {
-    /// Bytes that any archive may unpack to.
+    /// Bytes that any archive may unpack to, however small it is. `docs/jobs.md` says so.
     pub const FREE_GROWTH: u64 = 64 << 20;
 
     /// The limits of an archive that may unpack to this number of bytes.

@@ -77,6 +77,25 @@ async fn a_sweep_ends_although_its_last_job_is_cancelled_or_deleted_by_hand() {
 }
 
 #[tokio::test]
+async fn results_say_how_many_jobs_of_the_sweep_were_deleted() {
+    let api = Api::start().await;
+    let made = post(&api, &sweep(&[0.1, 0.2], json!({"seeds": 2}))).await;
+    train_all(&api, 2, |rate, seed| 100.0 * rate + seed as f64).await;
+    let before = get(&api, &made).await;
+    let warnings = before["warnings"].as_array().unwrap();
+    assert!(!warnings.iter().any(|warning| warning.as_str().unwrap().contains("deleted")), "{warnings:?}");
+    api.delete(&format!("/v1/jobs/{}", id(&before["results"][0]["jobs"][1]))).await.expect(204);
+    let after = get(&api, &made).await;
+    assert_eq!(after["results"][0]["n"], 1);
+    let said = "1 job was deleted, of 4 that the sweep made: its results are of the others alone";
+    assert_eq!(after["warnings"][0], said);
+    let table = api.get(&format!("/v1/sweeps/{}?format=csv", id(&made))).await.text();
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines[0].ends_with(",deleted_jobs"), "{table}");
+    assert!(lines[1].ends_with(",1") && lines[2].ends_with(",0"), "{table}");
+}
+
+#[tokio::test]
 async fn a_sweep_ends_with_its_teacher_although_no_worker_runs() {
     let api = Api::start().await;
     let teacher = api.job().await;

@@ -5,8 +5,18 @@ use serde_json::Value;
 use super::SweepDetails;
 
 /// What follows the settings in every row.
-const COLUMNS: [&str; 9] =
-    ["top1", "deviation", "n", "copies", "best", "cost_seconds", "dropped_after_epochs", "statuses", "jobs"];
+const COLUMNS: [&str; 10] = [
+    "top1",
+    "deviation",
+    "n",
+    "copies",
+    "best",
+    "cost_seconds",
+    "dropped_after_epochs",
+    "statuses",
+    "jobs",
+    "deleted_jobs",
+];
 
 /// A row for each combination, the best first: rank, number, a column for each axis, and the results.
 pub(super) fn table(details: &SweepDetails) -> String {
@@ -24,6 +34,8 @@ pub(super) fn table(details: &SweepDetails) -> String {
         let of_jobs = |text: &dyn Fn(&crate::db::sweeps::MemberJob) -> String| {
             result.jobs.iter().map(text).collect::<Vec<_>>().join(" ")
         };
+        // It was made with a job for each seed.
+        let made = usize::try_from(details.sweep.seeds).unwrap_or_default();
         let results = [
             number(result.top1),
             number(result.deviation),
@@ -34,6 +46,7 @@ pub(super) fn table(details: &SweepDetails) -> String {
             result.dropped_after.map(|epochs| epochs.to_string()).unwrap_or_default(),
             of_jobs(&|job| job.status.name().to_owned()),
             of_jobs(&|job| job.id.clone()),
+            made.saturating_sub(result.jobs.len()).to_string(),
         ];
         text += &row(own.into_iter().chain(settings).chain(results));
     }

@@ -20,6 +20,7 @@ use crate::http::extract::{Query, SweepId, whole};
 use crate::http::{AppState, Page};
 use crate::removals;
 use crate::sweep::{Axis, Strategy};
+use crate::text::counted;
 
 /// A sweep.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -49,7 +50,8 @@ pub struct Sweep {
     /// Number of jobs with each status that any of them has.
     #[schema(value_type = std::collections::BTreeMap<String, i64>)]
     pub jobs: Value,
-    /// What was left out, or may not be intended, and webhooks that could not be told of its end.
+    /// What was left out, or may not be intended, how many of its jobs were deleted, and webhooks that could not be told
+    /// of its end.
     pub warnings: Vec<String>,
     /// Names of the webhooks that are told of its end.
     #[serde(default)]
@@ -78,6 +80,7 @@ impl From<StoredSweep> for Sweep {
             let place = usize::try_from(stored.rung).ok()?;
             compared.get(place).copied()
         });
+        let warnings = without_deleted(&stored).into_iter().chain(stored.warnings).collect();
         Self {
             id: stored.id,
             name: stored.name,
@@ -89,12 +92,21 @@ impl From<StoredSweep> for Sweep {
             combinations: stored.combinations,
             next_rung,
             jobs: stored.statuses,
-            warnings: stored.warnings,
+            warnings,
             webhooks: stored.webhooks,
             created_at: stored.created_at,
             finished_at: stored.finished_at,
         }
     }
+}
+
+/// The warning that the results lack jobs that were deleted: a sweep is made with all seeds of its combinations.
+fn without_deleted(sweep: &StoredSweep) -> Option<String> {
+    let left: i64 = sweep.statuses.as_object()?.values().filter_map(Value::as_i64).sum();
+    let made = sweep.combinations.saturating_mul(i64::from(sweep.seeds));
+    let deleted = u64::try_from(made.saturating_sub(left)).ok().filter(|deleted| *deleted > 0)?;
+    let deleted = counted(deleted, "job was deleted", "jobs were deleted");
+    Some(format!("{deleted}, of {made} that the sweep made: its results are of the others alone"))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
