@@ -32,5 +32,5 @@ pub mod webhooks;
 pub mod worker;
 
 pub use distillery_core::{
-    architecture, checkpoint, class_order, dataset, exported, predictions, protocol, spec, sweep, text,
+    architecture, checkpoint, class_order, dataset, exported, ids, predictions, protocol, spec, sweep, text,
 };

@@ -21,6 +21,7 @@ pub mod exit_status;
 pub mod export;
 pub mod exported;
 pub mod file_kind;
+pub mod ids;
 pub mod predictions;
 pub mod protocol;
 pub mod removed_if_empty;

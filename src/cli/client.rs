@@ -8,7 +8,8 @@ use distillery_core::export::ExportFormat;
 
 use super::connection::{ConnectionArgs, idempotency_key};
 use super::constraints::ConstraintArgs;
-use super::sweep::{SweepCommand, sweep_id};
+use super::ids::{architecture_or_id, file_or_id, job_id, sweep_id};
+use super::sweep::SweepCommand;
 
 /// The commands that use a server. They need neither its database nor its files.
 #[derive(Debug, Clone, Subcommand)]
@@ -249,11 +250,12 @@ pub struct InitArgs {
     pub dataset: String,
     /// The teacher: a file, which is uploaded, the id of a checkpoint (`ckpt_…`), or that of a job (`job_…`) whose
     /// student becomes the teacher.
-    #[arg(long, env = "DISTILLERY_INIT_TEACHER", value_name = "FILE|ID")]
+    #[arg(long, env = "DISTILLERY_INIT_TEACHER", value_name = "FILE|ID", value_parser = file_or_id)]
     pub teacher: String,
     /// The student: an architecture, or the id of an exported network (`ckpt_…`). Default: the largest network of the
     /// teacher's family that has at most half of its parameters.
-    #[arg(long, env = "DISTILLERY_INIT_STUDENT", value_name = "ARCHITECTURE|ID")]
+    #[arg(long, env = "DISTILLERY_INIT_STUDENT", value_name = "ARCHITECTURE|ID",
+        value_parser = architecture_or_id)]
     pub student: Option<String>,
     /// The file to write.
     #[arg(long, short, env = "DISTILLERY_INIT_OUTPUT", value_name = "FILE", default_value = "job.json")]
@@ -266,15 +268,6 @@ pub struct InitArgs {
     pub force: bool,
     #[command(flatten)]
     pub connection: ConnectionArgs,
-}
-
-/// Checks an id, because it becomes a part of a request's path.
-fn job_id(text: &str) -> Result<String, String> {
-    let tail = text.strip_prefix("job_").filter(|tail| !tail.is_empty());
-    match tail {
-        Some(tail) if tail.len() <= 64 && tail.bytes().all(|byte| byte.is_ascii_alphanumeric()) => Ok(text.to_owned()),
-        _ => Err("expected an id such as job_01KB3Z6V0Q2M5K8N1R4T7W9XYZ: `distillery jobs` lists them".to_owned()),
-    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

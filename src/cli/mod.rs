@@ -6,6 +6,7 @@ mod client;
 mod connection;
 mod constraints;
 mod export;
+mod ids;
 mod measure;
 mod server;
 mod sweep;

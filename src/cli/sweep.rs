@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::connection::{ConnectionArgs, idempotency_key};
 use super::constraints::ConstraintArgs;
+use super::ids::sweep_id;
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum SweepCommand {
@@ -97,15 +98,4 @@ pub struct OneSweepArgs {
     pub id: String,
     #[command(flatten)]
     pub connection: ConnectionArgs,
-}
-
-/// An id goes into the path of a request.
-pub(super) fn sweep_id(text: &str) -> Result<String, String> {
-    let tail = text.strip_prefix("swp_").filter(|tail| !tail.is_empty());
-    match tail {
-        Some(tail) if tail.len() <= 64 && tail.bytes().all(|byte| byte.is_ascii_alphanumeric()) => Ok(text.to_owned()),
-        _ => {
-            Err("expected an id such as swp_01KB3Z6V0Q2M5K8N1R4T7W9XYZ: `distillery sweep list` lists them".to_owned())
-        }
-    }
 }

@@ -15,6 +15,7 @@ use super::server::ApiClient;
 use super::text::{member, message};
 use super::{submit, upload};
 use crate::cli::{ConstraintArgs, InitArgs, UploadFacts};
+use crate::ids;
 use crate::private_file::shell_word;
 use crate::text::{counted, quoted};
 
@@ -188,7 +189,7 @@ fn missing(detail: String) -> Error {
 }
 
 async fn teacher(server: &ApiClient, named: &str, is_quiet: bool) -> Result<ChosenTeacher, Error> {
-    if named.starts_with("job_") {
+    if ids::JOB.fits(named) && !Path::new(named).exists() {
         let job = server.job(named).await?;
         let architecture = job.pointer("/spec/student/architecture").and_then(Value::as_str).map(str::to_owned);
         let parameters = job.pointer("/student_facts/parameters").and_then(Value::as_u64);
@@ -200,7 +201,7 @@ async fn teacher(server: &ApiClient, named: &str, is_quiet: bool) -> Result<Chos
             side: None,
         });
     }
-    let checkpoint = if named.starts_with("ckpt_") && !Path::new(named).exists() {
+    let checkpoint = if ids::CHECKPOINT.fits(named) && !Path::new(named).exists() {
         server.get(&["v1", "checkpoints", named], &[]).await?
     } else {
         let facts = UploadFacts { name: None, architecture: None, num_classes: None, state_dict: None };
@@ -258,7 +259,7 @@ fn only_fit(checkpoint: &Value, id: &str) -> Result<String, Error> {
 /// The student that the command line names, or else one that is a reasonable first choice.
 async fn student(server: &ApiClient, named: Option<&str>, teacher: &ChosenTeacher) -> Result<Value, Error> {
     if let Some(named) = named {
-        let key = if named.starts_with("ckpt_") { "checkpoint" } else { "architecture" };
+        let key = if ids::CHECKPOINT.fits(named) { "checkpoint" } else { "architecture" };
         return Ok(json!({ key: named }));
     }
     let list = server.get(&["v1", "architectures"], &[]).await?;

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::AppState;
 use super::error::ApiError;
+use crate::ids::{self, IdForm};
 use crate::spec::Fault;
 use crate::text::{self, quoted, without_mark};
 
@@ -215,14 +216,11 @@ pub type JobId = Id<JobIds>;
 pub type CheckpointId = Id<CheckpointIds>;
 pub type SweepId = Id<SweepIds>;
 
-/// The form of a resource's ids.
+/// A kind of resource that has ids.
 pub trait IdKind {
     /// The resource, as in "there is no …".
     const NAME: &'static str;
-    const PREFIX: &'static str;
-    /// The form of the tail, for error messages.
-    const FORM: &'static str;
-    fn is_tail(tail: &str) -> bool;
+    const FORM: IdForm;
 }
 
 #[derive(Debug, Clone)]
@@ -230,11 +228,7 @@ pub struct JobIds;
 
 impl IdKind for JobIds {
     const NAME: &'static str = "job";
-    const PREFIX: &'static str = "job_";
-    const FORM: &'static str = "26 capital letters and digits";
-    fn is_tail(tail: &str) -> bool {
-        tail.len() == 26 && tail.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
-    }
+    const FORM: IdForm = ids::JOB;
 }
 
 #[derive(Debug, Clone)]
@@ -242,11 +236,7 @@ pub struct SweepIds;
 
 impl IdKind for SweepIds {
     const NAME: &'static str = "sweep";
-    const PREFIX: &'static str = "swp_";
-    const FORM: &'static str = JobIds::FORM;
-    fn is_tail(tail: &str) -> bool {
-        JobIds::is_tail(tail)
-    }
+    const FORM: IdForm = ids::SWEEP;
 }
 
 #[derive(Debug, Clone)]
@@ -254,17 +244,13 @@ pub struct CheckpointIds;
 
 impl IdKind for CheckpointIds {
     const NAME: &'static str = "checkpoint";
-    const PREFIX: &'static str = "ckpt_";
-    const FORM: &'static str = "32 lower-case hexadecimal digits";
-    fn is_tail(tail: &str) -> bool {
-        tail.len() == 32 && tail.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    }
+    const FORM: IdForm = ids::CHECKPOINT;
 }
 
 impl<K: IdKind> Id<K> {
     /// Whether a text has the form of an id.
     pub fn is_id(text: &str) -> bool {
-        text.strip_prefix(K::PREFIX).is_some_and(K::is_tail)
+        K::FORM.fits(text)
     }
 
     fn new(id: String) -> Result<Self, ApiError> {
@@ -275,8 +261,8 @@ impl<K: IdKind> Id<K> {
         Err(ApiError::not_found(format!(
             "there is no {} {shown}: an id is {} followed by {}",
             K::NAME,
-            K::PREFIX,
-            K::FORM,
+            K::FORM.prefix,
+            K::FORM.tail,
             shown = quoted(&shown)
         )))
     }

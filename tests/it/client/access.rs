@@ -129,7 +129,10 @@ async fn a_server_that_is_not_there_or_does_not_answer_is_unreachable() {
         [&b""[..], b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{\"data\""]
     {
         let url = answering(answer).await;
-        let said = run(&url, home.path(), &["watch", "job_1", "--timeout", "1", "--reconnect", "0"]).await.fails(4);
+        let said =
+            run(&url, home.path(), &["watch", "job_01ARZ3NDEKTSV4RRFFQ69G5FAV", "--timeout", "1", "--reconnect", "0"])
+                .await
+                .fails(4);
         assert!(said.contains("sent nothing for 1 s (--timeout)"), "{said}");
     }
 }

@@ -158,7 +158,7 @@ async fn lying() -> String {
 async fn bytes_that_are_not_those_of_the_server_are_no_download() {
     let home = tempfile::tempdir().unwrap();
     let url = lying().await;
-    let said = run(&url, home.path(), &["download", "job_1", "-o", "student"]).await.fails(8);
+    let said = run(&url, home.path(), &["download", "job_01ARZ3NDEKTSV4RRFFQ69G5FAV", "-o", "student"]).await.fails(8);
     assert!(said.contains(&"ab".repeat(32)) && said.contains(&hex::encode(Sha256::digest(b"bytes"))), "{said}");
     assert_eq!(files_below(home.path()), Vec::<String>::new());
 }

@@ -143,7 +143,9 @@ async fn several_jobs_are_controlled_at_once_and_a_refusal_keeps_none_of_the_oth
     assert_eq!((ran.code, ran.stdout), (3, format!("{first} is paused\n{second} is paused\n")));
     assert!(ran.stderr.contains(missing), "{}", ran.stderr);
     // What is no id is found before anything is sent.
-    run(&api.url, home.path(), &["cancel", &first, "nope", &second]).await.fails(2);
+    for wrong in ["nope", "job_nope", "job_", &first.to_lowercase()] {
+        run(&api.url, home.path(), &["cancel", &first, wrong, &second]).await.fails(2);
+    }
     assert_eq!(api.db.job(&first).await["status"], "paused");
     let answer = run(&api.url, home.path(), &["resume", &first, "--json"]).await.json();
     assert_eq!(answer["status"], "queued");
@@ -219,26 +221,30 @@ async fn a_first_job_that_cannot_work_is_not_written() {
         assert!(said.contains(says), "{says:?} in {said}");
     }
     run(&api.url, home.path(), &["init", "--dataset", "ten", "--teacher", "missing.pth"]).await.fails(1);
+    for [teacher, student] in [["ckpt_1", "resnet8"], ["job_nope", "resnet8"], ["teacher.safetensors", "ckpt_1"]] {
+        let arguments = ["init", "--dataset", "ten", "--teacher", teacher, "--student", student];
+        run(&api.url, home.path(), &arguments).await.fails(2);
+    }
     assert!(!home.path().join("job.json").exists());
 }
 
 #[tokio::test]
 async fn a_page_opens_in_the_browser_of_the_environment() {
     let home = tempfile::tempdir().unwrap();
-    let address = "https://distillery.example/base/#/jobs/job_1";
+    let address = "https://distillery.example/base/#/jobs/job_01ARZ3NDEKTSV4RRFFQ69G5FAV";
     let open = |arguments: &[&str], browser: &str| {
         let mut open = command("https://distillery.example/base", home.path(), arguments);
         open.env("BROWSER", browser);
         finish(open)
     };
-    let said = open(&["open", "job_1", "--print"], "false").await.expect(0);
+    let said = open(&["open", "job_01ARZ3NDEKTSV4RRFFQ69G5FAV", "--print"], "false").await.expect(0);
     assert_eq!(said.trim(), address);
     let touch = home.path().join("browser");
     crate::support::process::write_script(
         &touch,
         "#!/bin/sh\nprintf %s \"$1\" > opened.part && mv opened.part opened\n",
     );
-    open(&["open", "job_1"], touch.to_str().unwrap()).await.expect(0);
+    open(&["open", "job_01ARZ3NDEKTSV4RRFFQ69G5FAV"], touch.to_str().unwrap()).await.expect(0);
     let opened = home.path().join("opened");
     crate::support::eventually("the browser starts", async || opened.exists().then_some(())).await;
     assert_eq!(std::fs::read_to_string(opened).unwrap(), address);

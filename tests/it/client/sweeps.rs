@@ -65,7 +65,12 @@ async fn a_sweep_is_estimated_listed_controlled_and_deleted() {
     go(&["watch", id]).await.expect(7);
     go(&["delete", id]).await.expect(0);
     go(&["show", id]).await.fails(3);
-    go(&["show", "job_1"]).await.fails(2);
+    // What is no id is found before anything is sent.
+    for wrong in ["job_1", "swp_nope", "swp_", &id[..id.len() - 1], &id.to_lowercase()] {
+        for action in ["show", "watch", "pause", "resume", "cancel", "delete"] {
+            go(&[action, wrong]).await.fails(2);
+        }
+    }
     // Faults have their places.
     let faulty = json!({"base": plain_job(), "axes": {"/training/epochs": [1, 0]}});
     std::fs::write(home.path().join("sweep.json"), faulty.to_string()).unwrap();
