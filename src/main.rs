@@ -1,5 +1,6 @@
 //! The `distillery` program: parses the command line and runs the subcommand.
 
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command as Process, ExitCode};
 
@@ -8,6 +9,8 @@ use clap::Parser;
 use distillery::cli::{Cli, Command};
 use distillery::commands::{database, export, measure, prune, serve, token};
 use distillery::{client, db, telemetry, worker};
+use distillery_core::output::is_unread;
+use distillery_core::tell;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -28,14 +31,14 @@ fn main() -> ExitCode {
         Command::Export(args) => match export::run(&args) {
             Ok(()) => Ok(()),
             Err(error) => {
-                eprintln!("distillery: {error:#}");
+                complain(&error);
                 return export::exit_code(&error);
             }
         },
         Command::Measure(args) => match measure::run(&args) {
             Ok(()) => Ok(()),
             Err(error) => {
-                eprintln!("distillery: {error:#}");
+                complain(&error);
                 return measure::exit_code(&error);
             }
         },
@@ -50,9 +53,16 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("distillery: {error:#}");
+            complain(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Says why a command failed, unless it is that the reader of its output has gone, as in `distillery measure … | head`.
+fn complain(error: &anyhow::Error) {
+    if !error.downcast_ref::<io::Error>().is_some_and(is_unread) {
+        tell!("distillery: {error:#}");
     }
 }
 

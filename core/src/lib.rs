@@ -22,6 +22,7 @@ pub mod export;
 pub mod exported;
 pub mod file_kind;
 pub mod ids;
+pub mod output;
 pub mod predictions;
 pub mod protocol;
 pub mod removed_if_empty;

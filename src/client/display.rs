@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::follow::News;
 use super::text::{clock, member, message, percent, plain, time};
 use crate::protocol::series::EVAL_TOP1;
+use distillery_core::tell;
 
 /// Number of steps of the bar.
 const BAR: u64 = 1000;
@@ -100,7 +101,7 @@ impl Display {
 
     /// Prints a note about this command itself, to standard error.
     pub fn note(&self, note: &str) {
-        let write = || eprintln!("{note}");
+        let write = || tell!("{note}");
         match &self.bar {
             Some(bar) => bar.suspend(write),
             None => write(),

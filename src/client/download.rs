@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use distillery_core::export::ExportFormat;
+use distillery_core::tell;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::header::{CONTENT_RANGE, IF_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
@@ -58,7 +59,7 @@ impl FileDownload<'_> {
     async fn run(&mut self) -> Result<Exit, Error> {
         loop {
             if let Some(path) = self.fetch().await? {
-                eprintln!("{} is there already, with the same bytes", path.display());
+                tell!("{} is there already, with the same bytes", path.display());
                 return self.say(&path, None);
             }
             let part = self.part.as_mut().expect("fetched");
@@ -68,7 +69,7 @@ impl FileDownload<'_> {
             }
             let expected = expected.unwrap_or_default();
             if part.began_earlier() {
-                eprintln!("what an earlier download left does not belong to the file: downloading all of it");
+                tell!("what an earlier download left does not belong to the file: downloading all of it");
                 part.restart()?;
                 continue;
             }
@@ -82,7 +83,7 @@ impl FileDownload<'_> {
         }
         let part = self.part.take().expect("fetched");
         if part.facts.sha256.is_none() {
-            eprintln!("the server sent no SHA-256 for this file: its bytes were not checked");
+            tell!("the server sent no SHA-256 for this file: its bytes were not checked");
         }
         let (sha256, path) = (part.sha256(), part.publish(self.args.force)?);
         match path {
@@ -142,8 +143,8 @@ impl FileDownload<'_> {
 
     fn note(&self, note: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{note}")),
-            None => eprintln!("{note}"),
+            Some(bar) => bar.suspend(|| tell!("{note}")),
+            None => tell!("{note}"),
         }
     }
 
@@ -220,7 +221,7 @@ impl FileDownload<'_> {
             return self.server.send_once(request, patience).await;
         }
         if is_made {
-            eprintln!("the server writes {} if it has not done that before", args.artifact.as_deref().unwrap_or("it"));
+            tell!("the server writes {} if it has not done that before", args.artifact.as_deref().unwrap_or("it"));
             return self.server.send_once(request, patience).await;
         }
         self.server.send(request).await

@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::text::{indented, plain};
+use distillery_core::output::is_unread;
+use distillery_core::tell;
 
 /// How a command ended. `docs/shell.md` lists the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +120,7 @@ impl Error {
     #[must_use]
     pub fn is_closed_pipe(&self) -> bool {
         let Self::Local(error) = self else { return false };
-        error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        error.downcast_ref::<io::Error>().is_some_and(is_unread)
     }
 
     /// Puts `words` and a colon before the message.
@@ -141,9 +143,9 @@ impl Error {
     /// Prints it to standard error: for people, or as one line of JSON.
     pub fn print(&self, as_json: bool) {
         if as_json {
-            eprintln!("{}", self.json());
+            tell!("{}", self.json());
         } else {
-            eprintln!("distillery: {self}");
+            tell!("distillery: {self}");
         }
     }
 

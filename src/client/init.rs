@@ -18,6 +18,7 @@ use crate::cli::{ConstraintArgs, InitArgs, UploadFacts};
 use crate::ids;
 use crate::private_file::shell_word;
 use crate::text::{counted, quoted};
+use distillery_core::tell;
 
 /// Default number of epochs of a first job: enough to see whether a pair works, and a short wait.
 const EPOCHS: u32 = 30;
@@ -123,9 +124,9 @@ pub async fn init(server: &ApiClient, args: &InitArgs) -> Result<Exit, Error> {
         writeln!(io::stdout(), "{}", json!({"path": args.output, "dry_run": dry_run}))?;
     } else {
         writeln!(io::stdout(), "{}", args.output.display())?;
-        eprintln!("{}", submit::estimate(&dry_run));
+        tell!("{}", submit::estimate(&dry_run));
         let output = shell_word(&args.output.to_string_lossy());
-        eprintln!("`distillery submit {output} --watch` posts it; docs/jobs.md describes every field");
+        tell!("`distillery submit {output} --watch` posts it; docs/jobs.md describes every field");
     }
     Ok(Exit::Success)
 }
@@ -207,7 +208,7 @@ async fn teacher(server: &ApiClient, named: &str, is_quiet: bool) -> Result<Chos
         let facts = UploadFacts { name: None, architecture: None, num_classes: None, state_dict: None };
         let checkpoint = upload::checkpoint::file(server, Path::new(named), &facts, is_quiet).await?;
         if !is_quiet {
-            eprintln!("the teacher is {} on the server", member(&checkpoint, "/id"));
+            tell!("the teacher is {} on the server", member(&checkpoint, "/id"));
             upload::checkpoint::describe(&checkpoint);
         }
         checkpoint
@@ -266,7 +267,7 @@ async fn student(server: &ApiClient, named: Option<&str>, teacher: &ChosenTeache
     let networks = list["data"].as_array().cloned().unwrap_or_default();
     if let Some(chosen) = smaller(&networks, teacher) {
         let (chosen, parameters) = (member(chosen, "/name"), &chosen["parameters"]);
-        eprintln!("the student is {chosen} with {parameters} parameters, because --student names none");
+        tell!("the student is {chosen} with {parameters} parameters, because --student names none");
         return Ok(json!({ "architecture": chosen }));
     }
     let names = networks.iter().map(|network| member(network, "/name")).collect::<Vec<_>>().join(", ");

@@ -11,6 +11,7 @@ use super::error::{Error, Exit};
 use super::server::ApiClient;
 use super::text::{clock, indented, member, percent, plain, time};
 use crate::cli::{EditArgs, JobIdsArgs, JobsArgs, OpenArgs};
+use distillery_core::tell;
 
 /// Most jobs that the server returns in one page.
 const PAGE: u32 = 100;
@@ -43,7 +44,7 @@ pub async fn list(server: &ApiClient, args: &JobsArgs) -> Result<Exit, Error> {
         writeln!(out, "{id:<30} {status:<10} {progress:>8} {top1:>8} {created:<20} {name}")?;
     }
     if has_more {
-        eprintln!("there are more jobs: --limit shows more of them, --status, --label and --sweep fewer");
+        tell!("there are more jobs: --limit shows more of them, --status, --label and --sweep fewer");
     }
     Ok(Exit::Success)
 }
@@ -190,6 +191,6 @@ pub fn open(server: &ApiClient, args: &OpenArgs) -> Result<Exit, Error> {
             return Ok(Exit::Success);
         }
     }
-    eprintln!("no browser can be started here (BROWSER, xdg-open or open): open the address above");
+    tell!("no browser can be started here (BROWSER, xdg-open or open): open the address above");
     Ok(Exit::Success)
 }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::Error;
 use super::facts::FileFacts;
+use distillery_core::tell;
 
 /// The bytes of a file that were received so far.
 #[derive(Debug)]
@@ -156,7 +157,7 @@ impl PartialFile {
         if let Some(PartFile { path, .. }) = &self.file
             && let Err(error) = std::fs::remove_file(path)
         {
-            eprintln!("cannot remove {}: {error}", path.display());
+            tell!("cannot remove {}: {error}", path.display());
         }
     }
 

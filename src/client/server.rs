@@ -13,6 +13,7 @@ use super::error::{DocumentFault, Error};
 use super::text::{indented, plain};
 use super::token;
 use crate::cli::ConnectionArgs;
+use distillery_core::tell;
 
 /// How long it may take to connect.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -118,7 +119,7 @@ impl ApiClient {
             };
             let Error::Unreachable { detail, retry_after, .. } = failure else { return Err(failure) };
             let pause = retry_after.unwrap_or(wait).min(LONGEST_WAIT);
-            eprintln!("{}; trying again in {:.1} s", indented(&detail, 2), pause.as_secs_f64());
+            tell!("{}; trying again in {:.1} s", indented(&detail, 2), pause.as_secs_f64());
             tokio::time::sleep(pause).await;
             wait *= 2;
         }

@@ -16,6 +16,7 @@ use super::text::{clock, indented, member, message};
 use super::watch;
 use crate::cli::{ConstraintArgs, SubmitArgs};
 use crate::private_file::shell_word;
+use distillery_core::tell;
 
 /// Largest document to read, in bytes. The server's own limit is lower.
 const LARGEST: u64 = 16 << 20;
@@ -54,7 +55,7 @@ pub async fn submit(server: &ApiClient, args: &SubmitArgs) -> Result<Exit, Error
     let id = member(&job, "/id");
     if !args.connection.json {
         writeln!(io::stdout(), "{id}")?;
-        eprintln!("{} is {}; its page is {}", member(&job, "/name"), member(&job, "/status"), page(server, &id));
+        tell!("{} is {}; its page is {}", member(&job, "/name"), member(&job, "/status"), page(server, &id));
     } else if !args.watch {
         writeln!(io::stdout(), "{job}")?;
     }
@@ -62,9 +63,9 @@ pub async fn submit(server: &ApiClient, args: &SubmitArgs) -> Result<Exit, Error
         return watch::watch(server, &id, args.connection.json).await;
     }
     match warnings(server, &id).await {
-        Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("warning: {warning}")),
+        Ok(warnings) => warnings.iter().for_each(|warning| tell!("warning: {warning}")),
         // The job is there all the same.
-        Err(error) => eprintln!("the job was posted, but the server's warnings about it cannot be read: {error}"),
+        Err(error) => tell!("the job was posted, but the server's warnings about it cannot be read: {error}"),
     }
     Ok(Exit::Success)
 }

@@ -18,6 +18,7 @@ use super::watch::Interruptions;
 use crate::cli::{OneSweepArgs, SweepCommand, SweepListArgs, SweepShowArgs, SweepSubmitArgs};
 use crate::private_file::shell_word;
 use crate::text::{counted, without_mark};
+use distillery_core::tell;
 
 /// Pause between two requests for a sweep that is followed.
 const LOOK: Duration = Duration::from_secs(2);
@@ -67,9 +68,9 @@ async fn submit(server: &ApiClient, args: &SweepSubmitArgs) -> Result<Exit, Erro
     if !is_json {
         writeln!(io::stdout(), "{id}")?;
         let page = server.page(&format!("/sweeps/{id}"));
-        eprintln!("{} has {}; its page is {page}", member(&sweep, "/name"), progress(&sweep));
+        tell!("{} has {}; its page is {page}", member(&sweep, "/name"), progress(&sweep));
         for warning in warnings(&sweep) {
-            eprintln!("{warning}");
+            tell!("{warning}");
         }
     } else if !args.watch {
         writeln!(io::stdout(), "{sweep}")?;
@@ -145,7 +146,7 @@ async fn list(server: &ApiClient, args: &SweepListArgs) -> Result<Exit, Error> {
         writeln!(out, "{id:<30} {status:<9} {strategy:<8} {combinations:>12} {created:<20} {name}")?;
     }
     if page["has_more"] == true {
-        eprintln!("there are more sweeps: --limit shows more of them");
+        tell!("there are more sweeps: --limit shows more of them");
     }
     Ok(Exit::Success)
 }
@@ -238,7 +239,7 @@ async fn watch(server: &ApiClient, id: &str, is_json: bool) -> Result<Exit, Erro
     tokio::select! {
         ended = follow(server, id, is_json) => ended,
         exit = interruptions.next() => {
-            eprintln!("the sweep goes on: `distillery sweep watch {id}` follows it again");
+            tell!("the sweep goes on: `distillery sweep watch {id}` follows it again");
             Ok(exit)
         }
     }
@@ -268,7 +269,7 @@ async fn follow(server: &ApiClient, id: &str, is_json: bool) -> Result<Exit, Err
                 }
             }
             Err(error @ Error::Unreachable { .. }) if answered.elapsed() < server.reconnect => {
-                eprintln!("{error}; trying to connect again");
+                tell!("{error}; trying to connect again");
             }
             Err(error) => return Err(error),
         }
@@ -290,9 +291,7 @@ fn outcome(sweep: &Value) -> Exit {
         (0, _) => Exit::JobFailed,
         (_, failed) => {
             let id = member(sweep, "/id");
-            eprintln!(
-                "warning: {failed} of its jobs failed: `distillery jobs --status failed --sweep {id}` lists them"
-            );
+            tell!("warning: {failed} of its jobs failed: `distillery jobs --status failed --sweep {id}` lists them");
             Exit::Success
         }
     }
@@ -324,7 +323,7 @@ async fn change(server: &ApiClient, action: &str, args: &OneSweepArgs) -> Result
         let left = unfinished(&sweep);
         if action == "cancel" && left > 0 {
             let jobs = counted(left, "of its jobs is still stopping", "of its jobs are still stopping");
-            eprintln!("{jobs}: `distillery sweep watch {}` waits until all have ended", args.id);
+            tell!("{jobs}: `distillery sweep watch {}` waits until all have ended", args.id);
         }
     }
     Ok(Exit::Success)

@@ -10,6 +10,7 @@ use super::error::{Error, Exit};
 use super::follow::{self, JobFollower, News};
 use super::server::ApiClient;
 use crate::cli::LogsArgs;
+use distillery_core::tell;
 
 /// Number of earlier entries that are shown.
 const EARLIER: usize = 10;
@@ -46,7 +47,7 @@ pub async fn watch(server: &ApiClient, job: &str, is_json: bool) -> Result<Exit,
     };
     display.end();
     if matches!(outcome, Ok(Exit::Interrupted | Exit::Terminated) | Err(Error::Unreachable { .. })) {
-        eprintln!(
+        tell!(
             "the job goes on without this command: `distillery watch {job}` follows it again, `distillery cancel \
              {job}` cancels it"
         );
@@ -116,8 +117,8 @@ pub async fn logs(server: &ApiClient, args: &LogsArgs) -> Result<Exit, Error> {
             News::Message(message) if message.name == "event" => print(&message.data, is_json)?,
             News::Message(message) if message.name == "status" && follow::ending(&message.data).is_some() => break,
             News::Message(_) => {}
-            News::Lost(reason) => eprintln!("{reason}; trying to connect again"),
-            News::Restored => eprintln!("connected again"),
+            News::Lost(reason) => tell!("{reason}; trying to connect again"),
+            News::Restored => tell!("connected again"),
         }
     }
     Ok(Exit::Success)

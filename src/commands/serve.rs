@@ -91,7 +91,10 @@ async fn serve(
     );
     // Scripts wait for this line, so its words are part of the interface. The listener already takes connections.
     // Before anything runs that needs the database until it has ended.
-    writeln!(std::io::stdout(), "distillery is listening on http://{address}")?;
+    if let Err(error) = writeln!(std::io::stdout(), "distillery is listening on http://{address}") {
+        // As after `| head`: who uses the server need not be who started it.
+        tracing::warn!(%error, "cannot write to standard output; the server goes on");
+    }
     let chores = Chores { compact_after_days: args.compact_after_days, rules: args.rules.clone() };
     let housekeeping = tokio::spawn(housekeeping::run(pool.clone(), store.clone(), chores, told_to_stop.clone()));
     let removals = tokio::spawn(removals::keep_up(pool.clone(), store.clone(), told_to_stop.clone()));

@@ -9,6 +9,7 @@ use sqlx::PgPool;
 use crate::cli::{TokenArgs, TokenCommand};
 use crate::db::Database;
 use crate::db::tokens;
+use distillery_core::tell;
 
 /// # Errors
 /// The database cannot be reached, or there is no such token.
@@ -25,8 +26,12 @@ async fn act(pool: &PgPool, command: TokenCommand) -> anyhow::Result<()> {
         TokenCommand::Create { name, scope } => {
             let secret = generate()?;
             let id = tokens::create(pool, &name, scope, &tokens::hash(&secret)).await?;
-            writeln!(out, "{secret}")?;
-            eprintln!(
+            if let Err(error) = writeln!(out, "{secret}") {
+                anyhow::bail!(
+                    "the token cannot be printed ({error}), so nobody has it: revoke {id} and create another"
+                );
+            }
+            tell!(
                 "{id} has scope {}. Store the token above; it cannot be shown again. Send it as `Authorization: Bearer …`",
                 scope.name()
             );
@@ -49,7 +54,7 @@ async fn act(pool: &PgPool, command: TokenCommand) -> anyhow::Result<()> {
                 tokens::revoke(pool, &id).await?,
                 "there is no token {id}: `distillery token list` lists all tokens"
             );
-            eprintln!("{id} is revoked; servers refuse it within {} seconds", crate::http::TOKEN_MEMORY.as_secs());
+            tell!("{id} is revoked; servers refuse it within {} seconds", crate::http::TOKEN_MEMORY.as_secs());
         }
     }
     Ok(())

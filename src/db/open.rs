@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::embedded::{self, InUse, Server};
 use super::errors::Transient;
+use distillery_core::tell;
 
 /// The schema, compiled in. A migration never changes once it is released, not even its comments: databases remember
 /// its hash and refuse another.
@@ -143,7 +144,7 @@ impl Patience {
             return Err(error);
         }
         if !std::mem::replace(&mut self.has_said, true) {
-            eprintln!("waiting up to {} seconds for the database: {error:#}", PATIENCE_OF_COMMANDS.as_secs());
+            tell!("waiting up to {} seconds for the database: {error:#}", PATIENCE_OF_COMMANDS.as_secs());
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         Ok(())

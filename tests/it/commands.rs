@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use distillery::db::embedded;
+use distillery::onnx_runtime::EXIT_NO_RUNTIME;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
@@ -159,4 +160,23 @@ async fn a_command_does_not_wait_for_what_waiting_cannot_mend() {
     let first = log.find(|line| Some(line.to_owned())).await.unwrap();
     assert!(first.contains("\"not_there\" does not exist"), "{first}");
     assert!(!process.ended().await.success());
+}
+
+#[test]
+fn a_command_whose_output_nobody_reads_ends_as_usual() {
+    let home = tempfile::tempdir().unwrap();
+    for (arguments, codes) in [
+        (&["jobs", "--url", "http://127.0.0.1:1"][..], &[4][..]),
+        // It ends for want of ONNX Runtime, or of such a network.
+        (&["measure", "--architecture", "none"], &[1, i32::from(EXIT_NO_RUNTIME)]),
+        (&["completions", "bash"], &[1]),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = distillery();
+        command.args(arguments).env("HOME", home.path()).env_remove("XDG_CONFIG_HOME");
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let code = command.status().unwrap().code();
+        assert!(code.is_some_and(|code| codes.contains(&code)), "{arguments:?}: {code:?}");
+    }
 }

@@ -34,6 +34,7 @@ use distillery_core::dataset::{Dataset, DatasetOptions, MeanStd};
 use distillery_core::exported;
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, files, probe_answer};
 use distillery_core::spec::TrainingPlan;
+use distillery_core::tell;
 use distillery_core::trainer_flags::{ComputeArgs, ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 
 /// `distillery-trainer train`.
@@ -135,11 +136,12 @@ pub fn probe(devices: &str) -> ExitCode {
     let probed = catching_panics(|| devices.split(',').try_for_each(compute_on));
     match probed {
         Ok(()) => {
-            println!("{}", probe_answer(devices));
-            ExitCode::SUCCESS
+            // Without its reader, the worker, nobody has the answer.
+            let written = writeln!(io::stdout(), "{}", probe_answer(devices));
+            if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }

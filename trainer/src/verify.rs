@@ -18,6 +18,7 @@ use distillery_core::dataset::{Dataset, DatasetOptions};
 use distillery_core::exported;
 use distillery_core::protocol::{Failure, files};
 use distillery_core::spec::TrainingPlan;
+use distillery_core::tell;
 use distillery_core::trainer_flags::VerifyArgs;
 
 /// Bytes of the teacher's logits that a repetition keeps in memory. They only save time.
@@ -69,7 +70,7 @@ pub fn verify(args: &VerifyArgs) -> Result<Repetition> {
     control
         .pause_on_signals()
         .map_err(|error| Error::internal(format!("signal handlers cannot be installed: {error}")))?;
-    let lost = |failure: Failure| eprintln!("error: {}", failure.message);
+    let lost = |failure: Failure| tell!("error: {}", failure.message);
     if let Ending::Stopped = launch::train(&spec, &settings, &control, &mut Silent, lost)? {
         return Err(Error::user("interrupted before the end: nothing was compared"));
     }

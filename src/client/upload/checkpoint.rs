@@ -22,6 +22,7 @@ use crate::client::error::{Error, Exit};
 use crate::client::server::ApiClient;
 use crate::client::text::{indented, member, plain};
 use crate::exported;
+use distillery_core::tell;
 
 /// Most times that a file is sent.
 const TRIES: u32 = 3;
@@ -58,9 +59,9 @@ pub fn describe(checkpoint: &Value) {
         let fits = fits.collect::<Vec<_>>().join(", ");
         if fits.is_empty() { "of no known architecture".to_owned() } else { format!("fits {fits}") }
     };
-    eprintln!("{format}, {parameters} parameters, {network}");
+    tell!("{format}, {parameters} parameters, {network}");
     for note in checkpoint["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        eprintln!("note: {}", indented(note, 2));
+        tell!("note: {}", indented(note, 2));
     }
 }
 
@@ -79,7 +80,7 @@ pub async fn file(server: &ApiClient, path: &Path, facts: &UploadFacts, is_quiet
         };
         let Error::Unreachable { detail, retry_after, .. } = failure else { return Err(failure) };
         let pause = retry_after.unwrap_or(PAUSE).min(LONGEST_PAUSE);
-        eprintln!("{}; sending all of it again in {:.1} s", indented(&detail, 2), pause.as_secs_f64());
+        tell!("{}; sending all of it again in {:.1} s", indented(&detail, 2), pause.as_secs_f64());
         tokio::time::sleep(pause).await;
     }
 }

@@ -15,6 +15,7 @@ use crate::client::part::sha256_of;
 use crate::client::server::ApiClient;
 use crate::client::text::{indented, member};
 use crate::client::watch::Interruptions;
+use distillery_core::tell;
 
 /// Uploads a data set, and prints its id.
 ///
@@ -27,7 +28,7 @@ pub async fn upload(server: &ApiClient, args: &UploadArgs) -> Result<Exit, Error
     let sources = args.files.iter().map(|path| UploadSource::open(path).map(Arc::new));
     let sources = sources.collect::<Result<Vec<_>, _>>()?;
     for note in sources.iter().filter_map(|source| source.note()) {
-        eprintln!("note: {note}");
+        tell!("note: {note}");
     }
     let mut interruptions = Interruptions::listen()?;
     let bar = bar(sources.iter().map(|source| source.size).sum(), is_json);
@@ -43,7 +44,7 @@ pub async fn upload(server: &ApiClient, args: &UploadArgs) -> Result<Exit, Error
             Ok(Exit::Success)
         }
         Err(exit) => {
-            eprintln!("{}", sender.ending());
+            tell!("{}", sender.ending());
             Ok(exit)
         }
     }
@@ -103,7 +104,7 @@ async fn send(
     let mut left = Vec::new();
     for (shard, source) in sources.iter().enumerate() {
         if is_there(&waiting, shard, source).await? {
-            eprintln!("{} is on the server already", source.path.display());
+            tell!("{} is on the server already", source.path.display());
             sender.pass(source);
         } else {
             left.push(shard);
@@ -169,14 +170,14 @@ fn print(dataset: &Value, is_json: bool) -> io::Result<()> {
     writeln!(io::stdout(), "{}", member(dataset, "/id"))?;
     let split = |split: &Value| format!("{} {}", member(split, "/name"), split["images"]);
     let splits = dataset["splits"].as_array().into_iter().flatten().map(split).collect::<Vec<_>>().join(", ");
-    eprintln!(
+    tell!(
         "{}, {} images of {} classes ({splits})",
         member(dataset, "/format"),
         dataset["images"],
         dataset["class_count"]
     );
     for note in dataset["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        eprintln!("note: {}", indented(note, 2));
+        tell!("note: {}", indented(note, 2));
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use super::source::UploadSource;
 use crate::archive::ChannelWriter;
 use crate::client::error::Error;
 use crate::client::server::ApiClient;
+use distillery_core::tell;
 
 /// Most pieces of an upload that the server takes.
 const MOST_PIECES: u64 = 10_000;
@@ -194,7 +195,7 @@ impl<'a> PieceSender<'a> {
     }
 
     fn note(&self, note: &str) {
-        self.bar.suspend(|| eprintln!("{note}"));
+        self.bar.suspend(|| tell!("{note}"));
     }
 
     /// How much the server has of the current upload, and how to continue: a sentence without its end.

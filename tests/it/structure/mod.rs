@@ -89,6 +89,20 @@ fn the_servers_temporary_files_are_where_the_next_server_finds_them() {
 }
 
 #[test]
+fn programs_print_without_the_macros_that_panic_once_nobody_reads() {
+    let words = ["print", "println", "eprint", "eprintln"].map(|name| format!("{name}!("));
+    let begins = |code: &str, at: usize| !code[..at].ends_with(|last: char| last.is_alphanumeric() || last == '_');
+    let mut faults = Vec::new();
+    for sources_of in ["src", "core/src", "trainer/src"] {
+        for (module, code) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(sources_of)) {
+            let found = words.iter().filter(|word| code.match_indices(word.as_str()).any(|(at, _)| begins(&code, at)));
+            faults.extend(found.map(|word| format!("{sources_of}: {module} has {word}")));
+        }
+    }
+    assert_eq!(faults, Vec::<String>::new(), "use tell! or writeln!");
+}
+
+#[test]
 fn the_fuzzer_starts_from_a_network_of_every_operator() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let script = std::fs::read_to_string(root.join("scripts/operator_networks.py")).unwrap();
