@@ -166,7 +166,7 @@ async fn a_command_does_not_wait_for_what_waiting_cannot_mend() {
 fn a_command_whose_output_nobody_reads_ends_as_usual() {
     let home = tempfile::tempdir().unwrap();
     for (arguments, codes) in [
-        (&["jobs", "--url", "http://127.0.0.1:1"][..], &[4][..]),
+        (&["jobs", "--server", "http://127.0.0.1:1"][..], &[4][..]),
         // It ends for want of ONNX Runtime, or of such a network.
         (&["measure", "--architecture", "none"], &[1, i32::from(EXIT_NO_RUNTIME)]),
         (&["completions", "bash"], &[1]),
