@@ -47,6 +47,7 @@ pub mod embedded;
 pub mod errors;
 pub mod events;
 pub mod file_deletions;
+pub mod finished_uploads;
 pub mod jobs;
 pub mod latencies;
 pub mod listen;

@@ -39,8 +39,32 @@ async fn an_upload_in_pieces_is_the_same_as_a_whole_one() {
     assert_eq!(received(&api).await, 2 * third);
     let done = put(&api, "pets?upload=mine", &bytes, 2 * third..end).await.expect(201);
     assert_eq!(api.upload_dataset("pets", bytes).await.expect(200)["id"], done["id"]);
-    api.get("/v1/datasets/pets/uploads/mine").await.says(404, &["begin at byte 0"]);
     assert_eq!(files_below(&api.dir.path().join("storage/datasets")).len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_lost_the_last_answer_gets_the_version_for_the_last_piece() {
+    let api = Api::start().await;
+    let bytes = zip(&pets());
+    let (half, end) = (bytes.len() / 2, bytes.len());
+    put(&api, "pets?upload=mine", &bytes, 0..half).await.expect(202);
+    let done = put(&api, "pets?upload=mine", &bytes, half..end).await.expect(201);
+    assert_eq!(received(&api).await, end);
+    let again = put(&api, "pets?upload=mine", &bytes, half..end).await.expect(200);
+    assert_eq!(again["id"], done["id"]);
+    let mut other = bytes.clone();
+    other[half] ^= 1;
+    put(&api, "pets?upload=mine", &other, half..end).await.says(409, &["use another name for another file"]);
+    put(&api, "pets?upload=yours", &bytes, half..end).await.says(409, &["the next piece begins at byte 0"]);
+    // It is not remembered longer than the version is there.
+    api.delete(&format!("/v1/datasets/{}", done["id"].as_str().unwrap())).await.expect(204);
+    api.get("/v1/datasets/pets/uploads/mine").await.says(404, &["begin at byte 0"]);
+    put(&api, "pets?upload=mine", &bytes, half..end).await.says(409, &["the next piece begins at byte 0"]);
+    put(&api, "pets?upload=mine", &bytes, 0..half).await.expect(202);
+    put(&api, "pets?upload=mine", &bytes, half..end).await.expect(201);
+    let day = "update finished_uploads set finished_at = now() - interval '25 hours'";
+    sqlx::query(day).execute(&api.db.pool).await.unwrap();
+    api.get("/v1/datasets/pets/uploads/mine").await.problem(404);
 }
 
 #[tokio::test]

@@ -62,6 +62,22 @@ async fn shards_become_a_version_once_all_of_their_split_are_there() {
 }
 
 #[tokio::test]
+async fn a_client_that_lost_the_last_answer_gets_the_version_for_the_last_shard() {
+    let api = Api::start().await;
+    let (first, last) = ("pets?split=train&shard=0&shards=2", "pets?split=train&shard=1&shards=2");
+    api.upload_dataset(first, shard(4, 1)).await.expect(202);
+    let whole = api.upload_dataset(last, shard(4, 2)).await.expect(201);
+    assert_eq!(api.upload_dataset(last, shard(4, 2)).await.expect(200)["id"], whole["id"]);
+    // Another set may begin with that shard, and is whole with the others.
+    let other = api.upload_dataset(first, shard(6, 3)).await.expect(201);
+    assert_eq!(images(&other), [("train", 10)]);
+    // Other bytes are no repetition, nor is another shard.
+    api.upload_dataset(first, shard(8, 4)).await.expect(202);
+    assert_eq!(images(&api.upload_dataset(last, shard(2, 5)).await.expect(201)), [("train", 10)]);
+    api.upload_dataset(last, shard(2, 6)).await.expect(202);
+}
+
+#[tokio::test]
 async fn shards_that_are_replaced_or_given_up_leave_storage() {
     let api = Api::start().await;
     let put =

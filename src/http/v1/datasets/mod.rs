@@ -3,6 +3,7 @@
 pub mod details;
 pub mod images;
 pub mod pieces;
+mod repeated;
 pub mod shards;
 pub mod unfinished;
 pub mod upload;

@@ -16,11 +16,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::shards::UploadOutcome;
+use super::repeated;
+use super::shards::{ShardPlace, UploadOutcome};
 use crate::artifacts::keys;
 use crate::dataset;
 use crate::db::dataset_pieces::{self, StoredPiece};
 use crate::db::file_deletions::{self, FileDeletion};
+use crate::db::finished_uploads::{self, FinishedUpload};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Name, UploadName};
@@ -46,6 +48,11 @@ impl UploadPiece {
     /// Bytes of all pieces in storage once this one has completed the upload. They leave it for what was uploaded.
     pub fn stored_bytes(&self) -> u64 {
         if self.size == self.total { 0 } else { self.total }
+    }
+
+    /// Its offset, its size and the size of the whole.
+    fn numbers(&self) -> [i64; 3] {
+        [self.start, self.size, self.total].map(signed)
     }
 }
 
@@ -101,21 +108,37 @@ fn is_name(upload: &str) -> bool {
         && upload.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-/// Receives the bytes of a piece. Returns them, and the pieces that were stored before.
+/// What a request sent.
+#[derive(Debug)]
+pub enum Received {
+    /// New bytes, and the pieces that were stored before.
+    Part(Upload, Vec<StoredPiece>),
+    /// The last piece of an upload that has become this version.
+    Again(String),
+}
+
+/// Receives the bytes of a piece.
 pub async fn receive(
     state: &AppState,
     name: &str,
-    piece: &UploadPiece,
+    (piece, place): (&UploadPiece, Option<&ShardPlace>),
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Upload, Vec<StoredPiece>), ApiError> {
+) -> Result<Received, ApiError> {
     let limit = state.settings.dataset_limit;
     if piece.total > limit {
         return Err(ApiError::TooLarge(limit));
     }
     let before = dataset_pieces::of_upload(&state.pool, name, &piece.upload).await?;
-    check_place(&before, piece)?;
-    quota::check(state, whole(piece, &before)).await?;
+    let finished = if before.is_empty() {
+        repeated::of_piece(state, name, (&piece.upload, piece.numbers()), place).await?
+    } else {
+        None
+    };
+    if finished.is_none() {
+        check_place(&before, piece)?;
+        quota::check(state, whole(piece, &before)).await?;
+    }
     let upload = Upload::receive(state, UploadKind::Dataset, headers, body).await?;
     if upload.size != piece.size {
         return Err(ApiError::malformed(format!(
@@ -123,7 +146,10 @@ pub async fn receive(
             upload.size, piece.size
         )));
     }
-    Ok((upload, before))
+    match finished {
+        Some(finished) => repeated::version(state, name, finished, &upload.sha256).await.map(Received::Again),
+        None => Ok(Received::Part(upload, before)),
+    }
 }
 
 /// The space that an upload takes in the end: all of it counts at once, so that it is not refused after hours.
@@ -293,14 +319,20 @@ async fn assemble(state: &AppState, headers: &HeaderMap, pieces: &[StoredPiece])
     whole.end().await
 }
 
-/// Removes the pieces of an upload that is complete or can never succeed. If another attempt may succeed, removes only
-/// the last one, so that it can be sent again.
+/// Removes the pieces of an upload that is complete or can never succeed, and remembers what it became. If another
+/// attempt may succeed, removes only the last one, so that it can be sent again.
 pub async fn settle(
     state: &AppState,
     name: &str,
-    piece: &UploadPiece,
+    (piece, place): (&UploadPiece, Option<&ShardPlace>),
     stored: &Result<UploadOutcome, ApiError>,
 ) -> Result<(), ApiError> {
+    if let Ok(UploadOutcome::Version(version)) = stored {
+        let pieces = dataset_pieces::of_upload(&state.pool, name, &piece.upload).await?;
+        if let Some(last) = pieces.last() {
+            repeated::remember_pieces(state, name, (&piece.upload, place), last, &version.id).await?;
+        }
+    }
     let is_over = matches!(stored, Ok(_) | Err(ApiError::Invalid { .. } | ApiError::Malformed(_)));
     remove(state, name, &piece.upload, (!is_over).then(|| signed(piece.start))).await
 }
@@ -313,6 +345,8 @@ async fn remove(state: &AppState, name: &str, upload: &str, start: Option<i64>) 
 }
 
 /// Get how much of an upload was received
+///
+/// For a day after the last piece, that is all of it: the last piece, sent again, is answered with the data set.
 #[utoipa::path(get, path = "/v1/datasets/{name}/uploads/{upload}", tag = "datasets", operation_id = "get_dataset_upload",
     params(("name" = String, Path, description = "Name of the data set"),
         ("upload" = String, Path, description = "Name of the upload, as its pieces have it")),
@@ -324,7 +358,16 @@ pub async fn get(
 ) -> Result<Json<PartialUpload>, ApiError> {
     let (name, upload) = (name.0, upload.0);
     let pieces = unfinished(&state, &name, &upload).await?;
-    progress(&upload, &pieces).map(Json).ok_or_else(none)
+    if let Some(progress) = progress(&upload, &pieces) {
+        return Ok(Json(progress));
+    }
+    let finished = if is_name(&upload) && dataset::is_name(&name) {
+        finished_uploads::find(&state.pool, &name, &upload).await?
+    } else {
+        None
+    };
+    let FinishedUpload { total_bytes, expires_at, .. } = finished.ok_or_else(none)?;
+    Ok(Json(PartialUpload { upload, received_bytes: total_bytes, size_bytes: total_bytes, expires_at }))
 }
 
 /// Give up an upload

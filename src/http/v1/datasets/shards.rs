@@ -1,6 +1,7 @@
 //! `PUT /v1/datasets/{name}?split=`: shards one by one, in parquet or as WebDataset's tars.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -51,7 +52,7 @@ pub struct DatasetUploadParameters {
 /// Which shard an upload is.
 #[derive(Debug, Clone)]
 pub struct ShardPlace {
-    split: String,
+    pub(super) split: String,
     shard: i32,
     shards: i32,
 }
@@ -83,6 +84,12 @@ impl PendingShards {
         let split = |WaitingSplit { split, shards, missing }| PendingSplit { split, shards, missing };
         let splits = waiting.splits.into_iter().map(split).collect();
         Self { name: name.to_owned(), splits, expires_at: waiting.expires_at }
+    }
+}
+
+impl fmt::Display for ShardPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-of-{}", self.split, self.shard, self.shards)
     }
 }
 

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::details::{self, DatasetDetails};
-use super::pieces::{self, PartialUpload, UploadPiece};
+use super::pieces::{self, PartialUpload, Received, UploadPiece};
+use super::repeated::LastShard;
 use super::shards::{self, DatasetUploadParameters, PendingShards, ShardPlace, UploadOutcome};
 use super::version::{self, UploadedVersion};
 use crate::http::AppState;
@@ -47,6 +48,9 @@ const NAME_RULE: &str =
 /// pieces one after the other. Each is answered with 202, and the last one like the whole file. `GET
 /// /v1/datasets/{name}/uploads/{upload}` says where to continue; if it has all bytes, send the last piece again.
 /// `DELETE` of the same URL gives the upload up.
+///
+/// A client that has lost the last answer sends the last piece or the last shard again. For a day, the answer is the
+/// version that the upload has become, as long as that is the latest of its name.
 #[utoipa::path(put, path = "/v1/datasets/{name}", tag = "datasets", operation_id = "upload_dataset",
     params(("name" = String, Path, description = "A new or known name: letters, digits and characters of `_.-`"),
         DatasetUploadParameters),
@@ -69,9 +73,13 @@ pub async fn put(
     if place.is_some() {
         shards::check(&state, &name).await?;
     }
-    let (upload, before) = match &piece {
-        Some(piece) => pieces::receive(&state, &name, piece, &headers, body).await?,
-        None => (Upload::receive(&state, UploadKind::Dataset, &headers, body).await?, Vec::new()),
+    let received = match &piece {
+        Some(piece) => pieces::receive(&state, &name, (piece, place.as_ref()), &headers, body).await?,
+        None => Received::Part(Upload::receive(&state, UploadKind::Dataset, &headers, body).await?, Vec::new()),
+    };
+    let (upload, before) = match received {
+        Received::Part(upload, before) => (upload, before),
+        Received::Again(id) => return created(&state, &UploadedVersion { id, is_new: false }).await,
     };
     // In a task of its own: a complete upload is stored even if the client disconnects.
     let stored = tokio::spawn(async move {
@@ -83,9 +91,9 @@ pub async fn put(
             None => upload,
         };
         let replaced = piece.as_ref().map_or(0, UploadPiece::stored_bytes);
-        let stored = store(&state, upload, &name, place, replaced).await;
+        let stored = store(&state, upload, &name, place.as_ref(), replaced).await;
         if let Some(piece) = piece {
-            pieces::settle(&state, &name, &piece, &stored).await?;
+            pieces::settle(&state, &name, (&piece, place.as_ref()), &stored).await?;
         }
         match stored? {
             UploadOutcome::Version(version) => created(&state, &version).await,
@@ -115,12 +123,22 @@ async fn store(
     state: &AppState,
     upload: Upload,
     name: &str,
-    place: Option<ShardPlace>,
+    place: Option<&ShardPlace>,
     replaced: u64,
 ) -> Result<UploadOutcome, ApiError> {
-    match place {
-        Some(place) => shards::store(state, upload, name, place, replaced).await,
-        None => version::store(state, upload, name, replaced).await.map(UploadOutcome::Version),
+    let Some(place) = place else {
+        return version::store(state, upload, name, replaced).await.map(UploadOutcome::Version);
+    };
+    let last = LastShard::of(place, &upload);
+    let known = last.version(state, name).await?;
+    match (shards::store(state, upload, name, place.clone(), replaced).await?, known) {
+        (UploadOutcome::Version(version), _) => {
+            last.remember(state, name, &version.id).await?;
+            Ok(UploadOutcome::Version(version))
+        }
+        // It waits all the same: another set of shards may begin with one of the last.
+        (UploadOutcome::Waiting(_), Some(id)) => Ok(UploadOutcome::Version(UploadedVersion { id, is_new: false })),
+        (waiting, None) => Ok(waiting),
     }
 }
 
