@@ -1,5 +1,5 @@
-//! The form of ids: a prefix, which tells the kind of resource, and a tail. The server and the client commands check ids
-//! by the same rule.
+//! The form of ids: a prefix, which tells the kind of resource, and a tail. The server and the client commands check
+//! ids by the same rule.
 
 /// The form of the ids of a kind of resource.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,5 @@
-//! What programs write for people and other programs. The macros of the standard library panic if the reader has gone, as
-//! in `distillery measure … 2>&1 | head`: nothing here uses them.
+//! What programs write for people and other programs. The macros of the standard library panic if the reader has gone,
+//! as in `distillery measure … 2>&1 | head`: nothing here uses them.
 
 use std::io;
 

@@ -79,9 +79,9 @@ pub(super) fn read(
     notes.extend(renamed.note(&name));
     notes.extend(contradictions(&classes, scope, are_numbers, &name));
     if are_numbers {
-        notes.extend(spellings(&labels));
+        notes.extend(spellings(&labels, &name));
     }
-    notes.extend(doubtful(&classes));
+    notes.extend(doubtful(&classes, &name));
     notes.extend(columns.splits.and_then(|column| unread_splits(&table, &columns, column, (directory, scope), &name)));
     let listed: HashSet<&str> = classes.values().flatten().map(|file| &**file).collect();
     let unlisted = walk::walk(directory, links)?.images.iter().filter(|image| !listed.contains(&***image)).count();
@@ -248,7 +248,7 @@ fn contradictions(classes: &Labelled, scope: TableScope, are_numbers: bool, tabl
 }
 
 /// What is guessed about numbers that are written in several ways.
-fn spellings(labels: &[&str]) -> Option<String> {
+fn spellings(labels: &[&str], table: &str) -> Option<String> {
     let mut spellings: BTreeMap<i64, BTreeSet<&str>> = BTreeMap::new();
     for label in labels {
         spellings.entry(whole_number(label)?).or_default().insert(label.trim());
@@ -258,19 +258,19 @@ fn spellings(labels: &[&str]) -> Option<String> {
     let example: Vec<String> = texts.iter().take(2).map(|text| quoted(text)).collect();
     let (different, classes): (usize, usize) = (spellings.values().map(BTreeSet::len).sum(), spellings.len());
     Some(format!(
-        "{different} different labels are taken for {}, such as {} for {number}: each number is one class",
+        "{different} different labels of {table} are taken for {}, such as {} for {number}: each number is one class",
         counted(classes as u64, "number", "numbers"),
         example.join(" and ")
     ))
 }
 
 /// What is guessed about words that may stand for missing labels.
-fn doubtful(classes: &Labelled) -> Vec<String> {
+fn doubtful(classes: &Labelled, table: &str) -> Vec<String> {
     let words = classes.iter().filter(|(label, _)| MAY_BE_MISSING.contains(&label.text.as_str()));
     let note = |(label, files): (&LabelText, &Vec<_>)| {
         let (images, word) = (counted(files.len() as u64, "image has", "images have"), &label.text);
         format!(
-            "{images} the label {word}, which is taken for a class: if it is missing, remove such rows",
+            "{images} the label {word} in {table}, which is taken for a class: if it is missing, remove such rows",
             word = quoted(word)
         )
     };

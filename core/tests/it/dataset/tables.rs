@@ -258,15 +258,36 @@ fn labels_that_may_not_be_meant_as_they_stand_are_noted() {
     let rows = [("1.png", "01"), ("2.png", "1"), ("3.png", "1.0"), ("4.png", "0"), ("5.png", "2"), ("6.png", "2.0")];
     assert_eq!(
         notes("train", &rows),
-        [r#"5 different labels are taken for 2 numbers, such as "01" and "1" for 1: each number is one class"#]
+        [format!(
+            r#"5 different labels of train/metadata.csv are taken for 2 numbers, such as "01" and "1" for 1: {}"#,
+            "each number is one class"
+        )]
     );
     assert!(notes("train", &[("1.png", "00"), ("2.png", "01"), ("3.png", "00")]).is_empty());
     let words = notes("train", &[("1.png", "None"), ("2.png", "None"), ("3.png", "N/A"), ("4.png", "none")]);
     let said = |images: &str, word: &str| {
-        format!("{images} the label {word:?}, which is taken for a class: if it is missing, remove such rows")
+        format!(
+            "{images} the label {word:?} in train/metadata.csv, which is taken for a class: if it is missing, remove such \
+             rows"
+        )
     };
     let alike = r#"classes whose names differ in case or blanks alone are different classes: "None" and "none""#;
     assert_eq!(words, [said("1 image has", "N/A"), said("2 images have", "None"), alike.to_owned()]);
+}
+
+#[test]
+fn a_note_on_a_table_names_it_so_that_those_of_two_splits_differ() {
+    let dir = tempfile::tempdir().unwrap();
+    for split in ["train", "test"] {
+        put(&dir.path().join(split).join("1.png"), &plain(1));
+        put(&dir.path().join(split).join("2.png"), &plain(2));
+        put(&dir.path().join(split).join("metadata.csv"), b"file_name,label\n1.png,01\n2.png,1\n");
+    }
+    let notes = open(dir.path()).unwrap().notes();
+    for split in ["train", "test"] {
+        let said = format!("2 different labels of {split}/metadata.csv are taken for 1 number");
+        assert_eq!(notes.iter().filter(|note| note.starts_with(&said)).count(), 1, "{notes:?}");
+    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::uploads::Upload;
 
-/// The finished upload whose last piece may be this one: a piece with its offset, its size and the size of the whole. An
-/// upload of a single piece is simply made again.
+/// The finished upload whose last piece may be this one: a piece with its offset, its size and the size of the whole.
+/// An upload of a single piece is simply made again.
 pub async fn of_piece(
     state: &AppState,
     name: &str,
@@ -26,7 +26,8 @@ pub async fn of_piece(
     }))
 }
 
-/// The version that an upload has become, if what came has the SHA-256 of its last piece, and the version's file is whole.
+/// The version that an upload has become, if what came has the SHA-256 of its last piece, and the version's file is
+/// whole.
 pub async fn version(state: &AppState, name: &str, finished: FinishedUpload, sha256: &str) -> Result<String, ApiError> {
     if sha256 != finished.sha256 {
         return Err(ApiError::conflict(format!(

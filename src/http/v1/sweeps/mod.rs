@@ -50,8 +50,8 @@ pub struct Sweep {
     /// Number of jobs with each status that any of them has.
     #[schema(value_type = std::collections::BTreeMap<String, i64>)]
     pub jobs: Value,
-    /// What was left out, or may not be intended, how many of its jobs were deleted, and webhooks that could not be told
-    /// of its end.
+    /// What was left out, or may not be intended, how many of its jobs were deleted, and webhooks that could not be
+    /// told of its end.
     pub warnings: Vec<String>,
     /// Names of the webhooks that are told of its end.
     #[serde(default)]
