@@ -105,6 +105,15 @@ pub fn counted(count: impl Into<u64>, one: &str, more: &str) -> String {
     }
 }
 
+/// What is wrong with a name that nobody can see.
+pub const BLANK: &str = "must not be blank: people tell things by their names";
+
+/// Whether a name is empty or has nothing but blanks. Names are kept as they are given, and such ones are refused.
+#[must_use]
+pub fn is_blank(name: &str) -> bool {
+    name.chars().all(char::is_whitespace)
+}
+
 /// A text in quotation marks, as people read it: [`escaped`], and its own quotation marks, too.
 #[must_use]
 pub fn quoted(text: &str) -> String {

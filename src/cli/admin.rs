@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::DatabaseArgs;
 use crate::db::tokens::Scope;
+use crate::text::is_blank;
 
 #[derive(Debug, Clone, Args)]
 pub struct TokenArgs {
@@ -110,7 +111,7 @@ const LONGEST_TOKEN_NAME: usize = 200;
 
 /// A name that the list of tokens can show.
 fn token_name(name: &str) -> Result<String, String> {
-    if name.trim().is_empty() {
+    if is_blank(name) {
         return Err("a token without a name cannot be told from others: say who it is for".to_owned());
     }
     if name.chars().any(char::is_control) || name.chars().count() > LONGEST_TOKEN_NAME {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Dataset, DatasetOptions, DatasetSummary, Error};
-use crate::text::quoted;
+use crate::text::{is_blank, quoted};
 
 /// Most characters of a data set's name.
 pub const LONGEST_NAME: usize = 100;
@@ -100,7 +100,7 @@ pub const NAME_RULE: &str =
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let is_plain = |character: char| !character.is_control() && !matches!(character, '/' | '\\');
-    !name.is_empty()
+    !is_blank(name)
         && name.chars().count() <= LONGEST_NAME
         && !name.starts_with(['.', ' '])
         && name.chars().all(is_plain)

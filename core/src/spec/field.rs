@@ -61,7 +61,7 @@ pub enum Document {
 /// What a field may hold. Ranges include both ends.
 #[derive(Debug, Clone)]
 pub enum Kind {
-    /// 1 to `longest` characters without control characters.
+    /// 1 to `longest` characters without control characters, and not blanks alone.
     Text {
         longest: usize,
     },

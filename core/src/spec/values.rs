@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::field::Kind;
 use super::training::CLASS_WEIGHTS;
 use crate::dataset;
-use crate::text::quoted;
+use crate::text::{BLANK, is_blank, quoted};
 
 /// Most faults that are reported of one document: with a fault for each of its bytes, the answer would be many times as
 /// large.
@@ -34,7 +34,7 @@ const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 pub(super) fn check(kind: &Kind, value: &Value) -> Vec<(String, String)> {
     let whole = |result: Result<(), String>| result.err().map(|detail| (String::new(), detail)).into_iter().collect();
     match kind {
-        Kind::Text { longest } => whole(text(value, *longest)),
+        Kind::Text { longest } => whole(text(value, *longest).and_then(|()| visible(value))),
         Kind::Architecture => whole(text(value, 100)),
         Kind::Path => whole(text(value, 4096)),
         Kind::CheckpointId => whole(text(value, 4096).and_then(|()| checkpoint_id(value))),
@@ -78,6 +78,10 @@ fn text(value: &Value, longest: usize) -> Result<(), String> {
         Some(text) if text.chars().any(char::is_control) => Err("holds a control character".into()),
         Some(_) => Ok(()),
     }
+}
+
+fn visible(text: &Value) -> Result<(), String> {
+    if text.as_str().is_some_and(is_blank) { Err(BLANK.to_owned()) } else { Ok(()) }
 }
 
 /// A directory entry below a base and nothing else.
@@ -141,10 +145,10 @@ pub(super) fn label_faults(value: &Value) -> Vec<(String, String)> {
         details.push(format!("has {} entries; at most {MOST_LABELS} are allowed", members.len()));
     }
     for (key, value) in members.iter().take(MOST_FAULTS + 1) {
-        if key.is_empty() || key.len() > LONGEST_LABEL_KEY || key.contains([':', '\0']) {
+        if is_blank(key) || key.len() > LONGEST_LABEL_KEY || key.contains([':', '\0']) {
             let shown: String = key.chars().take(LONGEST_LABEL_KEY).collect();
             details.push(format!(
-                "key {shown} must have 1 to {LONGEST_LABEL_KEY} bytes and no colon",
+                "key {shown} must have 1 to {LONGEST_LABEL_KEY} bytes and no colon, and not be blank",
                 shown = quoted(&shown)
             ));
         } else if !value.as_str().is_some_and(|value| value.len() <= LONGEST_LABEL && !value.contains('\0')) {

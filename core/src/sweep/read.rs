@@ -131,13 +131,16 @@ fn base(object: &Map<String, Value>, faults: &mut SweepFaults) -> Value {
 fn name(object: &Map<String, Value>, base: &Value, faults: &mut SweepFaults) -> String {
     let given = object.get("name").filter(|name| !name.is_null());
     if let Some(given) = given {
-        let name = given.as_str().filter(|name| !name.trim().is_empty() && !name.chars().any(char::is_control));
+        let name = given.as_str().filter(|name| !text::is_blank(name) && !name.chars().any(char::is_control));
         if let Some(name) = name.filter(|name| name.chars().count() <= LONGEST_NAME) {
             return name.to_owned();
         }
-        faults.add("/name", format!("expected a text of 1 to {LONGEST_NAME} characters without control characters"));
+        faults.add(
+            "/name",
+            format!("expected a text of 1 to {LONGEST_NAME} characters, not blanks alone, without control characters"),
+        );
     }
-    let of_base = base["name"].as_str().filter(|name| !name.trim().is_empty() && !name.chars().any(char::is_control));
+    let of_base = base["name"].as_str().filter(|name| !text::is_blank(name) && !name.chars().any(char::is_control));
     of_base.unwrap_or("sweep").chars().take(LONGEST_NAME).collect()
 }
 

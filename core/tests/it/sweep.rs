@@ -108,6 +108,7 @@ fn all_faults_of_a_sweep_are_reported_with_their_places() {
         (json!({"bass": 1}), "/bass"),
         (json!({"base": 1}), "/base"),
         (json!({"name": ""}), "/name"),
+        (json!({"name": "\u{a0} "}), "/name"),
         (json!({"name": "a\u{7}"}), "/name"),
         (json!({"axes": {}}), "/axes"),
         (json!({"axes": {"epochs": [1]}}), "/axes/epochs"),

@@ -22,6 +22,7 @@ use crate::http::quota::{self, NewUpload};
 use crate::http::uploads::{Upload, UploadKind};
 use crate::http::{AppState, Page};
 use crate::removals;
+use crate::text::is_blank;
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -92,10 +93,10 @@ impl UploadParameters {
     /// Checks the parameters before the body is received.
     fn check(self) -> Result<Expected, ApiError> {
         if let Some(name) = &self.name
-            && (name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control))
+            && (is_blank(name) || name.chars().count() > 200 || name.chars().any(char::is_control))
         {
             return Err(ApiError::malformed(
-                "query parameters: name: expected 1 to 200 characters without control characters",
+                "query parameters: name: expected 1 to 200 characters, not blanks alone, without control characters",
             ));
         }
         if self.state_dict.as_ref().is_some_and(|key| key.is_empty() || key.chars().count() > 200) {

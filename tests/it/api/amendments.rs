@@ -94,6 +94,7 @@ async fn every_fault_is_named_and_nothing_is_changed() {
     for (document, says) in [
         (json!({"notes": "x".repeat(10_001)}), "/notes"),
         (json!({"name": ""}), "/name"),
+        (json!({"name": "   "}), "/name"),
         (json!({"labels": {"a": 1}}), "/labels"),
         (json!({"labels": "a"}), "/labels"),
         (json!([]), "expected an object"),

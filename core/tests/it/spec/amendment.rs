@@ -15,6 +15,16 @@ fn a_patch_tells_absent_from_null() {
 }
 
 #[test]
+fn a_name_or_the_key_of_a_label_that_nobody_can_see_is_refused() {
+    for name in ["   ", "\u{a0}", "\u{2003} "] {
+        let faults = Amendment::read(&json!({"name": name})).unwrap_err();
+        assert!(faults.iter().any(|fault| fault.pointer == "/name" && fault.detail.contains("blank")), "{faults:?}");
+        assert!(Amendment::read(&json!({"labels": {name: "1"}})).is_err(), "{name:?}");
+    }
+    assert!(Amendment::read(&json!({"name": " n "})).is_ok());
+}
+
+#[test]
 fn labels_are_set_removed_and_kept_each_on_its_own() {
     let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
