@@ -1,14 +1,9 @@
 //! The space that uploads take together: checkpoints and data sets, shards and pieces that wait for others, and files
 //! that are being stored.
 
-use std::time::Duration;
-
 use sqlx::{PgExecutor, PgPool};
 
 use super::file_deletions;
-
-/// How often a server renews the space of a file that it stores. It may fail a few times.
-pub const RENEWAL: Duration = Duration::from_secs(15);
 
 /// Bytes of uploads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +39,7 @@ pub async fn used(database: impl PgExecutor<'_>, id: &str) -> sqlx::Result<UsedS
 
 /// Announces a file ([`file_deletions::announce`]) that takes this many bytes from now on, if there is space for it
 /// beside the others. Otherwise returns what they take. `id` as for [`used`]. The file takes them for a minute, unless
-/// somebody [keeps](keep) them.
+/// somebody [keeps](file_deletions::keep) them.
 pub async fn reserve(
     pool: &PgPool,
     key: &str,
@@ -65,14 +60,4 @@ pub async fn reserve(
     file_deletions::announce_with(&mut transaction, key, i64::try_from(bytes).unwrap_or(i64::MAX)).await?;
     transaction.commit().await?;
     Ok(Ok(()))
-}
-
-/// Keeps what a file has reserved for as long as this is polled.
-pub async fn keep(pool: &PgPool, key: &str, renewal: Duration) {
-    loop {
-        tokio::time::sleep(renewal).await;
-        if let Err(error) = file_deletions::reserve_again(pool, key).await {
-            tracing::warn!(%error, key, "cannot renew the space of a file that is being stored; trying again");
-        }
-    }
 }

@@ -44,7 +44,7 @@ pub async fn reserve(state: &AppState, key: &str, bytes: u64, new: NewUpload<'_>
     let reserved = upload_space::reserve(&state.pool, key, bytes, new.id, |used| new.fits(used, limit)).await?;
     reserved.map_err(|used| new.refusal(used, limit))?;
     let (pool, key) = (state.pool.clone(), key.to_owned());
-    let keeping = tokio::spawn(async move { upload_space::keep(&pool, &key, upload_space::RENEWAL).await });
+    let keeping = tokio::spawn(async move { file_deletions::keep(&pool, &key, file_deletions::RENEWAL).await });
     Ok(ReservedSpace { _keeping: Some(AbortOnDropHandle::new(keeping)) })
 }
 

@@ -6,9 +6,10 @@ use super::arguments::{Arguments, MOST_DIMENSIONS};
 use super::error::{NetworkFaults, OrFault};
 use super::graph::{Graph, NOWHERE, Node, Origin, Value, ValueId};
 use super::op::Op;
+use super::places;
 use super::schema::{self, Argument, SizeArgument, SizeMeta, TensorMeta};
 use super::scope::{FOLLOWS, ValueMemory, ValueScope, most_elements};
-use super::size::{Size, product, shown_shape};
+use super::size::{MOST_ELEMENTS, Size, product, shown_shape};
 use super::stored::StoredTensor;
 use super::tensors::{Tensors, dtype};
 use super::{advice, inline, operators, rules, symbols};
@@ -20,8 +21,6 @@ use crate::checkpoint::error::shown;
 pub(super) const MOST_NODES: usize = 20_000;
 /// Longest name of a node, in bytes. Of a node that is read as several, each has it.
 const LONGEST_NAME: usize = 512;
-/// Most elements of a value, per image.
-pub(super) const MOST_ELEMENTS: u64 = 1 << 32;
 /// Nodes that a fault names.
 const MOST_NAMED: usize = 3;
 
@@ -231,7 +230,9 @@ impl Builder<'_> {
 
     fn finish(mut self, images: Option<ValueId>, logits: Option<ValueId>) -> Built {
         if self.unsupported.is_empty() && self.faults.list().is_empty() {
-            self.check_places();
+            if let Some((node, message)) = places::first_fault(&self.nodes, |id| self.scope.value(id)) {
+                self.faults.of_node(&node, message);
+            }
         } else if let Some((layers, message)) = advice::of_spectral_norm(&self.tensors.list) {
             self.faults.add(layers, message);
         }

@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::builder::MOST_ELEMENTS;
 use super::error::OrFault;
 use super::graph::{Graph, Node, Origin, Value, ValueId};
 use super::head::Classifier;
 use super::op::Op;
 use super::rules;
-use super::size::{Size, product, shown_shape};
+use super::size::{MOST_ELEMENTS, Size, product, shown_shape};
 use super::stored::{StoredTensor, TensorRole};
 use crate::checkpoint::Dtype;
 use crate::checkpoint::error::shown;

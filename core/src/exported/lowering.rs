@@ -1,12 +1,11 @@
 //! What a node of the file is read as: one operation or several, one after the other.
 
 use super::arguments::Arguments;
-use super::builder::MOST_ELEMENTS;
 use super::error::OrFault;
 use super::graph::{NOWHERE, Value, ValueId};
 use super::op::{Activation, Arithmetic, Op, Operand};
 use super::rules;
-use super::size::{Size, product, shown_shape};
+use super::size::{MOST_ELEMENTS, Size, product, shown_shape};
 use crate::checkpoint::Dtype;
 
 /// A tensor of a plan.

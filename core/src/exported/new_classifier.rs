@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::builder::MOST_ELEMENTS;
 use super::classifier::{Recorded, Replacement, SizeChange};
 use super::error::{OrFault, Result};
 use super::schema::{GraphModule, InputSpec, ProgramRecord, SizeMeta};
+use super::size::MOST_ELEMENTS;
 use super::stored::StoredTensor;
 use super::{ExportedNetwork, describe};
 use crate::checkpoint::tensor::{StoredBytes, StridedView};

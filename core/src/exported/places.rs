@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use super::builder::Builder;
 use super::graph::{Node, Value, ValueId};
 use super::op::Op;
 use super::size::Size;
@@ -15,17 +14,9 @@ const RESHAPES: &str = "moves elements from image to image, so an image's logits
 const COMBINES: &str = "combines different images of the batch, so an image's logits would depend on the others: \
                         repeat the batch in the same order in all tensors";
 
-impl Builder<'_> {
-    /// Refuses to mix the images of a batch by reshapes, and by joining what is repeated in different orders.
-    pub(super) fn check_places(&mut self) {
-        if let Some((node, message)) = first_fault(&self.nodes, |id| self.scope.value(id)) {
-            self.faults.of_node(&node, message);
-        }
-    }
-}
-
-/// The first node that mixes images, and what is wrong with it. Those after it follow.
-fn first_fault<'a>(nodes: &[Node], value: impl Fn(ValueId) -> &'a Value) -> Option<(String, &'static str)> {
+/// The first node that mixes the images of a batch, by a reshape or by joining what is repeated in different orders, and
+/// what is wrong with it. Those after it follow.
+pub(super) fn first_fault<'a>(nodes: &[Node], value: impl Fn(ValueId) -> &'a Value) -> Option<(String, &'static str)> {
     // Of values that depend on images and whose batch is repeated.
     let mut known: HashMap<ValueId, u64> = HashMap::new();
     for node in nodes {

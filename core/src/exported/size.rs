@@ -7,6 +7,9 @@ const DEEPEST: usize = 8;
 /// Longest symbolic expression, in bytes.
 const LONGEST: usize = 1000;
 
+/// Most elements of a value, per image.
+pub(super) const MOST_ELEMENTS: u64 = 1 << 32;
+
 /// One dimension of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Size {

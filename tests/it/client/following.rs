@@ -66,7 +66,7 @@ fn start_on_terminal(url: &str, dir: &Path, arguments: &[&str]) -> (Process, Lin
     }
     command.env("TERM", "xterm").current_dir(dir).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut process = Process::start(command);
-    let lines = process.stdout();
+    let lines = process.terminal();
     (process, lines)
 }
 

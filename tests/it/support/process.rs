@@ -40,6 +40,11 @@ impl Process {
         Lines::of(self.0.stdout.take().expect("standard output is piped"))
     }
 
+    /// What it draws on a terminal, which is piped to its standard output.
+    pub fn terminal(&mut self) -> Lines {
+        Lines::drawn(self.0.stdout.take().expect("standard output is piped"))
+    }
+
     /// Its standard error, which must be piped.
     pub fn stderr(&mut self) -> Lines {
         Lines::of(self.0.stderr.take().expect("standard error is piped"))
@@ -80,6 +85,25 @@ impl Lines {
         std::thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 let _ = sender.send(line);
+            }
+        });
+        Self(lines)
+    }
+
+    /// What is drawn on a terminal: a progress bar ends its lines with the width of the terminal, not with a character.
+    /// So each line comes again as it grows.
+    fn drawn(mut pipe: impl Read + Send + 'static) -> Self {
+        let (sender, lines) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            let (mut line, mut piece) = (Vec::new(), [0; 4096]);
+            while let Ok(read @ 1..) = pipe.read(&mut piece) {
+                for part in piece[..read].split_inclusive(|byte| matches!(byte, b'\r' | b'\n')) {
+                    line.extend_from_slice(part);
+                    let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
+                    if part.ends_with(b"\r") || part.ends_with(b"\n") {
+                        line.clear();
+                    }
+                }
             }
         });
         Self(lines)

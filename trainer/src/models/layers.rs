@@ -4,23 +4,9 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use distillery_core::architecture::Convolution;
 
-use super::Network;
 use super::program::{Kernel, Norm};
 use super::scope::ExecutionScope;
 use crate::device::kernels::{self, BatchNorm};
-use crate::device::norm_kernel::NormKernel;
-
-impl Network {
-    /// From now on kernels of our own compute the batch norms of maps in training, with the sum and the ReLU that
-    /// follow. Comes after [`compute_in`](Self::compute_in).
-    ///
-    /// # Errors
-    /// They cannot be made for the device, or there are none for this kind.
-    pub fn use_norm_kernel(&mut self, device: Device) -> Result<(), String> {
-        self.norm_kernel = Some(NormKernel::new(device, self.compute)?);
-        Ok(())
-    }
-}
 
 /// Whether `cpp/` has kernels for such maps.
 pub(super) fn has_kernels(input: &Tensor) -> bool {

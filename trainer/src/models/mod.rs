@@ -322,6 +322,15 @@ impl Network {
         self.compute = kind;
     }
 
+    /// Has kernels of our own compute batch norms of maps in training, with sum and ReLU. Comes after `compute_in`.
+    ///
+    /// # Errors
+    /// They cannot be made for the device, or there are none for this kind.
+    pub fn use_norm_kernel(&mut self, device: Device) -> Result<(), String> {
+        self.norm_kernel = Some(NormKernel::new(device, self.compute)?);
+        Ok(())
+    }
+
     /// Makes the network [`constant`](Self::constant), in the kind that it computes in. On a GPU it also tries out
     /// which nodes cuDNN can fuse, which takes a moment, and returns how many.
     pub fn freeze(&mut self, batch_size: u32, side: u32) -> Option<FusedCount> {
