@@ -21,6 +21,18 @@ use crate::db::file_deletions::{self, FileDeletion};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Time between two looks for deletions that others left.
 const PAUSE: Duration = Duration::from_secs(10);
+/// How often a server renews the space of a file that it stores. It may fail a few times.
+pub const RENEWAL: Duration = Duration::from_secs(15);
+
+/// Keeps the space that an announced file has reserved, for as long as this is polled.
+pub async fn keep_space(pool: &PgPool, key: &str, renewal: Duration) {
+    loop {
+        tokio::time::sleep(renewal).await;
+        if let Err(error) = file_deletions::reserve_again(pool, key).await {
+            tracing::warn!(%error, key, "cannot renew the space of a file that is being stored; trying again");
+        }
+    }
+}
 
 /// Removes files, and forgets the deletion once they are gone.
 ///

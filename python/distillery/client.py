@@ -79,9 +79,7 @@ class Client:
         """
         return self._run(_operations.upload_dataset(name, file, split, progress))
 
-    def check(
-        self, job: Document, *, constraints: Bounds = None, webhooks: Names = (),
-    ) -> types.DryRun:
+    def check(self, job: Document, *, constraints: Bounds = None, webhooks: Names = ()) -> types.DryRun:
         """Checks a job, fills in its defaults and estimates its cost; posts nothing.
 
         Args:
@@ -91,8 +89,7 @@ class Client:
         return self._run(_operations.check(job, webhooks, constraints or {}))
 
     def submit(
-        self, job: Document, *, constraints: Bounds = None, webhooks: Names = (),
-        idempotency_key: str | None = None,
+        self, job: Document, *, constraints: Bounds = None, webhooks: Names = (), idempotency_key: str | None = None,
     ) -> types.Job:
         """Posts a job. Each warning of the server becomes a `JobWarning`.
 
@@ -101,8 +98,7 @@ class Client:
             webhooks: names of the operator's webhooks that get a message when the job has ended.
             idempotency_key: posting again with the same key creates no second job.
         """
-        operation = _operations.submit(job, webhooks, constraints or {}, idempotency_key, self._seen)
-        return self._run(operation)
+        return self._run(_operations.submit(job, webhooks, constraints or {}, idempotency_key, self._seen))
 
     def pareto(
         self, constraints: Bounds = None, *, labels: Mapping[str, str] | None = None, dataset: str | None = None,
@@ -110,16 +106,13 @@ class Client:
     ) -> pandas.DataFrame:
         """The newest finished students as a data frame, the most accurate first: what they cost, whether they meet the
         constraints (`qualifies`), and which Pareto fronts they are on. Needs pandas."""
-        operation = _operations.pareto(constraints or {}, labels or {}, dataset, sweep, limit)
-        return _frames.of_students(self._run(operation))
+        return _frames.of_students(self._run(_operations.pareto(constraints or {}, labels or {}, dataset, sweep, limit)))
 
     def job(self, job: JobOrId) -> types.JobDetails:
         """A job as it is now."""
         return self._run(_operations.get("v1", "jobs", id_of(job)))
 
-    def jobs(
-        self, *, status: Names = (), labels: Mapping[str, str] | None = None, limit: int = 20,
-    ) -> list[types.Job]:
+    def jobs(self, *, status: Names = (), labels: Mapping[str, str] | None = None, limit: int = 20) -> list[types.Job]:
         """The newest jobs, of this status or these statuses, and with all of these labels."""
         return self._run(_operations.jobs(status, labels or {}, limit))
 

@@ -11,8 +11,6 @@ use super::interval;
 
 /// How long a server may take for a deletion before another one begins with it too.
 const TURN: Duration = Duration::from_secs(60);
-/// How often a server renews the space of a file that it stores. It may fail a few times.
-pub const RENEWAL: Duration = Duration::from_secs(15);
 /// How long an upload may take to store its file. After that the file is deleted.
 const LONGEST_UPLOAD: Duration = Duration::from_secs(24 * 3600);
 /// How long the bytes that a file has reserved count unless that is renewed.
@@ -52,7 +50,7 @@ pub(super) async fn announce_with(connection: &mut PgConnection, key: &str, byte
 }
 
 /// Renews what an announced file has reserved.
-async fn reserve_again(pool: &PgPool, key: &str) -> sqlx::Result<()> {
+pub async fn reserve_again(pool: &PgPool, key: &str) -> sqlx::Result<()> {
     let renewed = sqlx::query!(
         "update file_deletions set reserved_until = now() + $2 where key = $1 and reserved_bytes > 0",
         key,
@@ -60,16 +58,6 @@ async fn reserve_again(pool: &PgPool, key: &str) -> sqlx::Result<()> {
     );
     renewed.execute(pool).await?;
     Ok(())
-}
-
-/// Keeps what a file has reserved for as long as this is polled.
-pub async fn keep(pool: &PgPool, key: &str, renewal: Duration) {
-    loop {
-        tokio::time::sleep(renewal).await;
-        if let Err(error) = reserve_again(pool, key).await {
-            tracing::warn!(%error, key, "cannot renew the space of a file that is being stored; trying again");
-        }
-    }
 }
 
 /// Notes that an announced file has arrived: it is counted elsewhere, and kept longer than a new one, by `longer`.

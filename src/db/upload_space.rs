@@ -39,7 +39,7 @@ pub async fn used(database: impl PgExecutor<'_>, id: &str) -> sqlx::Result<UsedS
 
 /// Announces a file ([`file_deletions::announce`]) that takes this many bytes from now on, if there is space for it
 /// beside the others. Otherwise returns what they take. `id` as for [`used`]. The file takes them for a minute, unless
-/// somebody [keeps](file_deletions::keep) them.
+/// somebody [keeps](crate::removals::keep_space) them.
 pub async fn reserve(
     pool: &PgPool,
     key: &str,

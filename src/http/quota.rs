@@ -7,6 +7,7 @@ use super::error::ApiError;
 use super::uploads::UploadKind;
 use crate::db::file_deletions;
 use crate::db::upload_space::{self, UsedSpace};
+use crate::removals;
 
 /// An upload that is to be stored.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +45,7 @@ pub async fn reserve(state: &AppState, key: &str, bytes: u64, new: NewUpload<'_>
     let reserved = upload_space::reserve(&state.pool, key, bytes, new.id, |used| new.fits(used, limit)).await?;
     reserved.map_err(|used| new.refusal(used, limit))?;
     let (pool, key) = (state.pool.clone(), key.to_owned());
-    let keeping = tokio::spawn(async move { file_deletions::keep(&pool, &key, file_deletions::RENEWAL).await });
+    let keeping = tokio::spawn(async move { removals::keep_space(&pool, &key, removals::RENEWAL).await });
     Ok(ReservedSpace { _keeping: Some(AbortOnDropHandle::new(keeping)) })
 }
 

@@ -168,7 +168,7 @@ fn a_command_whose_output_nobody_reads_ends_as_usual() {
     for (arguments, codes) in [
         (&["jobs", "--server", "http://127.0.0.1:1"][..], &[4][..]),
         // It ends for want of ONNX Runtime, or of such a network.
-        (&["measure", "--architecture", "none"], &[1, i32::from(EXIT_NO_RUNTIME)]),
+        (&["measure", "--architecture", "none", "--num-classes", "10"], &[1, i32::from(EXIT_NO_RUNTIME)]),
         (&["completions", "bash"], &[1]),
     ] {
         let (reader, writer) = std::io::pipe().unwrap();

@@ -187,7 +187,8 @@ pub(super) fn python(student: &Student, contents: &Contents<'_>) -> String {
 }
 
 /// The lines that make `images` of an image, with the pixels of an evaluation: sides and margins are rounded as for
-/// [`Frame::Centre`](crate::dataset::Frame::Centre). `normalises`: whether they normalise it, because the graph does not.
+/// [`Frame::Centre`](crate::dataset::Frame::Centre). `normalises`: whether they normalise it, because the graph does
+/// not.
 fn prepare(student: &Student, normalises: bool) -> String {
     let (unknown, pixels) = match (normalises, student.preprocessing().normalisation()) {
         (true, Some(_)) => ("", "((numpy.asarray(image) / 255 - how[\"mean\"]) / how[\"std\"])"),

@@ -14,8 +14,8 @@ const RESHAPES: &str = "moves elements from image to image, so an image's logits
 const COMBINES: &str = "combines different images of the batch, so an image's logits would depend on the others: \
                         repeat the batch in the same order in all tensors";
 
-/// The first node that mixes the images of a batch, by a reshape or by joining what is repeated in different orders, and
-/// what is wrong with it. Those after it follow.
+/// The first node that mixes the images of a batch, by a reshape or by joining what is repeated in different orders,
+/// and what is wrong with it. Those after it follow.
 pub(super) fn first_fault<'a>(nodes: &[Node], value: impl Fn(ValueId) -> &'a Value) -> Option<(String, &'static str)> {
     // Of values that depend on images and whose batch is repeated.
     let mut known: HashMap<ValueId, u64> = HashMap::new();

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use distillery::db::{file_deletions, upload_space};
+use distillery::db::upload_space;
+use distillery::removals;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -126,7 +127,7 @@ async fn what_is_being_stored_counts_while_its_server_says_so() {
     };
     tokio::select! {
         kept = tokio::time::timeout(PATIENCE, kept) => kept.expect("it is renewed"),
-        () = file_deletions::keep(&pool, key, Duration::from_millis(10)) => unreachable!("it goes on"),
+        () = removals::keep_space(&pool, key, Duration::from_millis(10)) => unreachable!("it goes on"),
     }
     api.upload_dataset(path, bytes.clone()).await.says(409, &[&storing]);
     // The server has ended.

@@ -213,9 +213,13 @@ impl TestDb {
         self.set(job, "lease_expires_at = now() - interval '1 second'").await;
     }
 
-    /// A job's row as JSON.
+    /// A job's row as JSON, in which documents with numbers too large for float64 are null.
     pub async fn job(&self, job: &str) -> Value {
-        let query = sqlx::query_scalar("select to_jsonb(jobs) from jobs where id = $1").bind(job);
+        let query =
+            "select to_jsonb(jobs) || jsonb_build_object('spec', readable(spec), 'checkpoint', readable(checkpoint),
+                'progress', readable(progress))
+            from jobs where id = $1";
+        let query = sqlx::query_scalar(query).bind(job);
         query.fetch_one(&self.pool).await.expect("there is such a job")
     }
 

@@ -327,8 +327,7 @@ impl Network {
     /// # Errors
     /// They cannot be made for the device, or there are none for this kind.
     pub fn use_norm_kernel(&mut self, device: Device) -> Result<(), String> {
-        self.norm_kernel = Some(NormKernel::new(device, self.compute)?);
-        Ok(())
+        NormKernel::new(device, self.compute).map(|kernel| self.norm_kernel = Some(kernel))
     }
 
     /// Makes the network [`constant`](Self::constant), in the kind that it computes in. On a GPU it also tries out

@@ -1,5 +1,5 @@
-// Runs each kernel twice, as GPUs run it (see gpu.h) and as CPUs do, and compares the bytes: what the threads of a GPU do
-// is then tested without one. Prints what differs, and exits with 1 if anything does.
+// Runs each kernel twice, as GPUs run it (see gpu.h) and as CPUs do, and compares the bytes: what the threads of a GPU
+// do is then tested without one. Prints what differs, and exits with 1 if anything does.
 //
 // MAPS is the kind of logits and maps, Float32 or Bfloat16. Compiled without fused operations.
 #include <algorithm>
