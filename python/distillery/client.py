@@ -19,7 +19,6 @@ from .student import Student
 
 if TYPE_CHECKING:
     import pandas
-
     from . import types
 
 # How long the server may take to read and store a file once it has all of it, in seconds.
@@ -106,7 +105,8 @@ class Client:
     ) -> pandas.DataFrame:
         """The newest finished students as a data frame, the most accurate first: what they cost, whether they meet the
         constraints (`qualifies`), and which Pareto fronts they are on. Needs pandas."""
-        return _frames.of_students(self._run(_operations.pareto(constraints or {}, labels or {}, dataset, sweep, limit)))
+        students = self._run(_operations.pareto(constraints or {}, labels or {}, dataset, sweep, limit))
+        return _frames.of_students(students)
 
     def job(self, job: JobOrId) -> types.JobDetails:
         """A job as it is now."""
