@@ -180,12 +180,11 @@ pub async fn students(pool: &PgPool, filter: &StudentFilter, limit: i64) -> sqlx
     let labels = Json(&filter.labels);
     let found = sqlx::query!(
         r#"
-        select id, name, coalesce(method, '') as "method!",
-            coalesce(student_architecture, student_network, '') as "student!", coalesce(dataset, '') as "dataset!",
+        select id, name, coalesce(method, '') as "method!", coalesce(dataset, '') as "dataset!",
+            coalesce(student_architecture, student_network, '') as "student!", failure as "failure?",
             finite_number(result -> 'best_top1') as "top1!",
             whole_number(result #> '{student,parameters}') as "parameters!",
-            whole_number(result #> '{student,size_bytes}') as "size_bytes!", readable(latency) as "latency?",
-            failure as "failure?"
+            whole_number(result #> '{student,size_bytes}') as "size_bytes!", readable(latency) as "latency?"
         from jobs left join student_latencies on job_id = id
         where status = 'succeeded' and finite_number(result -> 'best_top1') is not null
             and whole_number(result #> '{student,parameters}') is not null

@@ -290,15 +290,12 @@ async fn by_gain(pool: &PgPool, ids: Vec<String>, query: &SummaryQuery) -> sqlx:
 async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> {
     let rows = sqlx::query!(
         r#"
-        select job.id, job.name, job.status as "status: Status", job.method, job.dataset,
-            readable(job.labels) as "labels!",
-            coalesce(job.student_architecture, job.student_network) as student,
-            coalesce(job.teacher_architecture, job.teacher_network) as teacher,
-            readable(job.spec #> '{training,seed}') as seed, job.attempt, job.max_attempts,
-            readable(job.progress) as progress, job.best_top1,
-            coalesce(finite_number(job.result -> 'teacher_top1'), finite_number(job.teacher -> 'top1'))
-                as teacher_top1,
-            job.error ->> 'class' as error, job.recipe, job.teacher_key, job.created_at, job.started_at, job.finished_at,
+        select job.id, job.name, job.status as "status: Status", job.method, job.dataset, job.recipe, job.teacher_key,
+            readable(job.labels) as "labels!", coalesce(job.student_architecture, job.student_network) as student,
+            coalesce(job.teacher_architecture, job.teacher_network) as teacher, job.error ->> 'class' as error,
+            readable(job.spec #> '{training,seed}') as seed, job.attempt, job.max_attempts, job.best_top1,
+            coalesce(finite_number(result -> 'teacher_top1'), finite_number(job.teacher -> 'top1')) as teacher_top1,
+            readable(job.progress) as progress, job.created_at, job.started_at, job.finished_at,
             coalesce((select workers.name from workers where workers.id = job.worker), job.worker) as worker, job.sweep_id
         from unnest($1::text[]) with ordinality as wanted (id, place) join jobs as job on job.id = wanted.id
         order by wanted.place
@@ -309,8 +306,8 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
     .await?;
     let recipes: Vec<String> = rows.iter().filter_map(|row| row.recipe.clone()).collect();
     let baselines = Baselines::read(pool, Some(&recipes)).await?;
-    let (mut curves, mut around) = (curves(pool, ids).await?, around(pool, ids).await?);
-    let mut waiting = waiting::waiting(pool, ids).await?;
+    let mut curves = curves(pool, ids).await?;
+    let (mut around, mut waiting) = (around(pool, ids).await?, waiting::waiting(pool, ids).await?);
     let summaries = rows.into_iter().map(|row| {
         let method = row.method.unwrap_or_default();
         let baseline = baselines.of(Some(&method), row.recipe.as_deref(), row.teacher_key.as_deref());

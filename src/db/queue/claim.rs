@@ -192,8 +192,7 @@ async fn take(
                     select from workers as other
                     where other.waits_for = job.id and other.id <> $1
                         and other.heartbeat_at > now() - $6::interval))
-            order by job.priority desc, job.id
-            limit 1
+            order by job.priority desc, job.id limit 1
             for no key update of job skip locked),
         reserved as (
             update workers set waits_for = (select id from next where not fits)
