@@ -16,11 +16,11 @@ use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{ClientConfigKey, GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 use sha2::{Digest, Sha256};
 
 use unfinished::Bucket;
@@ -34,6 +34,11 @@ const PART: usize = 8 << 20;
 const PARTS_IN_FLIGHT: usize = 4;
 /// Most deletions in flight.
 const DELETIONS_IN_FLIGHT: usize = 8;
+/// Limits of S3's client, unless the environment has others: its setting, the variable for it, and the limit. A service
+/// that is silent for long is asked again. A whole request may take as long as its bytes keep coming: the client's own
+/// limit, 30 seconds with repetitions for three minutes, would break off every large data set from a slow service.
+const S3_LIMITS: [(ClientConfigKey, &str, &str); 2] =
+    [(ClientConfigKey::ReadTimeout, "AWS_READ_TIMEOUT", "30s"), (ClientConfigKey::Timeout, "AWS_TIMEOUT", "7days")];
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -89,6 +94,14 @@ pub fn install_tls_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// What opens a bucket, with the settings of the environment.
+fn s3_builder() -> AmazonS3Builder {
+    let limits = S3_LIMITS.into_iter().filter(|(_, variable, _)| std::env::var_os(variable).is_none());
+    limits.fold(AmazonS3Builder::from_env(), |builder, (setting, _, limit)| {
+        builder.with_config(AmazonS3ConfigKey::Client(setting), limit)
+    })
+}
+
 pub type Bytestream = BoxStream<'static, Result<Bytes, Error>>;
 
 /// Cheap to clone.
@@ -113,7 +126,7 @@ impl Store {
         };
         install_tls_provider();
         let (bucket, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
-        let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
+        let store = s3_builder().with_bucket_name(bucket).build()?;
         let prefix = Key::parse(prefix)?;
         let bucket = Arc::new(Bucket::new(store.clone(), &prefix)?);
         Ok(Self { inner: Arc::new(PrefixStore::new(store, prefix)), directory: None, bucket: Some(bucket) })
@@ -351,5 +364,18 @@ fn checked(key: &str) -> Result<Key, Error> {
 impl From<std::convert::Infallible> for Error {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_may_take_long_for_a_file_but_not_be_silent_for_long() {
+        for (setting, _, limit) in S3_LIMITS {
+            let found = s3_builder().get_config_value(&AmazonS3ConfigKey::Client(setting));
+            assert_eq!(found.as_deref(), Some(limit), "{setting:?}");
+        }
     }
 }
