@@ -49,6 +49,8 @@ async fn send(
     progress: &impl Fn(CopyProgress),
 ) -> Result<(), Error> {
     let size = dataset.size_bytes.unsigned_abs();
+    // A slow storage may take long for its first bytes.
+    progress(CopyProgress::Fetched(0));
     let mut pieces = store.read(&dataset.key, 0..size).await?;
     let mut fetched = 0;
     while let Some(piece) = pieces.next().await {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
+use futures::{StreamExt, stream};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -14,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::PATIENCE;
 use super::worker::files_below;
@@ -36,13 +37,26 @@ pub struct Bucket {
 struct Control {
     /// Requests whose method and path contain any of these wait.
     held: watch::Sender<Vec<String>>,
-    /// How many wait.
-    waiting: watch::Sender<usize>,
+    waiting: watch::Sender<Waiting>,
+    /// How many of those that wait may go on nevertheless.
+    passes: Semaphore,
+    /// The second half of the answers to requests whose method and path contain any of these waits.
+    halved: watch::Sender<Vec<String>>,
     /// Requests whose method and path contain any of these are refused. So are files in a request to delete many, whose
     /// key comes after it, as in `POST /bucket?delete jobs/`.
     refused: Mutex<Vec<String>>,
     /// Open multipart uploads: the key of each id. The service cannot list them.
     uploads: Mutex<BTreeMap<String, String>>,
+}
+
+/// The requests that wait.
+#[derive(Default)]
+struct Waiting {
+    now: usize,
+    /// Most that waited at the same time.
+    most: usize,
+    /// Those that have waited and those that do.
+    ever: usize,
 }
 
 impl Bucket {
@@ -56,7 +70,9 @@ impl Bucket {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let control = Arc::new(Control {
             held: watch::Sender::new(Vec::new()),
-            waiting: watch::Sender::new(0),
+            waiting: watch::Sender::new(Waiting::default()),
+            passes: Semaphore::new(0),
+            halved: watch::Sender::new(Vec::new()),
             refused: Mutex::default(),
             uploads: Mutex::default(),
         });
@@ -125,11 +141,40 @@ impl Bucket {
         self.control.held.send_replace(Vec::new());
     }
 
+    /// Holds back the second half of the answers to requests whose method and path contain these words.
+    pub fn halve(&self, words: &str) {
+        self.control.halved.send_replace(vec![words.to_owned()]);
+    }
+
+    /// Lets the second halves go on.
+    pub fn complete(&self) {
+        self.control.halved.send_replace(Vec::new());
+    }
+
+    /// Lets one of the requests go on that wait.
+    pub fn release_one(&self) {
+        self.control.passes.add_permits(1);
+    }
+
     /// Waits until so many requests wait.
     pub async fn until_waiting(&self, count: usize) {
+        self.until(|waiting| waiting.now >= count).await;
+    }
+
+    /// Waits until so many requests wait or have waited.
+    pub async fn until_waited(&self, count: usize) {
+        self.until(|waiting| waiting.ever >= count).await;
+    }
+
+    /// Most requests that have waited at the same time.
+    pub fn most_waiting(&self) -> usize {
+        self.control.waiting.borrow().most
+    }
+
+    async fn until(&self, is_reached: impl FnMut(&Waiting) -> bool) {
         let mut waiting = self.control.waiting.subscribe();
-        let waiting = tokio::time::timeout(PATIENCE, waiting.wait_for(|&waiting| waiting >= count)).await;
-        waiting.expect("the requests come").expect("the bucket is there");
+        let reached = tokio::time::timeout(PATIENCE, waiting.wait_for(is_reached)).await;
+        reached.expect("the requests come").expect("the bucket is there");
     }
 
     /// Refuses requests whose method and path contain these words, or none.
@@ -148,9 +193,19 @@ impl Control {
             return answer(StatusCode::FORBIDDEN, "<Error><Code>AccessDenied</Code></Error>".to_owned());
         }
         if contains(&self.held.borrow()) {
-            self.waiting.send_modify(|waiting| *waiting += 1);
-            let _ = self.held.subscribe().wait_for(|held| !contains(held)).await;
-            self.waiting.send_modify(|waiting| *waiting -= 1);
+            self.waiting.send_modify(|waiting| {
+                waiting.now += 1;
+                waiting.ever += 1;
+                waiting.most = waiting.most.max(waiting.now);
+            });
+            let released = async {
+                let _ = self.held.subscribe().wait_for(|held| !contains(held)).await;
+            };
+            tokio::select! {
+                () = released => {}
+                pass = self.passes.acquire() => pass.expect("nobody closes it").forget(),
+            }
+            self.waiting.send_modify(|waiting| waiting.now -= 1);
         }
         let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
         if method == Method::GET && has("uploads") {
@@ -187,7 +242,9 @@ impl Control {
                 _ => {}
             }
         }
-        Response::from_parts(head, body.into())
+        let is_halved = contains(&self.halved.borrow());
+        let body = if is_halved { in_halves(body, self.halved.subscribe()) } else { body.into() };
+        Response::from_parts(head, body)
     }
 
     /// A page of the open uploads, which begins after the markers of the query.
@@ -216,6 +273,17 @@ impl Control {
              </ListMultipartUploadsResult>"
         )
     }
+}
+
+/// A body whose second half waits until no bodies are halved any more.
+fn in_halves(mut first: Bytes, mut halved: watch::Receiver<Vec<String>>) -> Body {
+    let second = first.split_off(first.len() / 2);
+    let second = async move {
+        let _ = halved.wait_for(Vec::is_empty).await;
+        second
+    };
+    let halves = stream::once(std::future::ready(first)).chain(stream::once(second));
+    Body::from_stream(halves.map(Ok::<_, std::convert::Infallible>))
 }
 
 /// The errors for the keys in a request to delete many that are refused. None of its other files is removed then.

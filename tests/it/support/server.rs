@@ -15,7 +15,7 @@ use super::{PATIENCE, http_client};
 
 /// A running server; dropping it stops it.
 pub struct Server {
-    _process: Process,
+    process: Process,
     /// `http://127.0.0.1:PORT`.
     pub url: String,
     /// For requests.
@@ -53,7 +53,7 @@ impl Server {
             .stdout(Stdio::piped());
         let mut process = Process::start(command);
         let url = process.stdout().address().await.expect("the server prints its address");
-        Self { _process: process, url, http: http_client().build().expect("a client"), dir, db }
+        Self { process, url, http: http_client().build().expect("a client"), dir, db }
     }
 
     /// A worker process beside the server's own.
@@ -71,6 +71,10 @@ impl Server {
             .env("DATABASE_URL", self.database_url())
             .envs(environment.iter().copied());
         Worker(Process::start(command))
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
     }
 
     pub fn database_url(&self) -> String {
