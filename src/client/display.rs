@@ -78,13 +78,14 @@ impl Display {
         Ok(())
     }
 
-    /// Takes the status from a job.
+    /// Takes the status from a job, and shows it: a bar that is drawn before it has a text begins with an empty line.
     pub fn job(&mut self, job: &Value) {
         self.status = member(job, "/status");
         self.worker = member(job, "/worker");
         if !job["progress"].is_null() {
             self.progress.clone_from(&job["progress"]);
         }
+        self.draw();
     }
 
     /// Prints a line to standard output.

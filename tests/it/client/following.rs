@@ -77,6 +77,8 @@ async fn a_watched_job_has_a_progress_bar_on_a_terminal() {
     let token = api.claim().await;
     let (mut process, mut lines) = start_on_terminal(&api.url, home.path(), &["watch", &id]);
     lines.until("queued").await;
+    let first = lines.until(" 0 %").await;
+    assert!(first.contains("running"), "an empty line is above the bar: {first:?}");
     let progress =
         Progress { epoch: 1, epochs: 2, step: 5, steps: 10, fraction: 0.5, images_per_second: 640.0, eta_seconds: 5.0 };
     let batch = ReportBatch { progress: Some(progress), points: Vec::new(), logs: Vec::new() };
