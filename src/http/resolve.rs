@@ -7,6 +7,7 @@ use std::time::Duration;
 use distillery_core::export::samples;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -19,7 +20,7 @@ use super::extract::fault;
 use super::job_network::{JobNetwork, NetworkFacts};
 use super::measurements::Measurements;
 use super::networks::{self, NetworkFindings};
-use super::statistics;
+use super::statistics::{self, FoundStatistics};
 use crate::class_order::{self, ClassOrder};
 use crate::db;
 use crate::db::datasets::StoredDataset;
@@ -42,6 +43,8 @@ pub struct Resolved {
     pub fingerprint: Option<String>,
     /// The data set, if it was uploaded.
     pub uploaded: Option<StoredDataset>,
+    /// The data set and the version of its files, if there are no statistics of its images yet.
+    unexamined: Option<(Located, String)>,
     /// The workers that run now.
     prospects: Prospects,
     /// Why it will wait for a worker with enough devices.
@@ -106,8 +109,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
         networks::find(state, &first, classes).await?;
     // Again, with the defaults that follow from the networks.
     let mut request = Request::read_with(document, &networks);
-    request.faults.extend(of_dataset);
-    request.faults.extend(of_networks);
+    request.faults.extend(of_dataset.into_iter().chain(of_networks));
     request.faults.extend(wrong_class_weights(&request.training, classes));
     request.faults.extend(wrong_teacher_classes(&request, checked.as_ref().map(|(dataset, _)| dataset)));
     let Defaults { doubtful, noted: chosen, published } = std::mem::take(&mut request.defaults);
@@ -122,7 +124,8 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
             notes.extend(located.note());
             let uploaded = located.uploaded().map(|upload| upload.stored.clone());
             let fingerprint = pin(state, &mut spec, uploaded.as_ref()).await?;
-            notes.extend(found_in_images(state, (&spec, &dataset), &located, fingerprint.as_deref()));
+            let (found, unexamined) = found_in_images(state, (&spec, &dataset), &located, fingerprint.as_deref());
+            notes.extend(found);
             let needs = Needs {
                 spec_version: spec.version(),
                 devices: i32::try_from(devices).unwrap_or(i32::MAX),
@@ -139,6 +142,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
                 dataset,
                 fingerprint,
                 uploaded,
+                unexamined: unexamined.map(|version| (located, version)),
                 prospects,
                 waits,
                 notes,
@@ -152,17 +156,21 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     }
 }
 
-/// What the statistics of the data set say of the images that a job uses, if they were made already.
+/// What the statistics of the data set say of the images that a job uses; if they are still to be made, the version of
+/// the files.
 fn found_in_images(
     state: &AppState,
     (spec, dataset): (&JobSpec, &DatasetFacts),
     located: &Located,
     fingerprint: Option<&str>,
-) -> Vec<String> {
+) -> (Vec<String>, Option<String>) {
     // They are of the images of the default column.
     let version = fingerprint.filter(|_| spec.dataset.image_column.is_none()).map(|print| located.version(print));
-    let statistics = version.and_then(|version| statistics::known(state, located, &version));
-    statistics.map(|statistics| statistics.warnings_of_job(&dataset.used)).unwrap_or_default()
+    let statistics = version.as_ref().and_then(|version| statistics::known(state, located, version));
+    match statistics {
+        Some(statistics) => (statistics.warnings_of_job(&dataset.used), None),
+        None => (Vec::new(), version),
+    }
 }
 
 /// The fault if there is not one weight for each class of the data set.
@@ -260,6 +268,27 @@ impl Resolved {
         Ok(None)
     }
 
+    /// What is found in the images of a data set at which nobody has looked yet, or why that is not known. Only dry
+    /// runs look: their users decide by the answer.
+    pub async fn look_at_images(&self, state: &AppState, until: Instant) -> Vec<String> {
+        let Some((located, version)) = &self.unexamined else { return Vec::new() };
+        let (yet, why) = match statistics::soon(state, located, version, until).await {
+            FoundStatistics::Known(statistics) => return statistics.warnings_of_job(&self.dataset.used),
+            FoundStatistics::Fault(fault) => ("", fault),
+            FoundStatistics::Reading(progress) => {
+                let [read, images] = progress.get();
+                let read =
+                    if images == 0 { "begun to read them".to_owned() } else { format!("read {read} of {images}") };
+                (" yet", format!("the server has {read}. Check again later, or wait for `statistics`"))
+            }
+        };
+        let name = &self.spec.dataset.location.name;
+        vec![format!(
+            "it is not known{yet} whether images are in two splits or cannot be decoded: {why} (GET \
+             /v1/datasets/{name})"
+        )]
+    }
+
     /// What comes of it, estimated.
     ///
     /// # Errors
@@ -272,7 +301,8 @@ impl Resolved {
         let (memory, time) = self.estimate_on(state, prospects, &mut Measurements::default()).await?;
         let disk_bytes = self.spec.training.disk_bytes(self.costs().student.parameters) + self.sample_bytes();
         let waits = no_worker.into_iter().chain(self.waits.clone());
-        let warnings = self.doubts().into_iter().chain(self.remarks());
+        let found = self.look_at_images(state, statistics::end_of_patience()).await;
+        let warnings = self.doubts().into_iter().chain(found).chain(self.remarks());
         let warnings = warnings.chain(waits).chain(check_disk(&state.settings.spool_dir, disk_bytes)).collect();
         let (classes, side) = (self.dataset.classes, self.spec.dataset.image_size);
         let (student, teacher) = self.networks();

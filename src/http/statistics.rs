@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::AppState;
 use super::datasets::Located;
@@ -20,6 +21,8 @@ const LIMITS: StatisticsLimits =
     StatisticsLimits { decoded: 100_000, compared: 4_000_000, bytes: 160 << 30, time: Duration::from_secs(3600) };
 /// Most threads that decode. They are also at most half of the processors, because the API needs the others.
 const MOST_THREADS: usize = 4;
+/// How long a request waits for statistics that it has begun to make.
+const BRIEFLY: Duration = Duration::from_secs(1);
 /// Data sets whose statistics are kept in memory.
 const KEPT: usize = 64;
 
@@ -49,6 +52,8 @@ pub struct StatisticsTasks {
     known: Mutex<HashMap<String, Decoding>>,
     /// By version of the data, why its files could not be fetched the last time. Every request tries again.
     unfetched: Mutex<HashMap<String, String>>,
+    /// Changes whenever images are no longer being decoded.
+    ended: watch::Sender<()>,
     turn: Arc<Semaphore>,
     stop: Arc<AtomicBool>,
 }
@@ -58,6 +63,7 @@ impl Default for StatisticsTasks {
         Self {
             known: Mutex::default(),
             unfetched: Mutex::default(),
+            ended: watch::Sender::default(),
             turn: Arc::new(Semaphore::new(1)),
             stop: Arc::default(),
         }
@@ -102,7 +108,22 @@ impl StatisticsTasks {
             // The next request begins again.
             None => drop(known.remove(version)),
         }
+        drop(known);
+        self.ended.send_replace(());
     }
+
+    fn get(&self, version: &str) -> Option<Decoding> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(version).cloned()
+    }
+
+    fn is_running(&self, version: &str) -> bool {
+        matches!(self.get(version), Some(Decoding::Running(_)))
+    }
+}
+
+/// When a request that begins now should no longer wait for statistics.
+pub fn end_of_patience() -> Instant {
+    Instant::now() + BRIEFLY
 }
 
 /// The statistics of a data set if its images have been decoded. `version` identifies the files.
@@ -111,8 +132,8 @@ pub fn known(state: &AppState, located: &Located, version: &str) -> Option<Datas
     if let Some(statistics) = stored.and_then(|stored| serde_json::from_value(stored.clone()).ok()) {
         return Some(statistics);
     }
-    match state.statistics.known.lock().unwrap_or_else(PoisonError::into_inner).get(version) {
-        Some(Decoding::Done(Ok(statistics))) => Some((**statistics).clone()),
+    match state.statistics.get(version) {
+        Some(Decoding::Done(Ok(statistics))) => Some((*statistics).clone()),
         _ => None,
     }
 }
@@ -136,6 +157,26 @@ pub fn of(state: &AppState, located: &Located, version: &str) -> FoundStatistics
             let fault = state.statistics.fetch_fault(version);
             fault.map_or(FoundStatistics::Reading(progress), FoundStatistics::Fault)
         }
+    }
+}
+
+/// The same, but the first call waits until then, because a small data set is decoded at once.
+pub async fn soon(state: &AppState, located: &Located, version: &str, until: Instant) -> FoundStatistics {
+    let tasks = &state.statistics;
+    let mut ended = tasks.ended.subscribe();
+    let is_begun = tasks.is_running(version);
+    let found = of(state, located, version);
+    if is_begun || !matches!(found, FoundStatistics::Reading(_)) {
+        return found;
+    }
+    let end = ended.wait_for(|()| !tasks.is_running(version));
+    if tokio::time::timeout_at(until, end).await.is_err() {
+        return found;
+    }
+    match tasks.get(version) {
+        Some(Decoding::Done(Ok(statistics))) => FoundStatistics::Known((*statistics).clone()),
+        Some(Decoding::Done(Err(fault))) => FoundStatistics::Fault(fault),
+        _ => tasks.fetch_fault(version).map_or(found, FoundStatistics::Fault),
     }
 }
 

@@ -141,6 +141,7 @@ async fn a_job_learns_from_another_jobs_student() {
 #[tokio::test]
 async fn a_job_for_more_devices_than_a_worker_has_is_taken_with_a_warning() {
     let api = Api::start().await;
+    api.decoded("ten").await;
     let mut job = plain_job();
     job["training"] = json!({"devices": 4, "batch_size": 4});
     let warnings = async || {
@@ -170,6 +171,7 @@ async fn a_job_for_more_devices_than_a_worker_has_is_taken_with_a_warning() {
 #[tokio::test]
 async fn a_dry_run_resolves_and_estimates_and_stores_nothing() {
     let api = Api::start().await;
+    api.decoded("ten").await;
     let mut job = student_job(json!({"architecture": "resnet20", "checkpoint": uploaded(&api, "resnet20", 10).await}));
     job["distillation"] = json!({"scales": [1, 8, 16]});
     job["training"] = json!({"batch_size": 4});

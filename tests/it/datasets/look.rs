@@ -1,5 +1,7 @@
 //! The details, statistics and images of a data set.
 
+use std::path::Path;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
@@ -9,17 +11,12 @@ use crate::support::archives::{pets, ppm, zip};
 use crate::support::db::TestDb;
 use crate::support::eventually;
 
-/// The details of a data set once its images were decoded.
-pub(super) async fn decoded(api: &Api, name: &str) -> Value {
-    eventually("the images are decoded", async || {
-        let details = api.get(&format!("/v1/datasets/{name}")).await.expect(200);
-        if details["statistics"].is_null() {
-            assert_eq!(details["statistics_fault"], Value::Null);
-            return None;
-        }
-        Some(details)
-    })
-    .await
+fn write(directory: &Path, files: &[(&str, Vec<u8>)]) {
+    for (path, content) in files {
+        let path = directory.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
 }
 
 #[tokio::test]
@@ -73,7 +70,7 @@ async fn images_that_are_in_two_splits_are_a_warning() {
         ("test/dog/3.ppm", b"P6 8 8 255\nshort".to_vec()),
     ];
     api.upload_dataset("pets", zip(&[pets(), leaked].concat())).await.expect(201);
-    let details = decoded(&api, "pets").await;
+    let details = api.decoded("pets").await;
     let statistics = &details["statistics"];
     let duplicates: Vec<_> = statistics["duplicates"].as_array().unwrap().iter().collect();
     let [within, across] = duplicates.as_slice() else { panic!("{statistics:#}") };
@@ -122,13 +119,9 @@ async fn jobs_sweeps_and_their_dry_runs_say_what_was_found_in_the_images() {
     let more = vec![("test/cat/2.ppm", ppm([200, 10, 10])), ("train/dog/4.ppm", b"P6 8 8 255\nshort".to_vec())];
     let files = [pets(), more].concat();
     api.upload_dataset("pets", zip(&files)).await.expect(201);
-    for (path, content) in &files {
-        let path = api.dir.path().join("datasets/stray").join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
-    }
+    write(&api.dir.path().join("datasets/stray"), &files);
     for name in ["pets", "stray"] {
-        decoded(&api, name).await;
+        api.decoded(name).await;
         let mut job = plain_job();
         job["dataset"] = json!({"name": name});
         let said = [
@@ -155,6 +148,33 @@ async fn jobs_sweeps_and_their_dry_runs_say_what_was_found_in_the_images() {
 }
 
 #[tokio::test]
+async fn dry_runs_look_at_images_at_which_nobody_has_looked() {
+    let api = Api::start().await;
+    let files = [pets(), vec![("test/cat/2.ppm", ppm([200, 10, 10]))]].concat();
+    let axes = json!({"/training/optimizer/learning_rate": [0.1, 0.01]});
+    for (name, path) in [("one", "/v1/jobs?dry_run=true"), ("two", "/v1/sweeps?dry_run=true")] {
+        write(&api.dir.path().join("datasets").join(name), &files);
+        let mut document = plain_job();
+        document["dataset"] = json!({"name": name});
+        if name == "two" {
+            document = json!({"name": name, "base": document, "axes": axes});
+        }
+        // A busy machine may need longer than a request waits.
+        let said = eventually("the images are read", async || {
+            let warnings = api.post(path, &document).await.expect(200)["warnings"].to_string();
+            let is_known = !warnings.contains(&format!("(GET /v1/datasets/{name})"));
+            assert!(
+                is_known || warnings.contains("it is not known yet whether images are in two splits"),
+                "{warnings}"
+            );
+            is_known.then_some(warnings)
+        })
+        .await;
+        assert!(said.contains("the test split shares 1 image with the train split"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_class_is_found_in_either_unicode_normal_form() {
     let api = Api::start().await;
     let files = [pets(), vec![("train/cafe\u{301}/1.ppm", ppm([1, 2, 3]))]].concat();
@@ -170,7 +190,7 @@ async fn images_without_labels_that_are_evaluated_on_are_a_warning() {
     let api = Api::start().await;
     let more = vec![("more/1.ppm", ppm([205, 10, 10])), ("more/2.ppm", ppm([1, 2, 3]))];
     api.upload_dataset("pets", zip(&[pets(), more].concat())).await.expect(201);
-    let details = decoded(&api, "pets").await;
+    let details = api.decoded("pets").await;
     let size = ppm([0; 3]).len() as u64;
     assert_eq!(details["unlabelled_splits"], json!([{"name": "more", "images": 2, "size_bytes": 2 * size}]));
     let page = api.get("/v1/datasets/pets/images?split=more").await.expect(200);
@@ -190,7 +210,7 @@ async fn the_sizes_and_formats_of_the_images_are_said() {
     let api = Api::start().await;
     let wide = [b"P6 4 2 255\n".as_slice(), &[9; 24]].concat();
     api.upload_dataset("pets", zip(&[pets(), vec![("train/cat/4.ppm", wide)]].concat())).await.expect(201);
-    let details = decoded(&api, "pets").await;
+    let details = api.decoded("pets").await;
     let sizes: Vec<_> = details["statistics"]["splits"].as_array().unwrap().iter().map(|one| &one["sizes"]).collect();
     assert_eq!(
         sizes,
@@ -207,7 +227,7 @@ async fn the_sizes_and_formats_of_the_images_are_said() {
 async fn why_the_images_cannot_be_decoded_is_said() {
     let api = Api::start().await;
     api.upload_dataset("pets", zip(&pets())).await.expect(201);
-    decoded(&api, "pets").await;
+    api.decoded("pets").await;
     sqlx::query("update datasets set statistics = null").execute(&api.db.pool).await.unwrap();
     // A server without a copy, whose storage has lost the file.
     let other = Api::start_on(TestDb::new().await, api.db.pool.clone(), |_| ()).await;

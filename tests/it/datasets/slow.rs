@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use sqlx::postgres::PgPoolOptions;
 
-use super::look::decoded;
 use crate::support::api::{Api, plain_job};
 use crate::support::archives::{pets, zip};
 use crate::support::db::{TestDb, connection};
@@ -52,10 +51,15 @@ async fn a_data_set_can_be_looked_at_and_used_while_its_images_are_decoded() {
     assert!(api.get("/v1/datasets").await.expect(200)["data"].to_string().contains("pets"));
     let mut job = plain_job();
     job["dataset"] = json!({"name": "pets"});
+    let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200)["warnings"].to_string();
+    assert!(
+        dry.contains("not known yet") && dry.contains("read 8 of 8") && dry.contains("/v1/datasets/pets@"),
+        "{dry}"
+    );
     assert_eq!(api.post("/v1/jobs", &job).await.expect(201)["spec"]["dataset"]["name"], details["id"]);
 
     sqlx::query("select pg_advisory_unlock(1)").execute(&mut holder).await.unwrap();
-    let details = decoded(&api, "pets").await;
+    let details = api.decoded("pets").await;
     assert_eq!(
         (&details["statistics"]["splits"][0]["examined"], &details["statistics_progress"]),
         (&json!(6), &Value::Null)

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::db::TestDb;
-use super::{PATIENCE, http_client};
+use super::{PATIENCE, eventually, http_client};
 
 /// A running API; it stops when it is dropped.
 pub struct Api {
@@ -169,6 +169,19 @@ impl Api {
         self.send(self.request(Method::PUT, &format!("/v1/datasets/{name}")).body(bytes)).await
     }
 
+    /// The details of a data set once its images were decoded.
+    pub async fn decoded(&self, name: &str) -> Value {
+        eventually("the images are decoded", async || {
+            let details = self.get(&format!("/v1/datasets/{name}")).await.expect(200);
+            if details["statistics"].is_null() {
+                assert_eq!(details["statistics_fault"], Value::Null);
+                return None;
+            }
+            Some(details)
+        })
+        .await
+    }
+
     /// A queued job that trains without a teacher.
     pub async fn job(&self) -> String {
         let answer = self.post("/v1/jobs", &plain_job()).await;
@@ -302,15 +315,17 @@ pub fn outcome() -> Outcome {
 
 /// `ten`, with the 10 classes of CIFAR-10, and `hundred`, with the 100 of CIFAR-100.
 pub fn write_datasets(directory: &Path) {
-    let write = |name: &str, record: usize| {
+    let write = |name: &str, labels: usize, grey: u8| {
         let path = directory.join(name);
         std::fs::create_dir_all(path.parent().expect("below the directory")).expect("a directory");
-        std::fs::write(path, vec![1; 4 * record]).expect("a file");
+        let record = [vec![1; labels], vec![grey; 3072]].concat();
+        std::fs::write(path, record.repeat(4)).expect("a file");
     };
-    write("ten/data_batch_1.bin", 3073);
-    write("ten/test_batch.bin", 3073);
-    write("hundred/train.bin", 3074);
-    write("hundred/test.bin", 3074);
+    // No image is in two splits.
+    write("ten/data_batch_1.bin", 1, 1);
+    write("ten/test_batch.bin", 1, 2);
+    write("hundred/train.bin", 2, 1);
+    write("hundred/test.bin", 2, 2);
 }
 
 /// A safetensors file with the keys and shapes of a network.

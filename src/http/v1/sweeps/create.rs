@@ -253,6 +253,7 @@ async fn dry_run(state: &AppState, plan: &SweepPlan) -> Result<SweepDryRun, ApiE
         qualification: planned.qualification.clone(),
     });
     let combinations = combinations.collect();
+    let found = plan.look_at_images(state).await;
     let lacks: BTreeSet<String> = plan.combinations.iter().filter_map(|planned| planned.resolved.lack()).collect();
     let memory = estimates.into_iter().map(|(memory, _)| memory).max_by_key(|memory| memory.total_bytes);
     Ok(SweepDryRun {
@@ -264,6 +265,6 @@ async fn dry_run(state: &AppState, plan: &SweepPlan) -> Result<SweepDryRun, ApiE
         device_hours,
         device: device_hours.map(|_| devices.join(",")),
         memory: memory.ok_or_else(|| anyhow::anyhow!("a sweep without faults has no combination"))?,
-        warnings: plan.warnings.iter().chain(&plan.remarks).cloned().chain(lacks).collect(),
+        warnings: plan.warnings.iter().chain(&found).chain(&plan.remarks).cloned().chain(lacks).collect(),
     })
 }
