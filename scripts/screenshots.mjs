@@ -2,14 +2,16 @@
 // `make screenshots` builds first; `node scripts/screenshots.mjs` takes target/debug/distillery or $DISTILLERY_BIN.
 
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 import { drawn, launchBrowser, openPage } from '../tests/browser/support/page.mjs';
 import { Server } from '../tests/browser/support/server.mjs';
 
 const DIRECTORY = fileURLToPath(new URL('../docs/screenshots/', import.meta.url));
+const SWEEP = fileURLToPath(new URL('../examples/digits/sweep.json', import.meta.url));
 /** A picture in a document should not weigh more than the page that it shows. */
 const MOST_BYTES = 150_000;
 const DESK = { width: 1280, height: 1500 };
@@ -27,9 +29,19 @@ function job(name, student, distillation, epochs, more = {}) {
   };
 }
 
-/** A teacher, one student by three methods, and a job that runs on. The SDD student's server is killed on the way. */
+/** The sweep of docs/sweeps.md, to its end. */
+async function sweepOf(teacher) {
+  const { id } = await server.post('/v1/sweeps', JSON.parse(readFileSync(SWEEP, 'utf8').replace('$TEACHER', teacher)));
+  let sweep = await server.get(`/v1/sweeps/${id}`);
+  for (; sweep.status === 'running'; sweep = await server.get(`/v1/sweeps/${id}`)) await wait(2000);
+  assert.equal(sweep.status, 'finished');
+  return id;
+}
+
+/** A teacher, a sweep, one student by three methods, and a job that runs on. The SDD student's server is killed on the way. */
 async function train() {
   const teacher = (await server.post('/v1/jobs', job('resnet20 on the digits', 'resnet20', { method: 'none' }, 6))).id;
+  const sweep = await sweepOf(teacher);
   const taught = { teacher: { job: teacher }, labels: { pair: 'resnet20-resnet8' } };
   const sdd = (await server.post('/v1/jobs', job('resnet8 by SD-KD', 'resnet8', { method: 'sdd_kd', scales: [1, 2, 4] }, EPOCHS, taught))).id;
   const kd = (await server.post('/v1/jobs', job('resnet8 by KD', 'resnet8', { method: 'kd' }, EPOCHS, taught))).id;
@@ -40,7 +52,7 @@ async function train() {
   await server.start();
   await server.succeeded(alone);
   await server.until(live, ({ progress }) => progress?.epoch > 8);
-  return { sdd, kd, alone, live };
+  return { sdd, kd, alone, live, sweep };
 }
 
 /** One picture, as small as WebP makes it. */
@@ -75,7 +87,7 @@ async function specification(page) {
   await page.locator('.spec').evaluate((element) => element.scrollIntoView({ block: 'start' }));
 }
 
-function pictures({ sdd, kd, alone, live }) {
+function pictures({ sdd, kd, alone, live, sweep }) {
   const plot = '.u-over';
   const compare = `/compare?${[sdd, kd, alone].map((id) => `job=${id}`).join('&')}`;
   return [
@@ -91,6 +103,7 @@ function pictures({ sdd, kd, alone, live }) {
     { name: 'compare-light', path: compare, ready: '.scatter circle', viewport: { width: 1280, height: 1200 } },
     { name: 'compare-dark', path: compare, ready: '.scatter circle', viewport: { width: 1280, height: 1200 }, colorScheme: 'dark' },
     { name: 'compare-phone', path: compare, ready: '.scatter circle', viewport: PHONE },
+    { name: 'sweep-light', path: `/sweeps/${sweep}`, ready: '.charts .u-over', viewport: { width: 1280, height: 1500 } },
     { name: 'data-light', path: '/data/digits', ready: '.pictures img', prepare: decoded, viewport: { width: 1280, height: 1100 } },
     { name: 'workers-light', path: '/workers', ready: BUSY, viewport: { width: 1280, height: 560 } },
     { name: 'workers-dark', path: '/workers', ready: BUSY, viewport: { width: 1280, height: 560 }, colorScheme: 'dark' },

@@ -265,6 +265,19 @@ fn a_documented_job_resolves_to_the_documented_specification() {
     assert_eq!(json!(Request::read(minimal).complete().unwrap()), *resolved);
 }
 
+#[test]
+fn the_documented_sweep_is_the_one_of_the_examples() {
+    let text = read("docs/sweeps.md");
+    let mut sweeps =
+        code_blocks(&text).into_iter().filter_map(|block| block.split_once("/v1/sweeps ")?.1.split_once("-d '"));
+    let (_, document) = sweeps.next().expect("a sweep by curl");
+    // The shell puts the variable between two quoted texts.
+    let document = document.replace("'$TEACHER'", "$TEACHER");
+    let document: Value = serde_json::from_str(document.trim_end().trim_end_matches('\'')).unwrap();
+    assert_eq!(document, serde_json::from_str::<Value>(&read("examples/digits/sweep.json")).unwrap());
+    assert!(sweeps.next().is_none());
+}
+
 /// The commands of the README's session, with their continuation lines.
 fn session() -> Vec<String> {
     let readme = read("README.md");
