@@ -35,8 +35,9 @@ impl OnnxRuntime {
         };
         let environment = built().map_err(|error| {
             anyhow::anyhow!(
-                "ONNX Runtime is not here ({error:#}): name its library, libonnxruntime.so, with --onnxruntime or \
-                 DISTILLERY_ONNXRUNTIME"
+                "ONNX Runtime is not here ({error:#}): install it (pip install onnxruntime, where distillery itself came \
+                 from pip) or name its library, libonnxruntime.so, with --onnxruntime or DISTILLERY_ONNXRUNTIME, and \
+                 start this program again"
             )
         })?;
         Ok(Self { environment, version: version(library) })

@@ -424,6 +424,7 @@ interface Schemas {
     priority?: number;
   };
   JobDetails: Schemas['Job'] & {
+    latency_not_measured?: string | null;
     student_facts?: Schemas['NetworkSize'] | null;
     student_latency?: Schemas['MeasuredStudent'] | null;
     teacher_facts?: Schemas['NetworkSize'] | null;

@@ -515,6 +515,7 @@ class JobChanges(TypedDict):
 
 
 class JobDetails(Job):
+    latency_not_measured: NotRequired[str | None]
     student_facts: NotRequired[NetworkSize | None]
     student_latency: NotRequired[MeasuredStudent | None]
     teacher_facts: NotRequired[NetworkSize | None]

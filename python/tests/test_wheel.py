@@ -1,5 +1,5 @@
-"""Promise: the wheel runs on the libtorch and the PostgreSQL of its environment, wherever they are in it, and says what
-is missing."""
+"""Promise: the wheel runs on the libtorch, the PostgreSQL and the ONNX Runtime of its environment, wherever they are in
+it, and says what is missing."""
 
 import ast
 import os
@@ -77,6 +77,20 @@ class Wheel(unittest.TestCase):
             ran = run(SCRIPTS / "distillery", "serve", PYTHONPATH=directory)
         self.assertEqual(ran.returncode, 1)
         self.assertRegex(ran.stderr, r"needs torch [\d.]+, and this environment has 9\.8\.7: pip install torch==")
+
+    def test_the_server_finds_the_onnx_runtime_of_the_environment(self):
+        with tempfile.TemporaryDirectory() as directory:
+            library = Path(directory) / "onnxruntime/capi/libonnxruntime.so.9.8.7"
+            library.parent.mkdir(parents=True)
+            (library.parent.parent / "__init__.py").touch()
+            # No library: what cannot be loaded is named.
+            library.touch()
+            measure = ["measure", "--student", "none.safetensors"]
+            ran = run(SCRIPTS / "distillery", *measure, PYTHONPATH=directory)
+            self.assertIn(str(library), ran.stderr)
+            own = run(SCRIPTS / "distillery", *measure, PYTHONPATH=directory, DISTILLERY_ONNXRUNTIME="/nowhere.so")
+            self.assertIn("/nowhere.so", own.stderr)
+            self.assertIn("pip install onnxruntime", own.stderr)
 
     def test_the_client_commands_need_no_torch(self):
         with tempfile.TemporaryDirectory() as directory:

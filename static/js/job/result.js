@@ -92,6 +92,8 @@ export class JobResult {
       this.#latency.element.title = `${measured.latency.runtime} on ${measured.latency.cpu}`;
     } else if (measured?.failure) {
       setText(this.#latency.note, `not measured: ${measured.failure}`);
+    } else if (job?.latency_not_measured) {
+      setText(this.#latency.note, `not measured: ${job.latency_not_measured}`);
     } else if (waits.length > 0) {
       setTimeout(() => { if (!this.signal.aborted) this.#readLatency(waits.slice(1)); }, waits[0]);
     } else {

@@ -104,12 +104,16 @@ async fn without_onnx_runtime_the_answer_says_that_nothing_is_measured() {
     let qualification = &dry_run["qualification"];
     assert_eq!((&qualification["qualifies"], &qualification["unknown"]), (&Value::Null, &json!(["latency_ms"])));
     let says = |reason: &Value| {
-        let words = ["ONNX Runtime is not here", "--onnxruntime", "DISTILLERY_ONNXRUNTIME"];
+        let words = ["ONNX Runtime is not here", "pip install onnxruntime", "--onnxruntime", "DISTILLERY_ONNXRUNTIME"];
         assert!(words.iter().all(|words| reason.as_str().unwrap().contains(words)), "{reason}");
     };
     says(&qualification["latency_unknown"]);
     let pareto = api.get("/v1/pareto").await.expect(200);
     says(&pareto["not_measured"]);
+    let succeeded = published(&api, b"student").await;
+    says(&api.get(&format!("/v1/jobs/{succeeded}")).await.expect(200)["latency_not_measured"]);
+    let queued = api.job().await;
+    assert_eq!(api.get(&format!("/v1/jobs/{queued}")).await.expect(200).get("latency_not_measured"), None);
 }
 
 #[tokio::test]

@@ -6,10 +6,11 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::db;
-use crate::db::jobs::Job;
+use crate::db::jobs::{Job, Status};
 use crate::db::latencies::{self, MeasuredStudent};
 use crate::http::AppState;
 use crate::http::error::ApiError;
+use crate::http::latencies::missing;
 
 /// A job, and facts about its exported networks.
 #[derive(Debug, Serialize, ToSchema)]
@@ -25,6 +26,10 @@ pub struct JobDetails {
     /// How long the student takes on the server's CPU; absent before it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     student_latency: Option<MeasuredStudent>,
+    /// Why this server does not measure how long the student takes, and what to do; absent if it does, once the student
+    /// was measured, and before the job has succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_not_measured: Option<String>,
 }
 
 /// What is known of an exported network.
@@ -42,7 +47,9 @@ impl JobDetails {
         let teacher_facts = facts(&state.pool, teacher).await?;
         let student_facts = facts(&state.pool, student).await?;
         let student_latency = latencies::get(&state.pool, &job.id).await?;
-        Ok(Self { job, teacher_facts, student_facts, student_latency })
+        let is_missing = student_latency.is_none() && job.status == Status::Succeeded;
+        let latency_not_measured = if is_missing { missing(state) } else { None };
+        Ok(Self { job, teacher_facts, student_facts, student_latency, latency_not_measured })
     }
 }
 
