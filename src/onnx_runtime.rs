@@ -35,9 +35,9 @@ impl OnnxRuntime {
         };
         let environment = built().map_err(|error| {
             anyhow::anyhow!(
-                "ONNX Runtime is not here ({error:#}): install it (pip install onnxruntime, where distillery itself came \
-                 from pip) or name its library, libonnxruntime.so, with --onnxruntime or DISTILLERY_ONNXRUNTIME, and \
-                 start this program again"
+                "ONNX Runtime is not here ({error:#}): install it (pip install onnxruntime, where distillery itself \
+                 came from pip) or name its library, libonnxruntime.so, with --onnxruntime or DISTILLERY_ONNXRUNTIME, \
+                 and start this program again"
             )
         })?;
         Ok(Self { environment, version: version(library) })
