@@ -193,19 +193,7 @@ impl Control {
             return answer(StatusCode::FORBIDDEN, "<Error><Code>AccessDenied</Code></Error>".to_owned());
         }
         if contains(&self.held.borrow()) {
-            self.waiting.send_modify(|waiting| {
-                waiting.now += 1;
-                waiting.ever += 1;
-                waiting.most = waiting.most.max(waiting.now);
-            });
-            let released = async {
-                let _ = self.held.subscribe().wait_for(|held| !contains(held)).await;
-            };
-            tokio::select! {
-                () = released => {}
-                pass = self.passes.acquire() => pass.expect("nobody closes it").forget(),
-            }
-            self.waiting.send_modify(|waiting| waiting.now -= 1);
+            self.wait_while(contains).await;
         }
         let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
         if method == Method::GET && has("uploads") {
@@ -245,6 +233,23 @@ impl Control {
         let is_halved = contains(&self.halved.borrow());
         let body = if is_halved { in_halves(body, self.halved.subscribe()) } else { body.into() };
         Response::from_parts(head, body)
+    }
+
+    /// Waits as long as such requests are held, or until one may go on nevertheless.
+    async fn wait_while(&self, is_held: impl Fn(&Vec<String>) -> bool) {
+        self.waiting.send_modify(|waiting| {
+            waiting.now += 1;
+            waiting.ever += 1;
+            waiting.most = waiting.most.max(waiting.now);
+        });
+        let released = async {
+            let _ = self.held.subscribe().wait_for(|held| !is_held(held)).await;
+        };
+        tokio::select! {
+            () = released => {}
+            pass = self.passes.acquire() => pass.expect("nobody closes it").forget(),
+        }
+        self.waiting.send_modify(|waiting| waiting.now -= 1);
     }
 
     /// A page of the open uploads, which begins after the markers of the query.
