@@ -108,8 +108,8 @@ fn pod_limit() -> anyhow::Result<u64> {
     let (_, limit) = text.split_once("limits: {memory: ").context("the pod has no limit")?;
     let (number, unit) = limit.split_at(limit.find(|c: char| !c.is_ascii_digit()).context("no unit")?);
     let limit = number.parse::<u64>()? * if unit.starts_with("Gi") { 1024 } else { 1 };
-    let (_, export) = text.split_once("--export-memory-mib, \"").context("the pod does not bound exports")?;
-    let (export, _) = export.split_once('"').context("exports have no limit")?;
+    let (_, export) = text.split_once("--export-memory-mib=").context("the pod does not bound exports")?;
+    let (export, _) = export.split_once('\n').context("exports have no limit")?;
     limit.checked_sub(2 * export.parse::<u64>()?).context("two exports alone take all of the pod's memory")
 }
 
