@@ -30,7 +30,7 @@ pub async fn finished(pool: &PgPool) -> sqlx::Result<Vec<Finished>> {
         r#"
         select id, name, spec #>> '{dataset,name}' as dataset,
             case when result is not null then best_top1 end as best_top1,
-            finished_at as "finished_at!", labels ? 'keep' as "is_kept!"
+            calendar_time(finished_at) as "finished_at!", labels ? 'keep' as "is_kept!"
         from jobs where finished_at is not null order by finished_at desc, id desc
         "#,
     )
@@ -44,6 +44,9 @@ pub struct NeededFiles {
     keys: HashSet<String>,
     /// Directories of attempts that a later attempt can resume from.
     resumable: HashSet<String>,
+    /// Jobs whose state to resume from is stored in a form that this program does not know: any file of theirs may be
+    /// part of it.
+    opaque: HashSet<String>,
     writing: Writing,
 }
 
@@ -60,9 +63,11 @@ impl NeededFiles {
     /// Whether a stored file is needed, or left to somebody else.
     #[must_use]
     pub fn needs(&self, key: &str) -> bool {
-        let is_resumable =
-            || matches!(Owner::of(key), Some(Owner::Job { attempt, .. }) if self.resumable.contains(attempt));
-        self.keys.contains(key) || self.writing.includes(key) || is_resumable()
+        let is_of_state = || match Owner::of(key) {
+            Some(Owner::Job { job, attempt }) => self.resumable.contains(attempt) || self.opaque.contains(job),
+            _ => false,
+        };
+        self.keys.contains(key) || self.writing.includes(key) || is_of_state()
     }
 
     /// Whether a half-written file may still become whole, or is left to somebody else.
@@ -90,19 +95,40 @@ pub async fn named(pool: &PgPool) -> sqlx::Result<NeededFiles> {
     let uploads = sqlx::query_scalar!(r#"select checkpoint_key(key, sha256) as "key!" from checkpoints"#);
     named.keys.extend(uploads.fetch_all(pool).await?);
     named.keys.extend(sqlx::query_scalar!("select key from datasets").fetch_all(pool).await?);
-    let attempts = sqlx::query!(
+    let jobs = sqlx::query!(
         r#"
-        select id as "job!", concat_ws('-', attempt, claim) as "attempt!", true as "is_held!"
-        from jobs where lease_expires_at is not null
-        union
-        select id, split_part(checkpoint ->> 'key', '/', 4), false from jobs where checkpoint is not null
+        select id, case when lease_expires_at is not null then concat_ws('-', attempt, claim) end as attempt,
+            checkpoint is not null as "has_state!", checkpoint ->> 'key' as state
+        from jobs where lease_expires_at is not null or checkpoint is not null
         "#
     )
     .fetch_all(pool)
     .await?;
-    for row in attempts {
-        let attempts = if row.is_held { &mut named.writing.attempts } else { &mut named.resumable };
-        attempts.insert(keys::attempt(&row.job, &row.attempt));
+    for row in jobs {
+        if let Some(attempt) = row.attempt {
+            named.writing.attempts.insert(keys::attempt(&row.id, &attempt));
+        }
+        if row.has_state {
+            named.need_state(row.id, row.state);
+        }
     }
     Ok(named)
+}
+
+impl NeededFiles {
+    /// Notes what a job resumes from: the directory of the attempt with that key, or what another program knows.
+    fn need_state(&mut self, job: String, key: Option<String>) {
+        let attempts = keys::attempt(&job, "");
+        let directory = match key.as_deref().filter(|key| key.starts_with(&attempts)).and_then(Owner::of) {
+            Some(Owner::Job { attempt, .. }) => Some(attempt.to_owned()),
+            _ => None,
+        };
+        if let Some(directory) = directory {
+            self.resumable.insert(directory);
+            return;
+        }
+        tracing::warn!(job, "keeping all files of a job: another version of the program stored its state");
+        self.opaque.insert(job);
+        self.keys.extend(key);
+    }
 }

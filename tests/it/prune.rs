@@ -90,6 +90,32 @@ async fn a_result_that_cannot_be_read_keeps_no_other_job_from_being_pruned() {
 }
 
 #[tokio::test]
+async fn a_state_of_another_form_keeps_the_files_of_its_job_and_no_others() {
+    let api = Api::start().await;
+    let (job, other) = (api.job().await, api.job().await);
+    let kept = format!("jobs/{job}/attempts/1/state/shard-1");
+    put(&api, &kept).await;
+    for checkpoint in [
+        r#"checkpoint = '{"epoch": 1, "step": 2, "shards": ["a", "b"]}'"#,
+        r#"checkpoint = '{"key": null}'"#,
+        r#"checkpoint = '{"key": 7}'"#,
+        r#"checkpoint = '{"key": "elsewhere"}'"#,
+        r#"checkpoint = '["key"]'"#,
+        r#"checkpoint = '"key"'"#,
+        "checkpoint = 'null'",
+    ] {
+        api.db.set(&job, checkpoint).await;
+        let orphan = format!("jobs/{other}/attempts/1/student.safetensors");
+        put(&api, &orphan).await;
+        let said = prune(&api, &["--orphan-minutes", "0"]).await;
+        assert!(said.contains(&orphan) && said.contains("1 unreferenced file (5 bytes)"), "{checkpoint}: {said}");
+        assert_eq!(stored(&api).await, [kept.as_str()], "{checkpoint}");
+    }
+    api.db.set(&job, "checkpoint = null").await;
+    assert!(prune(&api, &["--orphan-minutes", "0"]).await.contains(&kept));
+}
+
+#[tokio::test]
 async fn a_student_that_another_job_waits_for_is_spared() {
     let api = Api::start().await;
     let teacher = finished(&api, 40).await;
