@@ -109,18 +109,18 @@ fn notes(reader: &ObjectReader<'_>, document: &Value) -> Option<Option<String>> 
 }
 
 impl LabelChanges {
-    /// The labels after the change.
+    /// The labels after the change. Their values may have any type that holds a text.
     ///
     /// # Errors
     /// The number of labels that there would be, if it is too large.
-    pub fn apply(&self, mut labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, usize> {
+    pub fn apply<V: From<String>>(&self, mut labels: BTreeMap<String, V>) -> Result<BTreeMap<String, V>, usize> {
         match self {
             Self::None => return Ok(labels),
             Self::Clear => labels.clear(),
             Self::Each(changes) => {
                 for (key, value) in changes {
                     match value {
-                        Some(value) => drop(labels.insert(key.clone(), value.clone())),
+                        Some(value) => drop(labels.insert(key.clone(), value.clone().into())),
                         None => drop(labels.remove(key)),
                     }
                 }

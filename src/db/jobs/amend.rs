@@ -16,7 +16,8 @@ use crate::text::quoted;
 struct Amendable {
     name: String,
     priority: i32,
-    labels: BTreeMap<String, String>,
+    /// Another program may have stored labels that are no texts. They stay until they are set or removed.
+    labels: BTreeMap<String, Value>,
     notes: Option<String>,
 }
 
@@ -38,7 +39,10 @@ pub async fn amend(pool: &PgPool, id: &str, amendment: &Amendment) -> sqlx::Resu
 async fn amend_in(connection: &mut PgConnection, id: &str, amendment: &Amendment) -> sqlx::Result<Result<(), Refusal>> {
     let query = sqlx::query!(
         r#"
-        select status as "status: Status", name, priority, labels as "labels: Json<BTreeMap<String, String>>", notes
+        select status as "status: Status", name, priority, notes, (
+            select coalesce(jsonb_object_agg(key, readable(value)), '{}')
+            from jsonb_each(case when jsonb_typeof(labels) = 'object' then labels else '{}' end)
+        ) as "labels!: Json<BTreeMap<String, Value>>"
         from jobs where id = $1 for no key update
         "#,
         id,
@@ -60,14 +64,17 @@ async fn amend_in(connection: &mut PgConnection, id: &str, amendment: &Amendment
     }
     sqlx::query!(
         r#"
-        update jobs set name = $2, priority = $3, labels = $4, notes = $5,
-            spec = spec || jsonb_build_object('name', $2::text, 'priority', $3::integer, 'labels', $4::jsonb)
+        update jobs set name = $2, priority = $3, labels = coalesce($4, labels), notes = $5,
+            spec = case when jsonb_typeof(spec) = 'object'
+                then spec || jsonb_build_object(
+                    'name', $2::text, 'priority', $3::integer, 'labels', coalesce($4::jsonb, labels))
+                else spec end
         where id = $1
         "#,
         id,
         after.name,
         after.priority,
-        json!(after.labels),
+        (after.labels != before.labels).then(|| json!(after.labels)),
         after.notes,
     )
     .execute(&mut *connection)

@@ -34,6 +34,50 @@ async fn what_is_given_changes_and_the_rest_stays() {
     assert_eq!(api.get(&format!("/v1/jobs/{id}/submitted")).await.expect(200), document);
 }
 
+async fn stored_labels(api: &Api, id: &str) -> String {
+    let query = sqlx::query_scalar("select labels::text from jobs where id = $1");
+    query.bind(id).fetch_one(&api.db.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn labels_that_another_program_stored_keep_no_job_from_being_changed() {
+    let api = Api::start().await;
+    for (stored, left) in [
+        (r#"labels = '{"team": "vision", "runs": 3, "of": {"a": [1]}}'"#, json!({"team": "vision", "of": {"a": [1]}})),
+        (r#"labels = '{"team": "vision", "of": 1e400, "runs": null}'"#, json!({"team": "vision", "of": null})),
+        (r#"labels = '["team"]'"#, json!({})),
+        (r#"labels = '"team"'"#, json!({})),
+        ("labels = '7'", json!({})),
+        ("labels = 'null'", json!({})),
+    ] {
+        let id = api.job().await;
+        api.db.set(&id, stored).await;
+        let before = stored_labels(&api, &id).await;
+        let renamed = patch(&api, &id, &json!({"name": "another", "priority": 2})).await.expect(200);
+        assert_eq!((&renamed["name"], &renamed["priority"]), (&json!("another"), &json!(2)), "{stored}");
+        assert_eq!(stored_labels(&api, &id).await, before, "{stored}: no label was given");
+        let labelled = patch(&api, &id, &json!({"labels": {"new": "1", "runs": null}})).await.expect(200);
+        let mut expected = left;
+        expected["new"] = json!("1");
+        assert_eq!(labelled["labels"], expected, "{stored}");
+        assert_eq!(labelled["spec"]["labels"], expected, "{stored}");
+        let cleared = patch(&api, &id, &json!({"labels": null})).await.expect(200);
+        assert_eq!(cleared["labels"], json!({}), "{stored}");
+    }
+}
+
+#[tokio::test]
+async fn a_specification_that_is_no_object_keeps_no_job_from_being_changed() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    for spec in ["spec = '[1]'", "spec = '\"elsewhere\"'", "spec = 'null'"] {
+        api.db.set(&id, spec).await;
+        let before = api.db.job(&id).await["spec"].clone();
+        let job = patch(&api, &id, &json!({"name": spec})).await.expect(200);
+        assert_eq!((&job["name"], &job["spec"]), (&json!(spec), &before));
+    }
+}
+
 #[tokio::test]
 async fn the_history_says_what_was_changed_and_nothing_if_nothing_was() {
     let api = Api::start().await;
