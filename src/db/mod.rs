@@ -30,6 +30,11 @@
 //! others refer to is locked `for no key update`, which keeps nobody from referring to it, unless it is to be deleted.
 //! Housekeeping takes rows in the order in which it finds them, and skips those that are locked.
 //!
+//! Another program, another version of this one or a person may have written a row. What may have any form is read with
+//! SQL functions, so that one such row keeps no other from being read: documents with `readable`, numbers in them with
+//! `finite_number` and `whole_number`, lists with `plain_list`, and times that people set with `calendar_time`. A column
+//! of type `json`, which keeps texts that `jsonb` refuses, is read as a `ForeignJson`.
+//!
 //! A function that looks for one thing returns `None` if there is no such thing.
 
 pub mod artifacts;
@@ -48,6 +53,7 @@ pub mod errors;
 pub mod events;
 pub mod file_deletions;
 pub mod finished_uploads;
+mod foreign_json;
 pub mod jobs;
 pub mod latencies;
 pub mod listen;

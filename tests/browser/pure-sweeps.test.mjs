@@ -37,6 +37,7 @@ test('a strategy is one phrase', () => {
   assert.equal(strategyText({ type: 'halving', rungs: [5, 15, 60], keep: 0.33 }), 'halving after 5, 15, 60 epochs, 33 % kept');
   assert.equal(strategyText({ type: 'random', jobs: 20, seed: 0 }), 'random, at most 20 jobs');
   assert.equal(strategyText({ type: 'grid' }), 'grid');
+  assert.equal(strategyText({ type: 'unknown' }), 'unknown');
 });
 
 test('curves are of the best combinations, and rungs have a band', () => {

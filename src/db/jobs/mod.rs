@@ -140,9 +140,10 @@ pub async fn list_where(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Job>>
         select id, name, status as "status: Status", readable(spec) as "spec!", priority,
             readable(labels) as "labels!", attempt, max_attempts, readable(progress) as progress,
             readable(teacher) as teacher, readable(result) as result, readable(error) as error,
-            coalesce((select workers.name from workers where workers.id = worker), worker) as worker, created_at,
-            started_at, finished_at, teacher_network, student_network, notes, webhooks,
-            sweep_id as sweep
+            coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
+            calendar_time(created_at) as "created_at!", calendar_time(started_at) as started_at,
+            calendar_time(finished_at) as finished_at, teacher_network, student_network, notes,
+            plain_list(webhooks) as "webhooks!", sweep_id as sweep
         from jobs where id = any($1) order by id desc
         "#,
         ids,
@@ -159,9 +160,10 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
         select id, name, status as "status: Status", readable(spec) as "spec!", priority,
             readable(labels) as "labels!", attempt, max_attempts, readable(progress) as progress,
             readable(teacher) as teacher, readable(result) as result, readable(error) as error,
-            coalesce((select workers.name from workers where workers.id = worker), worker) as worker, created_at,
-            started_at, finished_at, teacher_network, student_network, notes, webhooks,
-            sweep_id as sweep
+            coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
+            calendar_time(created_at) as "created_at!", calendar_time(started_at) as started_at,
+            calendar_time(finished_at) as finished_at, teacher_network, student_network, notes,
+            plain_list(webhooks) as "webhooks!", sweep_id as sweep
         from jobs
         where (cardinality($1::text[]) = 0 or status = any($1) or ('unknown' = any($1) and status <> all($5)))
             and ($2::jsonb = '{}' or labels @> $2) and ($3::text is null or id < $3)

@@ -18,6 +18,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
+use super::foreign_json::ForeignJson;
 use super::text_status::text_status;
 
 pub use change::{SweepChange, change};
@@ -78,8 +79,10 @@ pub struct StoredSweep {
     pub id: String,
     pub name: String,
     pub status: SweepStatus,
+    /// As stored; null if this program cannot read them.
     pub axes: Value,
     pub seeds: i32,
+    /// As stored; null if this program cannot read it.
     pub strategy: Value,
     pub max_parallel: Option<i32>,
     /// Epochs after which jobs are compared; empty without halving.
@@ -109,8 +112,9 @@ pub async fn list(
     let mut rows = sqlx::query_as!(
         StoredSweep,
         r#"
-        select id, name, status as "status: SweepStatus", axes, seeds, strategy, max_parallel, rungs, rung,
-            warnings, webhooks,
+        select id, name, status as "status: SweepStatus", axes::text as "axes!: ForeignJson", seeds,
+            readable(strategy) as "strategy!", max_parallel, plain_list(rungs) as "rungs!", rung,
+            plain_list(warnings) as "warnings!", plain_list(webhooks) as "webhooks!",
             (select count(*) from sweep_combinations where sweep_id = sweeps.id) as "combinations!",
             (select coalesce(jsonb_object_agg(status, jobs), '{}') from (
                 select jobs.status, count(*) as jobs from jobs where jobs.sweep_id = sweeps.id group by jobs.status

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::db::downsample::Downsampled;
+use crate::db::foreign_json::ForeignJson;
 use crate::db::jobs::Status;
 use crate::protocol::Failure;
 
@@ -110,8 +111,8 @@ pub async fn results(pool: &PgPool, sweep: &str, rungs: &[i32]) -> sqlx::Result<
             select jobs.combination, sum(jobs.devices
                 * extract(epoch from coalesce(attempts.ended_at, now()) - attempts.started_at))::float8 as seconds
             from jobs join attempts on attempts.job_id = jobs.id where jobs.sweep_id = $1 group by jobs.combination)
-        select number, settings, dropped_rung, pooled.top1 as "top1?", pooled.deviation as "deviation?",
-            coalesce(pooled.n, 0) as "n!", coalesce(pooled.copies, 0) as "copies!", pooled.best as "best?",
+        select number, settings::text as "settings!: ForeignJson", dropped_rung, pooled.top1 as "top1?",
+            pooled.deviation as "deviation?", coalesce(pooled.n, 0) as "n!", coalesce(pooled.copies, 0) as "copies!", pooled.best as "best?",
             coalesce(costs.seconds, 0) as "cost_seconds!"
         from sweep_combinations left join pooled_accuracies($1) as pooled on pooled.combination = number
             left join costs on costs.combination = number
@@ -128,7 +129,7 @@ pub async fn results(pool: &PgPool, sweep: &str, rungs: &[i32]) -> sqlx::Result<
     let epochs_of = |rung: i32| usize::try_from(rung).ok().and_then(|rung| rungs.get(rung).copied());
     let results = (1..).zip(rows).map(|(place, row)| CombinationResult {
         number: row.number,
-        settings: row.settings,
+        settings: Some(row.settings.into()).filter(Value::is_object).unwrap_or_else(|| json!({})),
         rank: row.top1.map(|_| place),
         top1: row.top1,
         deviation: row.deviation,

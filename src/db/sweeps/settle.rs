@@ -233,7 +233,7 @@ async fn scores(connection: &mut PgConnection, sweep: &str, epochs: i32) -> sqlx
         select jobs.combination as "combination!", max(metrics.value) as "top1!"
         from jobs join metrics
             on metrics.job_id = jobs.id and metrics.name = 'eval/top1' and metrics.epoch <= $2::float8
-        where jobs.sweep_id = $1
+        where jobs.sweep_id = $1 and jobs.combination is not null
             and (jobs.status = 'succeeded' or (jobs.status = 'paused' and has_reached_rung(jobs)))
         group by jobs.combination, jobs.id order by jobs.id
         "#,

@@ -42,12 +42,12 @@ export function jobsText(jobs) {
 export const epochsText = (epochs) => (epochs === 1 ? '1 epoch' : `${epochs} epochs`);
 
 /**
- * What a sweep tries: "halving after 5, 15, 60 epochs, 33 % kept".
+ * What a sweep tries: "halving after 5, 15, 60 epochs, 33 % kept". What only another version knows is just named.
  * @param {Schemas['Strategy']} strategy
  */
 export function strategyText(strategy) {
   if (strategy.type === 'halving') return `halving after ${strategy.rungs.join(', ')} epochs, ${Math.round(100 * (strategy.keep ?? 1 / 3))} % kept`;
-  return strategy.type === 'random' ? `random, at most ${strategy.jobs === 1 ? '1 job' : `${strategy.jobs} jobs`}` : 'grid';
+  return strategy.type === 'random' ? `random, at most ${strategy.jobs === 1 ? '1 job' : `${strategy.jobs} jobs`}` : strategy.type;
 }
 
 /**

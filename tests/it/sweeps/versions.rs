@@ -25,6 +25,111 @@ async fn a_sweep_of_an_unknown_status_is_listed_as_such_and_left_alone() {
     api.ask(&format!("/v1/sweeps/{}/cancel", id(&known))).await.expect(202);
 }
 
+async fn set(api: &Api, sweep: &Value, assignment: &'static str) {
+    let update = sqlx::AssertSqlSafe(format!("update sweeps set {assignment} where id = $1"));
+    sqlx::query(update).bind(id(sweep)).execute(&api.db.pool).await.unwrap();
+}
+
+/// The status of an answer about a sweep.
+async fn asked(api: &Api, sweep: &Value, path: &str) -> u16 {
+    api.get(&format!("/v1/sweeps/{}{path}", id(sweep))).await.status.as_u16()
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_of_a_sweep_is_said_and_keeps_no_list_from_being_read() {
+    let api = Api::start().await;
+    let (foreign, known) = (post(&api, &sweep(&[0.1], json!({}))).await, post(&api, &sweep(&[0.2], json!({}))).await);
+    let (axes, strategy) = (foreign["axes"].clone(), json!({"type": "grid"}));
+    let (unknown, warnings) = (json!({"type": "unknown"}), get(&api, &foreign).await["warnings"].clone());
+    for (assignment, shown_axes, shown_strategy, said) in [
+        (r#"axes = '[{"pointer": "/a", "values": [1e400]}]'"#, json!([]), &strategy, "its axes were"),
+        (r#"axes = '["\u0000", "\ud800"]'"#, json!([]), &strategy, "its axes were"),
+        (r#"axes = '[{"pointer": 1}]'"#, json!([]), &strategy, "its axes were"),
+        ("axes = 'null'", json!([]), &strategy, "its axes were"),
+        ("axes = '{}'", json!([]), &strategy, "its axes were"),
+        ("axes = (repeat('[', 200) || repeat(']', 200))::json", json!([]), &strategy, "its axes were"),
+        (r#"strategy = '{"type": "halving", "keep": 1e400}'"#, axes.clone(), &unknown, "its strategy was"),
+        (r#"strategy = '{"type": "halving"}'"#, axes.clone(), &unknown, "its strategy was"),
+        (r#"strategy = '{"type": 7}'"#, axes.clone(), &unknown, "its strategy was"),
+        ("strategy = '[]'", axes.clone(), &unknown, "its strategy was"),
+        ("strategy = 'null'", axes.clone(), &unknown, "its strategy was"),
+        ("strategy = (repeat('[', 200) || repeat(']', 200))::jsonb", axes.clone(), &unknown, "its strategy was"),
+        (r#"strategy = '{"type": "bandit", "arms": 3}'"#, axes.clone(), &json!({"type": "bandit", "arms": 3}), ""),
+    ] {
+        let original = "select axes::text, strategy from sweeps where id = $1";
+        let original: (String, Value) =
+            sqlx::query_as(original).bind(id(&foreign)).fetch_one(&api.db.pool).await.unwrap();
+        set(&api, &foreign, assignment).await;
+        let list = api.get("/v1/sweeps").await.expect(200);
+        let listed: Vec<_> = list["data"].as_array().unwrap().iter().map(id).collect();
+        assert_eq!(listed, [id(&known), id(&foreign)], "{assignment}");
+        let read = get(&api, &foreign).await;
+        assert_eq!((&read["axes"], &read["strategy"]), (&shown_axes, shown_strategy), "{assignment}");
+        assert_eq!(read["warnings"].to_string().contains("cannot read"), !said.is_empty(), "{assignment}: {read:#}");
+        assert!(read["warnings"].to_string().contains(said), "{assignment}: {read:#}");
+        for path in ["?format=csv", "/submitted", "/webhooks"] {
+            assert_eq!(asked(&api, &foreign, path).await, 200, "{path} with {assignment}");
+        }
+        for action in ["pause", "resume"] {
+            api.ask(&format!("/v1/sweeps/{}/{action}", id(&foreign))).await.expect(202);
+        }
+        let back = sqlx::query("update sweeps set axes = $2::text::json, strategy = $3 where id = $1");
+        back.bind(id(&foreign)).bind(original.0).bind(original.1).execute(&api.db.pool).await.unwrap();
+    }
+    assert_eq!(get(&api, &foreign).await["warnings"], warnings);
+}
+
+#[tokio::test]
+async fn settings_of_another_form_keep_no_sweep_from_being_shown() {
+    let api = Api::start().await;
+    let made = post(&api, &sweep(&[0.1, 0.2], json!({}))).await;
+    for settings in [r#"{"/a": 1e400}"#, r#"["\ud800"]"#, "null", "7"] {
+        let update = "update sweep_combinations set settings = $2::text::json where sweep_id = $1 and number = 1";
+        sqlx::query(update).bind(id(&made)).bind(settings).execute(&api.db.pool).await.unwrap();
+        let results = get(&api, &made).await["results"].clone();
+        let shown: Vec<_> = results.as_array().unwrap().iter().map(|result| &result["settings"]).collect();
+        assert_eq!(shown, [&json!({}), &json!({"/training/optimizer/learning_rate": 0.2})], "{settings}");
+        assert_eq!(asked(&api, &made, "?format=csv").await, 200, "{settings}");
+    }
+}
+
+#[tokio::test]
+async fn lists_with_nulls_keep_no_sweep_and_no_job_from_being_read_or_ended() {
+    let api = Api::start().await;
+    let made = post(&api, &sweep(&[0.1], json!({}))).await;
+    set(&api, &made, "rungs = array[1, null, 2], warnings = array['a', null], webhooks = '{{a,b},{c,null}}'").await;
+    let lone = api.job().await;
+    api.db.set(&lone, "webhooks = array[null, 'hook']").await;
+    let read = get(&api, &made).await;
+    assert_eq!((&read["warnings"], &read["webhooks"]), (&json!(["a"]), &json!(["a", "b", "c"])));
+    assert_eq!(api.get("/v1/sweeps").await.expect(200)["data"][0]["id"], made["id"]);
+    let jobs = api.get("/v1/jobs").await.expect(200);
+    assert_eq!((&jobs["data"][0]["id"], &jobs["data"][0]["webhooks"]), (&json!(lone), &json!(["hook"])));
+    // Messages are written in the transactions that end them.
+    api.ask(&format!("/v1/jobs/{lone}/cancel")).await.expect(202);
+    let messages = api.get(&format!("/v1/jobs/{lone}/webhooks")).await.expect(200);
+    assert_eq!((messages["data"].as_array().unwrap().len(), &messages["data"][0]["webhook"]), (1, &json!("hook")));
+    set(&api, &made, "rungs = '{}'").await;
+    assert_eq!(api.ask(&format!("/v1/sweeps/{}/cancel", id(&made))).await.expect(202)["status"], "cancelled");
+    assert_eq!(api.get(&format!("/v1/sweeps/{}/webhooks", id(&made))).await.expect(200)["data"][2]["webhook"], "c");
+}
+
+#[tokio::test]
+async fn a_job_without_a_combination_keeps_its_sweep_from_nothing() {
+    let api = Api::start().await;
+    let made = post(&api, &sweep(&[0.1, 0.2], json!({"strategy": halving(&[1, 2], 0.5)}))).await;
+    let attached = claim(&api).await.unwrap().token;
+    train(&api, &attached, 1, 30.0).await;
+    api.publish(&attached, &[]).await;
+    // As a person attaches a job to a sweep.
+    api.db.set(&attached.job, "combination = null").await;
+    let last = claim(&api).await.unwrap().token;
+    train(&api, &last, 1, 40.0).await;
+    stop(&api, &last).await;
+    let read = get(&api, &made).await;
+    assert_eq!((&read["status"], &read["next_rung"]), (&json!("running"), &Value::Null));
+}
+
 #[tokio::test]
 async fn a_sweep_that_cannot_be_read_keeps_no_job_from_being_rescued() {
     let api = Api::start().await;

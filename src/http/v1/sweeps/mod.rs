@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::db::sweeps::{self, CombinationResult, FailedJob, StoredSweep, SweepChange, SweepRefusal, SweepStatus};
@@ -80,14 +80,15 @@ impl From<StoredSweep> for Sweep {
             let place = usize::try_from(stored.rung).ok()?;
             compared.get(place).copied()
         });
-        let warnings = without_deleted(&stored).into_iter().chain(stored.warnings).collect();
+        let unread = unread(&stored);
+        let warnings = without_deleted(&stored).into_iter().chain(unread.warning()).chain(stored.warnings).collect();
         Self {
             id: stored.id,
             name: stored.name,
             status: stored.status,
-            axes: stored.axes,
+            axes: if unread.axes { json!([]) } else { stored.axes },
             seeds: stored.seeds,
-            strategy: stored.strategy,
+            strategy: if unread.strategy { json!({"type": "unknown"}) } else { stored.strategy },
             max_parallel: stored.max_parallel,
             combinations: stored.combinations,
             next_rung,
@@ -97,6 +98,34 @@ impl From<StoredSweep> for Sweep {
             created_at: stored.created_at,
             finished_at: stored.finished_at,
         }
+    }
+}
+
+/// What another version of the program, or another program, stored of a sweep in a form that this one cannot read.
+struct Unread {
+    axes: bool,
+    strategy: bool,
+}
+
+fn unread(sweep: &StoredSweep) -> Unread {
+    // A strategy that only a newer version knows has a name all the same.
+    let is_known = matches!(sweep.strategy["type"].as_str(), Some("grid" | "random" | "halving"));
+    let is_named = sweep.strategy["type"].is_string();
+    Unread {
+        axes: Vec::<Axis>::deserialize(&sweep.axes).is_err(),
+        strategy: !is_named || (is_known && Strategy::deserialize(&sweep.strategy).is_err()),
+    }
+}
+
+impl Unread {
+    fn warning(&self) -> Option<String> {
+        let what = match (self.axes, self.strategy) {
+            (false, false) => return None,
+            (true, false) => "its axes were",
+            (false, true) => "its strategy was",
+            (true, true) => "its axes and its strategy were",
+        };
+        Some(format!("{what} stored in a form that this server cannot read: update this server"))
     }
 }
 
