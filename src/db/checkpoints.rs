@@ -126,6 +126,10 @@ impl From<CheckpointRow> for UploadedCheckpoint {
                  ({error}), and is missing here: update this server"
             ));
         }
+        if network.as_ref().is_some_and(Value::is_null) {
+            notes
+                .push("its network was described in a form that this server cannot read: upload the file again".into());
+        }
         Self {
             id,
             sha256,
@@ -230,7 +234,8 @@ pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sql
             num_classes = coalesce($5, num_classes), fits = $6, guess = $7, notes = $8, network = $9
         where id = $1 and checkpoint_key(key, sha256) = $2
         returning id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits, guess, network, notes, created_at
+            readable(fits) as "fits!", readable(guess) as guess, readable(network) as network,
+            plain_list(notes) as "notes!", created_at
         "#,
         new.id,
         key,
@@ -250,7 +255,8 @@ pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<UploadedCheckpo
         CheckpointRow,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits, guess, network, notes, created_at
+            readable(fits) as "fits!", readable(guess) as guess, readable(network) as network,
+            plain_list(notes) as "notes!", created_at
         from checkpoints where id = $1
         "#,
         id,
@@ -268,7 +274,8 @@ pub async fn list(
         CheckpointRow,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits, guess, network, notes, created_at
+            readable(fits) as "fits!", readable(guess) as guess, readable(network) as network,
+            plain_list(notes) as "notes!", created_at
         from checkpoints
         where $1::timestamptz is null or (created_at, id) < ($1, $2)
         order by created_at desc, id desc limit $3

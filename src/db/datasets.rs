@@ -263,7 +263,8 @@ pub async fn latest(pool: &PgPool) -> sqlx::Result<Vec<FoundVersion>> {
         DatasetRow,
         r#"
         select distinct on (name) id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint,
-            summary, classes, statistics, uploaded_at
+            readable(summary) as "summary!", readable(classes) as "classes!", readable(statistics) as statistics,
+            calendar_time(uploaded_at) as "uploaded_at!"
         from datasets order by name, uploaded_at desc, id
         "#,
     );
@@ -276,7 +277,8 @@ pub async fn versions(pool: &PgPool, name: &str) -> sqlx::Result<Vec<FoundVersio
         DatasetRow,
         r#"
         select id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint,
-            summary, classes, statistics, uploaded_at
+            readable(summary) as "summary!", readable(classes) as "classes!", readable(statistics) as statistics,
+            calendar_time(uploaded_at) as "uploaded_at!"
         from datasets where name = $1 order by uploaded_at desc, id
         "#,
         name,

@@ -149,6 +149,32 @@ async fn what_a_newer_server_noted_of_a_checkpoint_keeps_none_from_being_listed(
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_of_a_checkpoint_keeps_none_from_being_listed() {
+    let api = Api::start().await;
+    let id = api.upload("", checkpoint("resnet8", 10)).await.expect(201)["id"].as_str().unwrap().to_owned();
+    api.upload("", checkpoint("resnet20", 10)).await.expect(201);
+    for (assignment, said) in [
+        ("fits = '[1e400]'", "which networks it fits"),
+        (r#"fits = '"resnet8"'"#, "which networks it fits"),
+        (r#"guess = '{"share": 1e400}'"#, "which networks it fits"),
+        ("guess = (repeat('[', 200) || repeat(']', 200))::jsonb", "which networks it fits"),
+        (r#"network = '{"macs": 1e400}'"#, "its network"),
+        ("notes = array['a note', null]", "a note"),
+        ("notes = '{{a note,b},{c,null}}'", "a note"),
+    ] {
+        let update = format!("update checkpoints set {assignment} where id = $1");
+        sqlx::query(sqlx::AssertSqlSafe(update)).bind(&id).execute(&api.db.pool).await.unwrap();
+        let list = api.get("/v1/checkpoints").await.expect(200);
+        assert_eq!((list["data"].as_array().unwrap().len(), &list["data"][1]["id"]), (2, &json!(id)), "{assignment}");
+        let notes = &api.get(&format!("/v1/checkpoints/{id}")).await.expect(200)["notes"];
+        assert!(notes.to_string().contains(said), "{assignment}: {notes}");
+        let dry = student_job(json!({"architecture": "resnet8", "checkpoint": id}));
+        let dry = api.post("/v1/jobs?dry_run=true", &dry).await;
+        assert!(!dry.status.is_server_error(), "{assignment}: {}", dry.text());
+    }
+}
+
+#[tokio::test]
 async fn files_of_torch_save_are_read_whatever_their_extension() {
     let api = Api::start().await;
     for (file, format) in [("zip.pth", "torch_zip"), ("legacy.th", "torch_legacy"), ("data_parallel.pth", "torch_zip")]

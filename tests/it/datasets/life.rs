@@ -124,6 +124,30 @@ async fn a_version_that_a_newer_server_described_is_not_offered_and_disturbs_no_
 }
 
 #[tokio::test]
+async fn a_description_that_cannot_be_read_keeps_no_other_data_set_from_being_listed() {
+    let api = Api::start().await;
+    let foreign = api.upload_dataset("pets", zip(&pets())).await.expect(201);
+    api.upload_dataset("animals", zip(&pets())).await.expect(201);
+    for (assignment, is_usable) in [
+        ("statistics = '1e400'", true),
+        ("uploaded_at = 'infinity'", true),
+        ("classes = '[1e400]'", false),
+        ("summary = jsonb_set(summary, '{format}', (repeat('[', 200) || repeat(']', 200))::jsonb)", false),
+        ("summary = '1e400'", false),
+    ] {
+        let update = format!("update datasets set {assignment} where id = $1");
+        sqlx::query(sqlx::AssertSqlSafe(update)).bind(text(&foreign["id"])).execute(&api.db.pool).await.unwrap();
+        let list = api.get("/v1/datasets").await.expect(200);
+        let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|one| text(&one["name"])).collect();
+        assert!(names.contains(&"animals") && names.contains(&"ten"), "{assignment}: {names:?}");
+        assert_eq!(names.contains(&"pets"), is_usable, "{assignment}");
+        let details = api.get("/v1/datasets/pets").await;
+        assert_eq!(details.status, if is_usable { 200 } else { 409 }, "{assignment}: {}", details.text());
+        api.post("/v1/jobs?dry_run=true", &on("animals")).await.expect(200);
+    }
+}
+
+#[tokio::test]
 async fn a_version_is_deleted_once_no_unfinished_job_needs_it() {
     let api = Api::start().await;
     let version = api.upload_dataset("pets", zip(&pets())).await.expect(201);
