@@ -17,9 +17,9 @@ impl JobSpec {
     /// # Errors
     /// What it does not know, as a sentence.
     pub fn from_stored(stored: &Value) -> Result<Self, String> {
-        // Documents with such a number come as null: see `readable` in `migrations/`.
+        // Such documents come as null: see `readable` in `migrations/`.
         if stored.is_null() {
-            return Err("a number in it is too large".to_owned());
+            return Err("a number in it is too large, or it is nested too deeply".to_owned());
         }
         let spec = Self::deserialize(stored).map_err(|error| error.to_string())?;
         let known = serde_json::to_value(&spec).map_err(|error| error.to_string())?;

@@ -286,7 +286,7 @@ pub async fn held(pool: &PgPool) -> sqlx::Result<Vec<(String, Option<String>)>> 
 /// The time until a job that waits for its time may run; none if there is no such job.
 pub async fn until_next(pool: &PgPool) -> sqlx::Result<Option<Duration>> {
     let seconds = sqlx::query_scalar!(
-        "select extract(epoch from min(run_after) - now())::float8 from jobs
+        "select extract(epoch from calendar_time(min(run_after)) - now())::float8 from jobs
          where status = 'queued' and run_after > now()",
     )
     .fetch_one(pool)

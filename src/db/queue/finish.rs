@@ -80,7 +80,7 @@ pub async fn stopped(pool: &PgPool, write: &Write) -> sqlx::Result<Option<Status
         attempts::end(&mut job.transaction, id, AttemptOutcome::Stopped, false).await?;
         if !next.is_final() {
             // The attempt did not fail, so it does not count against the most that the job may have.
-            sqlx::query!("update jobs set max_attempts = max_attempts + 1 where id = $1", id)
+            sqlx::query!("update jobs set max_attempts = least(max_attempts, 2147483646) + 1 where id = $1", id)
                 .execute(&mut *job.transaction)
                 .await?;
         }
@@ -149,7 +149,7 @@ pub(super) async fn fail_attempt(
     .await?;
     let excuse = excuse(connection, job, failure.class, row.uncounted).await?;
     let counted = excuse.is_none();
-    let most = row.max_attempts + i32::from(!counted);
+    let most = row.max_attempts.saturating_add(i32::from(!counted));
     let is_retried = failure.class.is_retried() && attempt < most;
     let change = match failure.class {
         _ if !is_retried => Change::FailForGood,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool};
 
 use super::finish::fail_attempt;
 use super::release::fail_dependents;
@@ -15,7 +15,8 @@ use crate::protocol::{ErrorClass, Failure};
 const LONGEST_PAUSE: f64 = 3600.0;
 
 /// Ends the attempts whose lease has run out, fails jobs whose teacher will never come, goes on with sweeps that nobody
-/// else has gone on with, and deletes workers that are gone. Returns the number of jobs.
+/// else has gone on with, and deletes workers that are gone. Returns the number of jobs. An error may be of one job,
+/// which keeps no other from being rescued.
 pub async fn rescue_expired(pool: &PgPool) -> sqlx::Result<u64> {
     let mut transaction = pool.begin().await?;
     let expired = sqlx::query!(
@@ -28,10 +29,20 @@ pub async fn rescue_expired(pool: &PgPool) -> sqlx::Result<u64> {
     )
     .fetch_all(&mut *transaction)
     .await?;
+    let mut failed = None;
     for job in &expired {
         let message = format!("{} stopped answering while it held the job", job.worker);
         let failure = Failure { class: ErrorClass::WorkerLost, message };
-        fail_attempt(&mut transaction, &job.id, job.status, job.attempt, &failure).await?;
+        let mut savepoint = (*transaction).begin().await?;
+        match fail_attempt(&mut savepoint, &job.id, job.status, job.attempt, &failure).await {
+            Ok(_) => savepoint.commit().await?,
+            // What another program wrote of a job may keep its row from being changed.
+            Err(error) => {
+                savepoint.rollback().await?;
+                tracing::warn!(job = job.id, %error, "cannot rescue a job; trying again");
+                failed = Some(error);
+            }
+        }
     }
     let orphans = fail_dependents(&mut transaction).await?;
     workers::forget_dead(&mut transaction).await?;
@@ -40,7 +51,10 @@ pub async fn rescue_expired(pool: &PgPool) -> sqlx::Result<u64> {
     if let Err(error) = sweeps::settle_all(pool).await {
         tracing::warn!(%error, "cannot look for sweeps to go on with");
     }
-    Ok(expired.len() as u64 + orphans)
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(expired.len() as u64 + orphans),
+    }
 }
 
 /// The time until the first lease runs out, unless it is renewed; none if no job is held.

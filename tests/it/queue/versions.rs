@@ -84,6 +84,66 @@ async fn a_job_whose_tries_cannot_be_read_fails_as_any_other() {
 }
 
 #[tokio::test]
+async fn a_specification_of_any_form_can_be_stored_and_keeps_no_other_job_from_being_claimed() {
+    let db = TestDb::new().await;
+    for (spec, devices) in [
+        (r#"spec = jsonb_set(spec, '{training,devices}', '"all"')"#, 1),
+        (r#"spec = jsonb_set(spec, '{training,devices}', '{"at_least": 2}')"#, 1),
+        ("spec = jsonb_set(spec, '{training,devices}', '1e400')", 1),
+        ("spec = jsonb_set(spec, '{training,devices}', '99999999999')", i32::MAX),
+        ("spec = jsonb_set(spec, '{training}', '7')", 1),
+        (r#"spec = jsonb_set(spec, '{teacher}', '"elsewhere"')"#, 1),
+        ("spec = jsonb_set(spec, '{teacher}', 'null')", 1),
+        ("spec = '[1]'", 1),
+        ("spec = jsonb_set(spec, '{deep}', (repeat('[', 200) || repeat(']', 200))::jsonb)", 1),
+    ] {
+        let (foreign, plain) = (db.add_job(json!({"priority": 9})).await, db.add_job(json!({})).await);
+        db.set(foreign, spec).await;
+        assert_eq!(db.job(foreign).await["devices"], devices, "{spec}");
+        // A teacher that is null is none.
+        let taken = claimed_token(&db.pool).await.job;
+        assert!(taken == plain || (taken == foreign && spec.contains("'null'")), "{spec}");
+        db.set(foreign, "status = 'cancelled', finished_at = now(), lease_expires_at = null").await;
+        db.set(plain, "status = 'cancelled', finished_at = now(), lease_expires_at = null").await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_rescued_keeps_no_other_from_being_rescued() {
+    let db = TestDb::new().await;
+    let (strange, lost) = (db.add_job(json!({})).await, db.add_job(json!({})).await);
+    claimed_token(&db.pool).await;
+    claimed_token(&db.pool).await;
+    // As a person adds to a history, without the number that the next event gets.
+    sqlx::query(
+        "insert into events (job_id, seq, kind, message, attempt)
+         select id, event_seq + 1, 'log', 'looked at', attempt from jobs where id = $1",
+    )
+    .bind(strange)
+    .execute(&db.pool)
+    .await
+    .unwrap();
+    db.expire_lease(strange).await;
+    db.expire_lease(lost).await;
+    queue::rescue_expired(&db.pool).await.unwrap_err();
+    assert_eq!(status(&db, lost).await, Status::Queued);
+    assert_eq!(status(&db, strange).await, Status::Running);
+}
+
+#[tokio::test]
+async fn a_job_with_the_most_tries_that_there_are_ends_its_attempts_as_any_other() {
+    let db = TestDb::new().await;
+    let id = db.add_job(json!({})).await;
+    db.set(id, "max_attempts = 2147483647").await;
+    let token = claimed_token(&db.pool).await;
+    assert_eq!(queue::stopped(&db.pool, &token.write()).await.unwrap(), Some(Status::Queued));
+    let token = claimed_token(&db.pool).await;
+    let failed = queue::fail(&db.pool, &token.write(), &failure(ErrorClass::Machine)).await.unwrap();
+    assert_eq!(failed, Some(Status::Queued));
+    assert_eq!(db.job(id).await["max_attempts"], i32::MAX);
+}
+
+#[tokio::test]
 async fn a_specification_of_a_newer_version_waits_for_a_worker_that_knows_it() {
     let db = TestDb::new().await;
     let newer = db.add_job(json!({})).await;
