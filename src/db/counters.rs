@@ -64,7 +64,8 @@ pub async fn sums(pool: &PgPool) -> sqlx::Result<Ledger> {
     let now = sqlx::query!(
         r#"
         select
-            (select coalesce(max(extract(epoch from now() - greatest(job.run_after, teacher.finished_at))), 0)::float8
+            (select coalesce(max(
+                    extract(epoch from now() - calendar_time(greatest(job.run_after, teacher.finished_at)))), 0)::float8
                 from jobs as job left join jobs as teacher on teacher.id = job.teacher_job
                 where job.status = 'queued' and job.run_after <= now()
                     and (job.teacher_job is null or teacher.status = 'succeeded')) as "longest_wait!",

@@ -76,7 +76,7 @@ pub async fn queue(pool: &PgPool) -> sqlx::Result<Queue> {
         r#"
         with current as (
             select job.status, job.lease_expires_at, job.progress,
-                greatest(job.run_after, teacher.finished_at) as runnable_at,
+                calendar_time(greatest(job.run_after, teacher.finished_at)) as runnable_at,
                 job.teacher_job is null or teacher.status = 'succeeded' as is_taught
             from jobs as job left join jobs as teacher on teacher.id = job.teacher_job
             where job.status in ('queued', 'running', 'pausing', 'paused', 'cancelling'))

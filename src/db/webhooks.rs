@@ -81,8 +81,8 @@ pub async fn take_due(
 /// How long until the next message for these webhooks is due; `None` if there is none.
 pub async fn until_next(pool: &PgPool, webhooks: &[String]) -> sqlx::Result<Option<Duration>> {
     let query = sqlx::query_scalar!(
-        r#"select extract(epoch from min(next_attempt_at) - now())::float8 as seconds from webhook_messages
-           where next_attempt_at is not null and webhook = any($1)"#,
+        r#"select extract(epoch from calendar_time(min(next_attempt_at)) - now())::float8 as seconds
+           from webhook_messages where next_attempt_at is not null and webhook = any($1)"#,
         webhooks,
     );
     let seconds = query.fetch_one(pool).await?;
@@ -148,7 +148,8 @@ pub async fn about(pool: &PgPool, subject: &str) -> sqlx::Result<Vec<WebhookMess
     sqlx::query_as!(
         WebhookMessage,
         r#"
-        select id, webhook, type as kind, created_at, attempts, next_attempt_at, delivered_at, last_error
+        select id, webhook, type as kind, created_at, attempts, calendar_time(next_attempt_at) as next_attempt_at,
+            delivered_at, last_error
         from webhook_messages where job_id = $1 order by created_at, webhook
         "#,
         subject,

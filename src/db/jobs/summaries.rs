@@ -295,7 +295,8 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
             coalesce(job.teacher_architecture, job.teacher_network) as teacher, job.error ->> 'class' as error,
             readable(job.spec #> '{training,seed}') as seed, job.attempt, job.max_attempts, job.best_top1,
             coalesce(finite_number(result -> 'teacher_top1'), finite_number(job.teacher -> 'top1')) as teacher_top1,
-            readable(job.progress) as progress, job.created_at, job.started_at, job.finished_at,
+            readable(job.progress) as progress, calendar_time(job.created_at) as "created_at!",
+            calendar_time(job.started_at) as started_at, calendar_time(job.finished_at) as finished_at,
             coalesce((select workers.name from workers where workers.id = job.worker), job.worker) as worker, job.sweep_id
         from unnest($1::text[]) with ordinality as wanted (id, place) join jobs as job on job.id = wanted.id
         order by wanted.place

@@ -91,8 +91,9 @@ pub(in crate::db) async fn lacks(
 async fn queued(connection: &mut PgConnection, ids: &[String], tolerated: &str) -> sqlx::Result<Vec<QueuedJob>> {
     let rows = sqlx::query!(
         r#"
-        select job.id as "id!", job.devices as "devices!", job.run_after as "run_after!",
-            job.run_after <= now() as "is_due!", extract(epoch from job.run_after - now())::float8 as "until_due!",
+        select job.id as "id!", job.devices as "devices!", calendar_time(job.run_after) as "run_after!",
+            job.run_after <= now() as "is_due!",
+            extract(epoch from calendar_time(job.run_after) - now())::float8 as "until_due!",
             job.error ->> 'class' as error, teacher.name as "teacher_name?",
             teacher.status as "teacher_status?: Status",
             case teacher.status when 'running' then finite_number(teacher.progress -> 'eta_seconds') end

@@ -193,3 +193,45 @@ async fn bytes_of_states_and_rates_near_the_end_of_their_range_are_added_all_the
     assert_eq!(system["queue"]["images_per_second"], 0.0, "no such rate is in range");
     read_everything(&api, &job, "large numbers").await;
 }
+
+#[tokio::test]
+async fn documents_that_are_nested_too_deeply_are_set_aside() {
+    let api = Api::start().await;
+    let (job, _) = running(&api).await;
+    for column in ["progress", "teacher", "result", "error", "checkpoint", "labels", "spec"] {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let deep = format!("{}[]{}", open.repeat(200), close.repeat(200));
+            let update = sqlx::AssertSqlSafe(format!("update jobs set {column} = $2::text::jsonb where id = $1"));
+            sqlx::query(update).bind(&job).bind(&deep).execute(&api.db.pool).await.unwrap();
+            read_everything(&api, &job, column).await;
+        }
+    }
+    let update = "update events set data = $2::text::jsonb where job_id = $1";
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    sqlx::query(update).bind(&job).bind(&deep).execute(&api.db.pool).await.unwrap();
+    read_everything(&api, &job, "events").await;
+}
+
+#[tokio::test]
+async fn a_job_that_a_person_holds_for_ever_is_listed_with_the_last_time_that_programs_know() {
+    let api = Api::start().await;
+    let (job, [student, next]) = running(&api).await;
+    let last = "9999-12-31T23:59:59Z";
+    set(&api, &next, "run_after = $2::text::timestamptz", "infinity").await;
+    read_everything(&api, &next, "run_after").await;
+    let waits = api.get(&format!("/v1/summaries?id={next}")).await.expect(200)["data"][0]["waiting"].clone();
+    assert_eq!(waits["reason"], "backoff");
+    assert!(waits["detail"].as_str().unwrap().contains("9999-12-31"), "{waits}");
+    assert!(queue::until_next(&api.db.pool).await.unwrap().is_some());
+    set(&api, &next, "finished_at = $2::text::timestamptz, status = 'cancelled'", "infinity").await;
+    read_everything(&api, &job, "finished_at").await;
+    assert_eq!(api.get(&format!("/v1/jobs/{next}")).await.expect(200)["finished_at"], last);
+    set(&api, &student, "started_at = $2::text::timestamptz", "-infinity").await;
+    read_everything(&api, &student, "started_at").await;
+    // A message that is never sent again.
+    let message = "insert into webhook_messages (id, job_id, webhook, type, body, next_attempt_at)
+        values ('msg_1', $1, 'hook', 'job.cancelled', '{}', 'infinity')";
+    sqlx::query(message).bind(&next).execute(&api.db.pool).await.unwrap();
+    let messages = api.get(&format!("/v1/jobs/{next}/webhooks")).await.expect(200);
+    assert_eq!(messages["data"][0]["next_attempt_at"], last);
+}
