@@ -129,7 +129,7 @@ pub async fn results(pool: &PgPool, sweep: &str, rungs: &[i32]) -> sqlx::Result<
     let epochs_of = |rung: i32| usize::try_from(rung).ok().and_then(|rung| rungs.get(rung).copied());
     let results = (1..).zip(rows).map(|(place, row)| CombinationResult {
         number: row.number,
-        settings: Some(row.settings.into()).filter(Value::is_object).unwrap_or_else(|| json!({})),
+        settings: Some(Value::from(row.settings)).filter(Value::is_object).unwrap_or_else(|| json!({})),
         rank: row.top1.map(|_| place),
         top1: row.top1,
         deviation: row.deviation,
