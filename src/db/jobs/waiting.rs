@@ -99,8 +99,7 @@ async fn queued(connection: &mut PgConnection, ids: &[String], tolerated: &str) 
             case teacher.status when 'running' then finite_number(teacher.progress -> 'eta_seconds') end
                 as seconds_left,
             job.dataset, job.dataset_bytes, job.spec_version as "spec_version!", fleet.running as "running!",
-            fleet.working as "working!",
-            fleet.stopped_because as "stopped_because?", fleet.knowing as "knowing!",
+            fleet.working as "working!", fleet.stopped_because as "stopped_because?", fleet.knowing as "knowing!",
             fleet.most_devices as "most_devices!", fleet.with_devices as "with_devices!",
             fleet.with_name as "with_name!", fleet.with_dataset as "with_dataset!", fleet.willing as "willing!",
             fleet.stopped_able_because as "stopped_able_because?",
