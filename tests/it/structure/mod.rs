@@ -127,11 +127,12 @@ const TABLES: [&str; 8] = [
 ];
 
 /// Directories with code that is held to be short, and the ends of its files' names, which some of the scripts lack.
-const TREES: [(&str, &str); 13] = [
+const TREES: [(&str, &str); 14] = [
     ("benches", "py"),
     ("benches", "rs"),
     ("core/src", "rs"),
     ("core/tests", "rs"),
+    ("examples", "py"),
     ("fuzz/fuzz_targets", "rs"),
     ("python", "py"),
     ("scripts", ""),
