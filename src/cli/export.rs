@@ -45,6 +45,10 @@ pub struct ExportArgs {
     /// Bundle: the name of a teacher that was an exported network, for the model card.
     #[arg(long, env = "DISTILLERY_TEACHER_NAME")]
     pub teacher_name: Option<String>,
+    /// Bundle: the name of the exported network that the student was trained as, for the model card. Default: that of
+    /// the file.
+    #[arg(long, env = "DISTILLERY_NETWORK_NAME")]
+    pub network_name: Option<String>,
     /// Bundle: the title of the model card. Default: the name of the student's file.
     #[arg(long, env = "DISTILLERY_TITLE")]
     pub title: Option<String>,

@@ -319,12 +319,15 @@ impl Export<'_> {
             .iter()
             .map(|(name, file, normalises)| BundledFile { name, path: file.path(), normalises: *normalises })
             .collect();
+        let network = self.args.network.as_ref().and_then(|path| path.file_name());
+        let network = network.map(|name| name.to_string_lossy().into_owned());
         let stem = self.args.student.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let contents = bundle::Contents {
             name: self.args.title.as_deref().or(stem.as_deref()).unwrap_or("student"),
             files,
             manifest: manifest.as_ref().map(|(manifest, _)| manifest),
             teacher: self.args.teacher_name.as_deref(),
+            network: self.args.network_name.as_deref().or(network.as_deref()),
             manifest_sha256: manifest.as_ref().map(|(_, sha256)| sha256.as_str()),
         };
         let file = self.file()?;

@@ -48,6 +48,8 @@ pub struct ExportRequest {
     pub title: String,
     /// Bundle: the name of an exported teacher.
     pub teacher: Option<String>,
+    /// Bundle: the name of the exported network that the student was trained as.
+    pub network_name: Option<String>,
     pub student: StoredInput,
     /// Whether the student is the one after the last epoch.
     pub is_last: bool,
@@ -165,6 +167,7 @@ async fn write(state: &AppState, request: &ExportRequest) -> Result<ExportedStud
     command.arg("export").arg("--format").arg(request.format.name()).arg("--output").arg(&output);
     command.arg("--title").arg(&request.title).arg("--onnxruntime").arg(&state.settings.onnxruntime);
     command.args(request.teacher.iter().map(|name| format!("--teacher-name={name}")));
+    command.args(request.network_name.iter().map(|name| format!("--network-name={name}")));
     let memory = state.settings.export_memory_mib;
     command.arg("--memory-mib").arg(memory.to_string());
     command.args(request.is_last.then_some("--last"));

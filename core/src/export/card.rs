@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::contents::{BundledFile, Contents};
 use super::preprocessing::class_names;
 use super::{ExportFormat, Student, StudentSource};
+use crate::checkpoint::NETWORK;
 
 /// What is told of how a student was made, from its job's manifest.
 #[derive(Debug, Default)]
@@ -53,23 +54,31 @@ fn plain(text: &str) -> String {
     text.chars().take(100).map(|c| if allowed(c) { c } else { '_' }).collect()
 }
 
-/// The name of the student's network.
-fn network(student: &Student) -> String {
+/// The student's architecture, or the name that the exported network was given.
+fn network(student: &Student, given: Option<&str>) -> String {
     match student.source() {
         StudentSource::Zoo(architecture) => architecture.name.to_owned(),
-        StudentSource::Exported(_) => "exported network".to_owned(),
+        StudentSource::Exported(_) => exported(given),
     }
+}
+
+fn exported(given: Option<&str>) -> String {
+    match given {
+        Some(name) => format!("{} (exported network)", plain(name)),
+        None => "exported network".to_owned(),
+    }
+}
+
+/// The SHA-256 of the file with the graph of a student that came as an exported network.
+fn graph_sha256(student: &Student) -> Option<String> {
+    let is_exported = matches!(student.source(), StudentSource::Exported(_));
+    student.metadata().get(NETWORK).filter(|_| is_exported).map(|sha256| plain(sha256))
 }
 
 /// The teacher's architecture, or the name that the exported network was given.
 fn teacher(facts: &Facts, given: Option<&str>) -> Option<String> {
     let has_teacher = facts.teacher_top1.is_some() || facts.teacher_sha256.is_some();
-    facts.teacher.clone().or_else(|| {
-        has_teacher.then(|| match given {
-            Some(name) => format!("{} (exported network)", plain(name)),
-            None => "exported network".to_owned(),
-        })
-    })
+    facts.teacher.clone().or_else(|| has_teacher.then(|| exported(given)))
 }
 
 /// `README.md`.
@@ -77,7 +86,7 @@ pub(super) fn readme(student: &Student, contents: &Contents<'_>) -> String {
     let facts = contents.manifest.map(Facts::of).unwrap_or_default();
     let mut card = String::new();
     front_matter(&mut card, &facts, student);
-    let network = network(student);
+    let network = network(student, contents.network);
     let [channels, height, width] = student.input();
     let _ = write!(
         card,
@@ -93,6 +102,8 @@ pub(super) fn readme(student: &Student, contents: &Contents<'_>) -> String {
         }
     };
     let percent = |top1: f64| format!("{top1:.2} %");
+    row(&mut card, "network", Some(network));
+    row(&mut card, "SHA-256 of the network's graph", graph_sha256(student));
     row(&mut card, "method", facts.method.clone());
     row(&mut card, "teacher", teacher(&facts, contents.teacher));
     row(&mut card, "SHA-256 of the teacher's file", facts.teacher_sha256.clone());
@@ -159,6 +170,8 @@ pub(super) fn python(student: &Student, contents: &Contents<'_>) -> String {
     });
     let [onnx, pt2] = forms;
     let best = "print(labels[logits[0].argmax()])\n";
+    // What the network returns may be a dict, a tuple or a list, in which the logits are the only tensor.
+    let leaves = "torch.utils._pytree.tree_leaves(returned)";
     let (library, run) = match (onnx, pt2) {
         (Some(BundledFile { name, .. }), _) => (
             "onnxruntime",
@@ -171,8 +184,9 @@ pub(super) fn python(student: &Student, contents: &Contents<'_>) -> String {
         (None, Some(BundledFile { name, .. })) => (
             "torch",
             format!(
-                "logits = torch.export.load(str(here / \"{name}\")).module()\
-                 (torch.from_numpy(images.repeat(2, 0))).detach().numpy()\n{best}"
+                "returned = torch.export.load(str(here / \"{name}\")).module()\
+                 (torch.from_numpy(images.repeat(2, 0)))\n\
+                 logits = [found for found in {leaves} if found is not None][0].detach().numpy()\n{best}"
             ),
         ),
         (None, None) => (

@@ -15,6 +15,8 @@ pub struct Contents<'a> {
     pub manifest: Option<&'a Value>,
     /// The name of an exported teacher, which the manifest does not have.
     pub teacher: Option<&'a str>,
+    /// The name of the exported network that the student was trained as.
+    pub network: Option<&'a str>,
     /// The manifest's SHA-256, in hexadecimal.
     pub manifest_sha256: Option<&'a str>,
 }

@@ -89,7 +89,7 @@ fn students_load_from_bundles_into_torchvision_and_timm() {
         let student = Student::open(&path, None).unwrap();
         assert_ne!(student.preprocessing(), Preprocessing::default());
         let files = vec![BundledFile { name: "student.safetensors", path: &path, normalises: false }];
-        let contents = Contents { name, files, manifest: None, teacher: None, manifest_sha256: None };
+        let contents = Contents { name, files, manifest: None, teacher: None, network: None, manifest_sha256: None };
         bundle::write(&student, &contents, File::create(output.join("bundle.zip")).unwrap()).unwrap();
         python.arg(output);
     }

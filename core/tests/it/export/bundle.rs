@@ -40,6 +40,7 @@ fn bundled(
         files: parts,
         manifest,
         teacher: Some("my *vit*"),
+        network: Some("my `student`.pt2"),
         manifest_sha256: sha256,
     };
     let mut output = Cursor::new(Vec::new());
@@ -81,6 +82,7 @@ fn the_card_says_how_the_student_was_made() {
     }
     assert!(body.contains("# A _student__ _1"), "{body}");
     for cells in [
+        "| network | resnet8 |",
         "| teacher | resnet56 |",
         "| SHA-256 of the teacher's file | cd34 |",
         "| top-1 of the best student | 89.50 % |",
@@ -122,8 +124,25 @@ fn without_a_manifest_nothing_is_claimed() {
     let files = of_fixture("test_efficientnet");
     let mut zip = bundled(&files, &["student.pt2"], None, &[]);
     let card = text(&mut zip, "README.md");
-    assert!(!card.contains("top-1") && !card.contains("model-index") && card.contains("exported network"), "{card}");
+    assert!(!card.contains("top-1") && !card.contains("model-index"), "{card}");
     assert!(text(&mut zip, "run.py").contains("torch.export.load(str(here / \"student.pt2\"))"));
+}
+
+#[test]
+fn the_card_of_an_exported_student_names_its_network_and_the_hash_of_its_graph() {
+    let files = of_fixture("test_efficientnet");
+    let sha256 = distillery_core::exported::sha256(files.network.as_ref().unwrap()).unwrap();
+    rewrite(&files.weights, |_, metadata| drop(metadata.insert("network".to_owned(), sha256.clone())));
+    let card = text(&mut bundled(&files, &["student.pt2"], Some(&manifest()), &[]), "README.md");
+    let name = "my _student_.pt2 (exported network)";
+    let says = |part: &str| assert!(card.contains(part), "{part} in {card}");
+    says(&format!("classes: {name}, "));
+    says(&format!("| network | {name} |"));
+    says(&format!("| SHA-256 of the network's graph | {sha256} |"));
+
+    let zoo = zoo("resnet8", 3);
+    let card = text(&mut bundled(&zoo, &["student.onnx"], Some(&manifest()), &[]), "README.md");
+    assert!(!card.contains("network's graph") && !card.contains("_student_.pt2"), "{card}");
 }
 
 #[test]
@@ -149,7 +168,8 @@ fn each_file_says_whether_it_normalises_and_the_program_does_what_its_file_does_
         let program = text(&mut zip, "run.py");
         assert!(program.contains(&format!("(str(here / \"{runs}\"))")), "{runs} in {program}");
         assert_eq!(subtracts(&program), is_outside, "{names:?}: {program}");
-        assert!(program.lines().count() == 10 && program.lines().all(|line| line.len() <= 120), "{program}");
+        let lines = if runs.ends_with(".pt2") { 11 } else { 10 };
+        assert!(program.lines().count() == lines && program.lines().all(|line| line.len() <= 120), "{program}");
         let preprocess: Value = serde_json::from_str(&text(&mut zip, "preprocess.json")).unwrap();
         let expected: serde_json::Map<String, Value> = names
             .iter()

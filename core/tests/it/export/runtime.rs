@@ -230,7 +230,14 @@ fn the_python_of_a_bundle_runs_the_student() {
         let model = dir.path().join("student.onnx");
         std::fs::write(&model, written(&student, &Options { preprocess, ..Options::default() })).unwrap();
         let parts = vec![BundledFile { name: "student.onnx", path: &model, normalises: preprocess }];
-        let contents = Contents { name: "student", files: parts, manifest: None, teacher: None, manifest_sha256: None };
+        let contents = Contents {
+            name: "student",
+            files: parts,
+            manifest: None,
+            teacher: None,
+            network: None,
+            manifest_sha256: None,
+        };
         let mut output = std::io::Cursor::new(Vec::new());
         bundle::write(&student, &contents, &mut output).unwrap();
         let unpacked = dir.path().join(format!("bundle_{preprocess}"));
@@ -265,7 +272,8 @@ fn prepared(files: &Files, image: &Path) -> Vec<u8> {
     let student = files.student();
     std::fs::write(&model, written(&student, &Options { preprocess: true, ..Options::default() })).unwrap();
     let parts = vec![BundledFile { name: "student.onnx", path: &model, normalises: true }];
-    let contents = Contents { name: "student", files: parts, manifest: None, teacher: None, manifest_sha256: None };
+    let contents =
+        Contents { name: "student", files: parts, manifest: None, teacher: None, network: None, manifest_sha256: None };
     let mut archive = std::io::Cursor::new(Vec::new());
     bundle::write(&student, &contents, &mut archive).unwrap();
     zip::ZipArchive::new(archive).unwrap().extract(&unpacked).unwrap();

@@ -155,6 +155,7 @@ async fn request(
         with: parameters.with.clone(),
         title,
         teacher: job.teacher_network.clone().filter(|_| is_bundle),
+        network_name: job.student_network.clone().filter(|_| is_bundle),
         student: student.into(),
         is_last: student.name == files::LAST_STUDENT,
         network: network_of(state, job).await?,
