@@ -2,11 +2,12 @@
 //! these have, too, load there.
 
 use std::fs::File;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use distillery_core::export::bundle::{self, BundledFile, Contents};
-use distillery_core::export::{Preprocessing, Student};
+use distillery_core::export::{Preprocessing, Student, write_pt2};
 use serde_json::json;
 
 use crate::support::{Workspace, merged};
@@ -97,5 +98,61 @@ fn students_load_from_bundles_into_torchvision_and_timm() {
     for (name, libraries) in SHARED {
         let found = rows.iter().filter(|row| row.starts_with(&format!("{name} in "))).count();
         assert_eq!(found, libraries, "{name}: {rows:?}");
+    }
+}
+
+/// Exports networks that return their logits in a container, and saves their weights. All say the last of three classes.
+const WRAPPED: &str = r#"
+import pathlib, sys
+import torch
+from safetensors.torch import save_file
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+        self.classifier = torch.nn.Linear(4, 3)
+        self.wrap = wrap
+
+    def forward(self, images):
+        return self.wrap(self.classifier(self.conv(images).mean((2, 3))))
+
+wraps = {
+    "dict": lambda logits: {"auxiliary": None, "logits": logits},
+    "tuple": lambda logits: (None, logits),
+    "list": lambda logits: [logits],
+}
+for kind, wrap in wraps.items():
+    model = Wrapped(wrap).train()
+    torch.nn.init.zeros_(model.classifier.weight)
+    model.classifier.bias.data = torch.tensor([0.0, 1.0, 2.0])
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(model, (torch.zeros(2, 3, 16, 16),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, pathlib.Path(sys.argv[1], f"{kind}.pt2"))
+    save_file(model.state_dict(), pathlib.Path(sys.argv[1], f"{kind}.safetensors"))
+"#;
+
+#[test]
+fn the_python_of_a_bundle_finds_the_logits_in_a_dict_a_tuple_and_a_list() {
+    let Some(mut exporting) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: String| directory.path().join(name);
+    let image = path("image.png".to_owned());
+    image::RgbImage::from_pixel(20, 16, image::Rgb([200, 100, 50])).save(&image).unwrap();
+    lines(exporting.args(["-c", WRAPPED]).arg(directory.path()));
+    for kind in ["dict", "tuple", "list"] {
+        let (network, weights) = (path(format!("{kind}.pt2")), path(format!("{kind}.safetensors")));
+        let student = Student::open(&weights, Some(&network)).unwrap();
+        let exported = path(format!("{kind}-student.pt2"));
+        write_pt2(&student, File::create(&exported).unwrap()).unwrap();
+        let files = vec![BundledFile { name: "student.pt2", path: &exported, normalises: false }];
+        let contents =
+            Contents { name: kind, files, manifest: None, teacher: None, network: None, manifest_sha256: None };
+        let mut archive = Cursor::new(Vec::new());
+        bundle::write(&student, &contents, &mut archive).unwrap();
+        let unpacked = path(kind.to_owned());
+        zip::ZipArchive::new(archive).unwrap().extract(&unpacked).unwrap();
+        let mut running = python().expect("it exported the networks");
+        assert_eq!(lines(running.arg(unpacked.join("run.py")).arg(&image)), ["2"], "{kind}");
     }
 }
