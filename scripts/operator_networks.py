@@ -213,10 +213,16 @@ def functions():
     yield "baddbmm", lambda x: torch.baddbmm(x[:, 0], x[:, 1], x[:, 2], beta=0.5, alpha=0.1)
     yield "vectors", WithTensor((16,), lambda x, w: torch.cat((x @ w, w @ x), 1) * (w @ w.abs()))
     yield "outer", WithTensor((16,), lambda x, w: x @ (torch.outer(w, w.abs()) + torch.eye(16)) + torch.dot(w, w.abs()))
+    yield "bilinear", WithTensor((6, 8, 8), lambda x, w: F.bilinear(x.mean((2, 3)), x.amax((2, 3)), w, w[:, 0, 0]))
+    yield "tensordot", WithTensor((16, 8, 5), lambda x, w: torch.tensordot(x, w, dims=([3, 1], [0, 1])) + torch.inner(x[:, 0], w[:, 0].T))
+    yield "vecdot", WithTensor((16,), lambda x, w: torch.linalg.vecdot(x, w) + torch.linalg.vecdot(x, x, dim=2))
+    yield "products", WithTensor((3,), lambda x, w: x.tanh()[:, :, :7].prod(2) * w.prod() + x.sigmoid().prod(1, keepdim=True).mean(-1))
+    yield "any_and_all", lambda x: x * (x > 0.3).any(1, keepdim=True) + x * (x > -0.5).all(dim=(2, 3), keepdim=True) * ((x > 0) ^ (x < 0.2))
     yield "whole_weights", WithTensor((16, 16), lambda x, w: x @ ((w - w.mean()) / w.std() * w.abs().max() / torch.linalg.norm(w)).T + w.sum() * w.min())
     yield "triangles", lambda x: x.tril(1) + x @ torch.triu(torch.ones(16, 16), -2) + x.masked_fill(torch.triu(torch.ones(16, 16), 1).bool(), -0.5)
     yield "moves", lambda x: x.movedim(1, -1).swapaxes(1, 2).mT.movedim((1, 2), (2, 3))
     yield "tensor_split", lambda x: torch.cat(x.tensor_split(3, 1)[::-1], 1) * x
+    yield "second_names", lambda x: torch.multiply(x, torch.special.expit(x)) + torch.divide(torch.subtract(x, 1), 2) * torch.greater(x, 0) + x.moveaxis(2, 3).absolute() + torch.cat(x.tensor_split((3, 5), 1)[::-1], 1)
     yield "narrow", lambda x: x.narrow(1, 2, 4).squeeze() * x[:, ::2].view_as(x[:, 1::2])
     yield "dropout_2d_off", nn.Dropout2d(0.0)
     yield "window_mask", window_mask

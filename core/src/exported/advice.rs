@@ -10,7 +10,7 @@ const MOST_NAMED: usize = 3;
 
 /// What operators that are not supported come from, and what to do instead: parts of their names, without the package
 /// of ATen's.
-const OF_OPERATORS: [(&[&str], &str); 11] = [
+const OF_OPERATORS: [(&[&str], &str); 13] = [
     (
         &["autocast"],
         "torch.autocast is enabled there. Leave it out of forward, or export with torch.autocast(…, enabled=False): a \
@@ -34,14 +34,38 @@ const OF_OPERATORS: [(&[&str], &str); 11] = [
     ),
     (&["fft_", "complex"], "complex numbers are not read"),
     (
-        &["rand", "normal_", "rrelu_with_noise", "alpha_dropout", "multinomial"],
+        &["rand", "normal_", "rrelu_with_noise", "alpha_dropout", "multinomial", "exponential_", "bernoulli.default"],
         "of random operators, only dropout and stochastic depth are read",
     ),
     (
-        &["sort", "topk", "gather", "scatter", "nonzero", "argmax", "grid_sampler", "index_put"],
+        &[
+            "sort",
+            "topk",
+            "gather",
+            "scatter",
+            "nonzero",
+            "argmax",
+            "argmin",
+            "grid_sampler",
+            "index_put",
+            "median",
+            "kthvalue",
+            "mode.",
+            "quantile",
+            "bucketize",
+            "max_unpool",
+        ],
         "which elements are taken may not depend on the images",
     ),
     (&["conv3d", "conv_transpose3d"], "volumes are not convolved: a network takes single images"),
+    (
+        &["max_pool3d", "adaptive_avg_pool3d", "trilinear3d", "nearest3d", "nearest_exact3d"],
+        "volumes are neither pooled nor resized: a network takes single images",
+    ),
+    (
+        &["linalg_inv", "linalg_det", "linalg_svd", "linalg_qr", "linalg_eig", "linalg_cholesky", "linalg_solve"],
+        "matrices are neither inverted nor decomposed",
+    ),
     (&["lstm", "gru.", "rnn_"], "recurrent layers are not read"),
 ];
 

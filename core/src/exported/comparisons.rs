@@ -59,6 +59,7 @@ pub(super) enum Logic {
     Not,
     And,
     Or,
+    Xor,
 }
 
 /// Combines conditions.
@@ -76,8 +77,36 @@ pub(super) fn logic(lowering: &mut Lowering<'_>, logic: Logic) -> OrFault<Vec<So
         Logic::Not => (numbers[0], Comparison::Less),
         Logic::And => (lowering.combine(Arithmetic::Multiply, numbers[0], numbers[1])?, Comparison::Greater),
         Logic::Or => (lowering.combine(Arithmetic::Add, numbers[0], numbers[1])?, Comparison::Greater),
+        Logic::Xor => {
+            let difference = lowering.combine(Arithmetic::Subtract, numbers[0], numbers[1])?;
+            (lowering.activation(Activation::Abs, difference)?, Comparison::Greater)
+        }
     };
     Ok(vec![lowering.add(Op::Compare { kind, other: Operand::Number(0.5) }, &[number])?])
+}
+
+/// Whether one element of some dimensions holds ([`Logic::Or`]), or all of them do. A number holds unless it is 0.
+pub(super) fn over(lowering: &mut Lowering<'_>, logic: Logic) -> OrFault<Vec<Source>> {
+    let mut condition = lowering.tensor("self")?;
+    let rank = lowering.value(condition).shape.len();
+    let dimensions = lowering.arguments.dimensions("dim", rank)?;
+    let keeps = lowering.arguments.flag("keepdim", Some(false))?;
+    if lowering.value(condition).dtype != Dtype::Bool {
+        let differs = Op::Compare { kind: Comparison::NotEqual, other: Operand::Number(0.0) };
+        condition = lowering.add(differs, &[condition])?;
+    }
+    let number = number_of(lowering, condition)?;
+    let largest = Op::Max { dimensions, keeps, shares: true };
+    // All of them hold unless one does not.
+    let (number, kind, limit) = match logic {
+        Logic::And => {
+            let negative = lowering.with_number(Arithmetic::Multiply, number, -1.0)?;
+            (negative, Comparison::Less, -0.5)
+        }
+        _ => (number, Comparison::Greater, 0.5),
+    };
+    let found = lowering.add(largest, &[number])?;
+    Ok(vec![lowering.add(Op::Compare { kind, other: Operand::Number(limit) }, &[found])?])
 }
 
 /// Limits that are tensors. An element at its limit keeps its gradient.

@@ -57,14 +57,48 @@ const IN_PLACE: [&str; 37] = [
     "detach_.default",
 ];
 
+/// ATen's second names of operators, and the first ones.
+const ALIASES: [(&str, &str); 19] = [
+    ("multiply", "mul"),
+    ("subtract", "sub"),
+    ("divide", "div"),
+    ("true_divide", "div"),
+    ("greater", "gt"),
+    ("greater_equal", "ge"),
+    ("less", "lt"),
+    ("less_equal", "le"),
+    ("not_equal", "ne"),
+    ("absolute", "abs"),
+    ("negative", "neg"),
+    ("moveaxis", "movedim"),
+    ("linalg_matmul", "matmul"),
+    ("special_expit", "sigmoid"),
+    ("special_erf", "erf"),
+    ("special_log1p", "log1p"),
+    ("special_expm1", "expm1"),
+    ("special_exp2", "exp2"),
+    ("special_logsumexp", "logsumexp"),
+];
+
+/// The first name of an operator.
+fn first_name(name: &str) -> String {
+    let (own, overload) = name.split_once('.').unwrap_or((name, ""));
+    let plain = own.strip_suffix('_').unwrap_or(own);
+    let end = if plain == own { "" } else { "_" };
+    match ALIASES.iter().find(|(alias, _)| *alias == plain) {
+        Some((_, first)) => format!("{first}{end}.{overload}"),
+        None => name.to_owned(),
+    }
+}
+
 /// The name of an operator without its package, in its form that does not overwrite, and whether it overwrites.
 pub(super) fn plain_name(target: &str) -> Option<(String, bool)> {
-    let name = target.strip_prefix("torch.ops.aten.")?;
-    match IN_PLACE.contains(&name) {
+    let name = first_name(target.strip_prefix("torch.ops.aten.")?);
+    match IN_PLACE.contains(&name.as_str()) {
         true => Some((name.replacen("_.", ".", 1), true)),
         // Python's own operators, such as `__and__`, overwrite nothing.
         false if name.contains("_.") && !name.starts_with("__") => None,
-        false => Some((name.to_owned(), false)),
+        false => Some((name, false)),
     }
 }
 
@@ -130,11 +164,9 @@ fn one(name: &str) -> Option<One> {
         "pow.Tensor_Scalar" => functions::power,
         "pow.Tensor_Tensor" => functions::power_of_tensors,
         "neg.default" => functions::negative,
-        "softmax.int" => functions::softmax,
-        "log_softmax.int" => functions::log_softmax,
-        "div.Tensor" | "div.Scalar" | "true_divide.Tensor" => {
-            |arguments| functions::arithmetic(arguments, Arithmetic::Divide)
-        }
+        "softmax.int" | "special_softmax.default" => functions::softmax,
+        "log_softmax.int" | "special_log_softmax.default" => functions::log_softmax,
+        "div.Tensor" | "div.Scalar" => |arguments| functions::arithmetic(arguments, Arithmetic::Divide),
         "maximum.default" | "max.other" => |arguments| functions::arithmetic(arguments, Arithmetic::Maximum),
         "minimum.default" | "min.other" => |arguments| functions::arithmetic(arguments, Arithmetic::Minimum),
         "lt.Scalar" | "lt.Tensor" => |arguments| comparisons::compare(arguments, Comparison::Less),
@@ -154,7 +186,7 @@ fn one(name: &str) -> Option<One> {
         "logsumexp.default" => sums::log_sum_exp,
         "cumsum.default" => sums::cumulative_sum,
         "dropout.default" => functions::dropout,
-        "contiguous.default" | "clone.default" | "alias.default" => functions::identity,
+        "contiguous.default" | "clone.default" | "alias.default" | "positive.default" => functions::identity,
         "empty.memory_format" => functions::empty,
         "new_empty.default" => functions::new_empty,
         "bernoulli.float" => functions::bernoulli,
@@ -190,6 +222,7 @@ fn shape(name: &str) -> Option<One> {
         "split_with_sizes.default" => |arguments| reshapes::split_with_sizes(arguments, "split_sizes"),
         "split.sizes" => |arguments| reshapes::split_with_sizes(arguments, "split_size"),
         "tensor_split.sections" => reshapes::tensor_split,
+        "tensor_split.indices" => reshapes::tensor_split_at,
         "unbind.int" => reshapes::unbind,
         "roll.default" => reshapes::roll,
         _ => return None,
@@ -215,6 +248,11 @@ fn several(name: &str) -> Option<Several> {
         "logical_or.default" | "bitwise_or.Tensor" | "__or__.Tensor" => {
             |lowering| comparisons::logic(lowering, Logic::Or)
         }
+        "logical_xor.default" | "bitwise_xor.Tensor" | "__xor__.Tensor" => {
+            |lowering| comparisons::logic(lowering, Logic::Xor)
+        }
+        "any.default" | "any.dim" | "any.dims" => |lowering| comparisons::over(lowering, Logic::Or),
+        "all.default" | "all.dim" | "all.dims" => |lowering| comparisons::over(lowering, Logic::And),
         "clamp.Tensor" | "clamp_min.Tensor" | "clamp_max.Tensor" => comparisons::clamp,
         "threshold.default" => comparisons::threshold,
         "hardshrink.default" => comparisons::hard_shrink,
@@ -243,6 +281,10 @@ fn several(name: &str) -> Option<Several> {
         "mv.default" => |lowering| layers::matmul(lowering, "vec"),
         "dot.default" => |lowering| layers::matmul(lowering, "tensor"),
         "outer.default" | "ger.default" => matrices::outer,
+        "tensordot.default" => matrices::sum_of_products,
+        "inner.default" => matrices::inner,
+        "linalg_vecdot.default" => sums::products_of_vectors,
+        "bilinear.default" => matrices::bilinear,
         "tril.default" => |lowering| matrices::triangle(lowering, Triangle::Lower),
         "triu.default" => |lowering| matrices::triangle(lowering, Triangle::Upper),
         "scaled_dot_product_attention.default" => layers::attention,
@@ -254,6 +296,8 @@ fn several(name: &str) -> Option<Several> {
         "conv1d.default" | "conv1d.padding" => layers::convolution_1d,
         "conv_transpose1d.default" => layers::transposed_convolution_1d,
         "sum.dim_IntList" | "sum.default" => sums::sum,
+        "prod.default" => sums::product_of_all,
+        "prod.dim_int" => sums::product,
         "max.dim" => sums::largest_of_one,
         "amin.default" | "min.default" => sums::smallest,
         "min.dim" => sums::smallest_of_one,

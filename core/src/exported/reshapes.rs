@@ -296,6 +296,22 @@ pub(super) fn tensor_split(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     Ok(Op::Split { dimension, sizes })
 }
 
+/// Into the parts between indices.
+pub(super) fn tensor_split_at(arguments: &mut Arguments<'_>) -> OrFault<Op> {
+    let indices = arguments.ints("indices")?.unwrap_or_default();
+    let (dimension, size) = fixed_dimension(arguments, Some(0))?;
+    let ends = indices.into_iter().map(|number| index(number, size).unwrap_or(0).min(size)).chain([size]);
+    let (mut start, mut sizes) = (0, Vec::new());
+    for end in ends {
+        if end <= start || sizes.len() as u64 == MOST_RESULTS {
+            return Err(format!("splits a dimension of size {size} at indices that leave a part empty"));
+        }
+        sizes.push(end - start);
+        start = end;
+    }
+    Ok(Op::Split { dimension, sizes })
+}
+
 pub(super) fn unbind(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let (dimension, size) = fixed_dimension(arguments, Some(0))?;
     if size > MOST_RESULTS {

@@ -8,7 +8,7 @@ use super::lowering::{Lowering, Source};
 use super::op::{Activation, Arithmetic, Op};
 use super::rules;
 use super::schema::Argument;
-use super::size::Size;
+use super::size::{self, Size};
 
 pub(super) fn mean(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let rank = arguments.tensor("self")?.shape.len();
@@ -42,6 +42,64 @@ pub(super) fn cumulative_sum(arguments: &mut Arguments<'_>) -> OrFault<Op> {
     let rank = arguments.tensor("self")?.shape.len();
     only_float32(arguments)?;
     Ok(Op::CumulativeSum { dimension: arguments.dimension("dim", None, rank)? })
+}
+
+/// The product of all elements.
+pub(super) fn product_of_all(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    only_float32(&mut lowering.arguments)?;
+    let shape = lowering.shape(input);
+    rules::not_over_the_batch(&shape, &(0..shape.len()).collect::<Vec<_>>())?;
+    let count = size::product(&shape).ok_or("multiplies too many elements")?;
+    let vector = lowering.reshape(input, vec![count])?;
+    let multiplied = multiplied_along(lowering, vector, 0)?;
+    Ok(vec![lowering.reshape(multiplied, Vec::new())?])
+}
+
+pub(super) fn product(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    only_float32(&mut lowering.arguments)?;
+    let mut shape = lowering.shape(input);
+    let dimension = lowering.arguments.dimension("dim", None, shape.len())?;
+    let keeps = lowering.arguments.flag("keepdim", Some(false))?;
+    rules::not_over_the_batch(&shape, &[dimension])?;
+    let multiplied = multiplied_along(lowering, input, dimension)?;
+    if keeps {
+        return Ok(vec![multiplied]);
+    }
+    shape.remove(dimension);
+    Ok(vec![lowering.reshape(multiplied, shape)?])
+}
+
+/// The product of the elements of a dimension, which remains with size 1: one half times the other, until one is left.
+/// So gradients need no division, by elements that may be zero.
+fn multiplied_along(lowering: &mut Lowering<'_>, input: Source, dimension: usize) -> OrFault<Source> {
+    let part = |start, end| Op::Slice { dimension, start, end, step: 1 };
+    let mut factors = input;
+    let mut left = lowering.fixed(input, dimension)?;
+    while left > 1 {
+        let half = left / 2;
+        let first = lowering.add(part(0, half), &[factors])?;
+        let second = lowering.add(part(half, 2 * half), &[factors])?;
+        let products = lowering.combine(Arithmetic::Multiply, first, second)?;
+        factors = if left % 2 == 0 {
+            products
+        } else {
+            let rest = lowering.add(part(2 * half, left), &[factors])?;
+            lowering.add(Op::Concat { dimension }, &[products, rest])?
+        };
+        left = half + left % 2;
+    }
+    Ok(factors)
+}
+
+/// The sums of products over one dimension; sizes of 1 are broadcast.
+pub(super) fn products_of_vectors(lowering: &mut Lowering<'_>) -> OrFault<Vec<Source>> {
+    let (one, two) = (lowering.tensor("x")?, lowering.tensor("y")?);
+    let products = lowering.combine(Arithmetic::Multiply, one, two)?;
+    let rank = lowering.value(products).shape.len();
+    let dimension = lowering.arguments.dimension("dim", Some(-1), rank)?;
+    Ok(vec![lowering.sum(products, vec![dimension], false)?])
 }
 
 /// The smallest elements are the largest ones of what has the other sign.

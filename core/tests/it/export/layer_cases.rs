@@ -122,6 +122,10 @@ pub fn cosines(cases: &mut Vec<(String, Case)>) {
     let case = Case::rows().parameters(&[("w", &[5, 64])]);
     let others = vec![("x2", tensor("w")), ("p", float(2.0))];
     cases.push(("distances".into(), case.with("x1", "cdist.default", "y", others, &[B, 4, 5])));
+    let case = Case::rows().parameters(&[("w", &[5, 64])]);
+    let others = vec![("other", tensor("w")), ("dims_self", ints(&[2])), ("dims_other", ints(&[1]))];
+    cases.push(("sums_of_products".into(), case.with("self", "tensordot.default", "y", others, &[B, 4, 5])));
+    cases.push(("products".into(), Case::map().then("prod.dim_int", "y", vec![("dim", int(1))], &[B, 8, 8])));
 }
 
 /// Columns that are added up to a map.

@@ -11,6 +11,7 @@ mod foreign;
 mod layers;
 mod meaning;
 mod mutations;
+mod names;
 mod operators;
 mod precision;
 pub mod programs;

@@ -158,3 +158,33 @@ fn what_is_no_number_is_not_replaced_by_one() {
         assert_eq!(found.isnan().all().int64_value(&[]), 1, "{operator}");
     }
 }
+
+#[test]
+fn one_or_all_elements_hold_and_one_of_two_conditions_does() {
+    let build = |program: &mut programs::Network| {
+        condition(program, "gt.Scalar", "above", &[("self", tensor("x")), ("other", float(0.25))]);
+        condition(program, "lt.Scalar", "below", &[("self", tensor("x")), ("other", float(0.75))]);
+        let inputs = [("self", tensor("above")), ("dim", int(1)), ("keepdim", json!({"as_bool": true}))];
+        program.node("any.dim", "one", &inputs, &[B, 1, 8, 8]);
+        let dimensions = json!({"as_ints": [1, 3]});
+        let inputs = [("self", tensor("below")), ("dim", dimensions), ("keepdim", json!({"as_bool": true}))];
+        program.node("all.dims", "all", &inputs, &[B, 1, 8, 1]);
+        for name in ["one", "all"] {
+            program.recorded(name)["dtype"] = json!(12);
+        }
+        condition(program, "__xor__.Tensor", "either", &[("self", tensor("above")), ("other", tensor("below"))]);
+        program.node("mul.Tensor", "first", &[("self", tensor("x")), ("other", tensor("one"))], &SHAPE);
+        program.node("mul.Tensor", "second", &[("self", tensor("x")), ("other", tensor("all"))], &SHAPE);
+        program.node("mul.Tensor", "third", &[("self", tensor("x")), ("other", tensor("either"))], &SHAPE);
+        program.node("sub.Tensor", "both", &[("self", tensor("first")), ("other", tensor("second"))], &SHAPE);
+        let inputs = [("self", tensor("both")), ("other", tensor("third")), ("alpha", float(2.0))];
+        program.node("add.Tensor", "y", &inputs, &SHAPE);
+        ("y", SHAPE.to_vec())
+    };
+    assert_computes("one, all and either", false, &build, &|x, _| {
+        let [above, below] = [number(&x.gt(0.25)), number(&x.lt(0.75))];
+        let one = above.amax([1], true);
+        let all = below.amin([1, 3], true);
+        x * one - x * all + x * (above - below).abs() * 2.0
+    });
+}

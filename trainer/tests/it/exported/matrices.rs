@@ -123,3 +123,67 @@ fn places_of_largest_elements_may_be_left_unused() {
     };
     assert_computes("pooling with places", false, &build, &|x, _| x.reshape([4, 3, 4, 2, 4, 2]).amax([3, 5], false));
 }
+
+#[test]
+fn sums_over_named_dimensions_of_two_tensors_are_computed_as_defined() {
+    let build = |program: &mut programs::Network| {
+        program.parameter("w", &[8, 3, 5]);
+        program.parameter("v", &[8, 5]);
+        let dimensions = [("dims_self", ints(&[3, 1])), ("dims_other", ints(&[0, -2]))];
+        let inputs = [&[("self", tensor("x")), ("other", tensor("w"))], dimensions.as_slice()].concat();
+        program.node("tensordot.default", "sums", &inputs, &[B, 8, 5]);
+        program.node("inner.default", "y", &[("self", tensor("sums")), ("other", tensor("v"))], &[B, 8, 8]);
+        ("y", vec![B, 8, 8])
+    };
+    assert_computes("sums of products", false, &build, &|x, weights| {
+        // [B, 3, 8, 8] as [B, 8, 24], whose rows are columns, then channels.
+        let rows = x.permute([0, 2, 3, 1]).reshape([-1, 8, 24]);
+        rows.matmul(&weights["w"].reshape([24, 5])).matmul(&weights["v"].transpose(0, 1))
+    });
+}
+
+#[test]
+fn a_bilinear_layer_is_computed_as_defined() {
+    for has_bias in [false, true] {
+        let build = |program: &mut programs::Network| {
+            program.parameter("w", &[5, 8, 8]);
+            program.node("relu.default", "act", &[("self", tensor("x"))], &SHAPE);
+            let mut inputs = vec![("input1", tensor("x")), ("input2", tensor("act")), ("weight", tensor("w"))];
+            if has_bias {
+                program.parameter("b", &[5]);
+                inputs.push(("bias", tensor("b")));
+            }
+            program.node("bilinear.default", "y", &inputs, &[B, 3, 8, 5]);
+            ("y", vec![B, 3, 8, 5])
+        };
+        assert_computes("bilinear", false, &build, &|x, weights| {
+            let pairs = x.unsqueeze(4) * x.clamp_min(0.0).unsqueeze(3);
+            let sums = pairs.reshape([-1, 3, 8, 64]).matmul(&weights["w"].reshape([5, 64]).transpose(0, 1));
+            if has_bias { sums + &weights["b"] } else { sums }
+        });
+    }
+}
+
+#[test]
+fn products_of_elements_have_gradients_where_one_is_zero() {
+    for (keeps, shape) in [(false, vec![B, 3, 8]), (true, vec![B, 3, 1, 8])] {
+        let build = |program: &mut programs::Network| {
+            program.parameter("w", &[7]);
+            // Negative elements become zeros.
+            program.node("relu.default", "act", &[("self", tensor("x"))], &SHAPE);
+            let part = [("self", tensor("act")), ("dim", int(2)), ("start", int(0)), ("end", int(5))];
+            program.node("slice.Tensor", "part", &part, &[B, 3, 5, 8]);
+            let inputs = [("self", tensor("part")), ("dim", int(2)), ("keepdim", flag(keeps))];
+            program.node("prod.dim_int", "product", &inputs, &shape);
+            program.node("prod.default", "factor", &[("self", tensor("w"))], &[]);
+            program.node("mul.Tensor", "y", &[("self", tensor("product")), ("other", tensor("factor"))], &shape);
+            ("y", shape.clone())
+        };
+        assert_computes("products", false, &build, &|x, weights| {
+            let row = |at: i64| x.clamp_min(0.0).slice(2, at, at + 1, 1);
+            let product = (1..5).fold(row(0), |product, at| product * row(at));
+            let factor = (1..7).fold(weights["w"].select(0, 0), |factor, at| factor * weights["w"].select(0, at));
+            (if keeps { product } else { product.squeeze_dim(2) }) * factor
+        });
+    }
+}
