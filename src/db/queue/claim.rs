@@ -53,6 +53,9 @@ impl DeviceCapacity {
 /// reserve none for the same job, but any that has enough takes it. A job gets all its devices at once, so that no two
 /// jobs wait for each other's.
 ///
+/// A job that failed because of this worker's machine is left to others that could take it: to those that were heard of
+/// within the lease, since nobody knows of a silent one whether it still runs.
+///
 /// A job that this program cannot read is set aside for workers of other versions, and the next one is taken.
 pub async fn claim(
     pool: &PgPool,
@@ -183,7 +186,7 @@ async fn take(
                     select from declined where declined.job_id = job.id and declined.worker = $1
                         and (for_good or exists (
                             select from workers as other
-                            where other.id <> $1 and other.heartbeat_at > now() - $6::interval
+                            where other.id <> $1 and other.heartbeat_at > now() - least($2::interval, $6::interval)
                                 and other.stopped_because is null and can_run(other, job)
                                 and not exists (
                                     select from declined as theirs

@@ -1,5 +1,7 @@
 //! Workers get only jobs that they can run.
 
+use std::time::Duration;
+
 use distillery::db::jobs::{Change, Status};
 use distillery::db::queue::{self, DeviceCapacity};
 use distillery::db::workers::{self, Abilities, NewWorker};
@@ -129,4 +131,27 @@ async fn a_fault_of_the_machine_costs_no_attempt_and_the_job_goes_to_another_wor
     db.change(id, Change::Resume).await;
     assert!(take(&db, "wrk_bad").await.is_some());
     assert_eq!(status(&db, id).await, Status::Running);
+}
+
+#[tokio::test]
+async fn a_job_does_not_wait_for_another_worker_that_was_silent_for_a_lease() {
+    let db = TestDb::new().await;
+    for id in ["wrk_bad", "wrk_killed"] {
+        register(&db, id, &[("patterns", "aa")], None).await;
+    }
+    let lease = Duration::from_secs(15);
+    let take = async || queue::claim(&db.pool, "wrk_bad", DeviceCapacity::ONE, lease).await.unwrap();
+    let id = db.add_job(json!({})).await;
+    let token = take().await.expect("it gets the job").token;
+    queue::fail(&db.pool, &token.write(), &failure(ErrorClass::Machine)).await.unwrap();
+    db.set(id, "run_after = now()").await;
+    let silent_for = async |seconds: i32| {
+        let update = "update workers set heartbeat_at = now() - make_interval(secs => $1) where id = 'wrk_killed'";
+        sqlx::query(update).bind(f64::from(seconds)).execute(&db.pool).await.unwrap();
+    };
+    // Two heartbeats late, it may still run.
+    silent_for(8).await;
+    assert_eq!(take().await, None);
+    silent_for(16).await;
+    assert!(take().await.is_some(), "its own jobs go to others now");
 }
