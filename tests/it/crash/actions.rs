@@ -1,6 +1,7 @@
 //! The faults that the crash suite causes.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -57,6 +58,16 @@ pub struct Strike {
     pub job: String,
     pub attempt: i32,
     pub time: DateTime<Utc>,
+    /// When the files were written that its worker left in storage, finished or not, where the worker was killed.
+    pub stored: Vec<DateTime<Utc>>,
+}
+
+/// A fault, and when it was caused and over.
+#[derive(Debug, Clone, Copy)]
+pub struct Act {
+    pub action: Action,
+    pub from: DateTime<Utc>,
+    pub to: DateTime<Utc>,
 }
 
 /// An attempt whose trainer is running.
@@ -98,7 +109,7 @@ impl World {
 
     fn strike(&mut self, action: Action, running: &Running) {
         let Running { job, attempt, .. } = running.clone();
-        self.strikes.push(Strike { action, job, attempt, time: Utc::now() });
+        self.strikes.push(Strike { action, job, attempt, time: Utc::now(), stored: Vec::new() });
     }
 
     /// Waits until the job has finished or runs in a later attempt.
@@ -119,7 +130,7 @@ impl World {
                 self.later().await;
                 let running = self.running(false).await;
                 self.strike(action, &running);
-                self.kill_worker(running.worker).await;
+                self.kill_worker(&running).await;
                 self.perhaps_wait(&running).await;
             }
             Action::KillTrainer => {
@@ -139,9 +150,11 @@ impl World {
             Action::LoseCommits => self.lose_commits().await,
             Action::Misconfigure => self.misconfigure().await,
         }
+        let ended = Utc::now();
+        self.acts.push(Act { action, from: began, to: ended });
         let harmless = [Action::KillWorker, Action::KillTrainer, Action::KillApi, Action::Misconfigure];
         if !harmless.contains(&action) {
-            self.broken.push((began, Utc::now()));
+            self.broken.push((began, ended));
         }
     }
 
@@ -158,10 +171,12 @@ impl World {
         }
     }
 
-    async fn kill_worker(&mut self, index: usize) {
-        let mut worker = self.workers[index].take().unwrap();
+    async fn kill_worker(&mut self, running: &Running) {
+        let mut worker = self.workers[running.worker].take().unwrap();
         worker.signal(Signal::KILL);
         worker.wait().await;
+        let attempts = self.dir.path().join("storage/jobs").join(&running.job).join("attempts");
+        self.strikes.last_mut().expect("this one").stored = written_at(&attempts, running.attempt);
         self.revive().await;
     }
 
@@ -360,4 +375,21 @@ impl World {
         let pid = Pid::from_raw(pid)?;
         (command.contains(job) && test_kill_process(pid).is_ok()).then_some(pid)
     }
+}
+
+/// When the files of an attempt in storage were written, finished or not. The kernel says so: its clock is right.
+fn written_at(attempts: &Path, attempt: i32) -> Vec<DateTime<Utc>> {
+    let entries =
+        |directory: &Path| -> Vec<fs::DirEntry> { fs::read_dir(directory).into_iter().flatten().flatten().collect() };
+    let own = format!("{attempt}-");
+    let mut times = Vec::new();
+    for directory in entries(attempts) {
+        if directory.file_name().to_string_lossy().starts_with(&own) {
+            let path = directory.path();
+            let files = entries(&path).into_iter().chain(entries(&path.join("state")));
+            let files = files.filter_map(|file| file.metadata().ok()).filter(fs::Metadata::is_file);
+            times.extend(files.filter_map(|file| file.modified().ok()).map(DateTime::<Utc>::from));
+        }
+    }
+    times
 }

@@ -6,13 +6,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A checkpoint that was written so shortly before a kill may still have been on its way to storage.
-const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(2);
+/// A checkpoint that was written so shortly before a kill may still have been on its way to storage and the history, on
+/// any machine. On one whose disk is slow it may take as long as the slowest of the run.
+pub const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(2);
 
 /// A row of `events`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Event {
     pub seq: i64,
+    pub time: DateTime<Utc>,
     pub kind: String,
     pub message: String,
     pub data: Option<Value>,
@@ -54,6 +56,7 @@ pub struct Artifact {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Attempt {
     pub attempt: i32,
+    pub worker_name: Option<String>,
     pub started_at: DateTime<Utc>,
     pub ended_at: Option<DateTime<Utc>>,
     pub outcome: Option<String>,
@@ -75,7 +78,12 @@ pub struct Written {
 pub struct CleanKill {
     pub attempt: i32,
     pub time: DateTime<Utc>,
+    /// Since when the worker had been storing what its job's history did not name yet, by the files that it left.
+    pub storing_since: Option<DateTime<Utc>>,
 }
+
+/// A span of time.
+pub type Period = (DateTime<Utc>, DateTime<Utc>);
 
 /// Everything about a job.
 #[derive(Debug, Clone)]
@@ -115,8 +123,9 @@ pub struct Expected {
     pub student: String,
 }
 
-/// Everything that is wrong with the history.
-pub fn objections(history: &History, expected: &Expected) -> Vec<String> {
+/// Everything that is wrong with the history. `on_its_way` is how long a checkpoint may take from its trainer to the
+/// history.
+pub fn objections(history: &History, expected: &Expected, on_its_way: TimeDelta) -> Vec<String> {
     let mut found = Vec::new();
     numbering(history, &mut found);
     repetitions(history, &mut found);
@@ -124,6 +133,7 @@ pub fn objections(history: &History, expected: &Expected) -> Vec<String> {
     stale_writes(history, &mut found);
     metrics(history, expected, &mut found);
     resumption(history, &mut found);
+    losses(history, on_its_way, &mut found);
     files(history, expected, &mut found);
     ledger(history, &mut found);
     accounting(history, expected, &mut found);
@@ -264,20 +274,68 @@ fn resumption(history: &History, found: &mut Vec<String>) {
             found.push(format!("attempt {attempt} went on from step {resumed}, which nobody had done"));
         }
     }
+}
+
+/// What a kill takes is what was on its way: the checkpoint that the worker was storing, and those behind it.
+fn losses(history: &History, on_its_way: TimeDelta, found: &mut Vec<String>) {
+    let resumptions = resumptions(&history.events);
     for kill in &history.clean_kills {
         let Some((_, next, resumed)) = resumptions.iter().find(|(_, attempt, _)| *attempt > kill.attempt) else {
             continue;
         };
-        let safe = |written: &&Written| written.attempt == kill.attempt && written.time < kill.time - ON_ITS_WAY;
-        let safe = history.written.iter().filter(safe).map(|written| written.step).max().unwrap_or(0);
-        if *resumed < safe {
+        // It waits for the one that is being stored, and is stored then.
+        let allowed = if kill.storing_since.is_some() { on_its_way * 2 } else { on_its_way };
+        let lost = history.written.iter().filter(|written| written.attempt == kill.attempt && written.step > *resumed);
+        let Some(oldest) = lost.min_by_key(|written| written.time) else { continue };
+        let age = kill.time - oldest.time;
+        if age > allowed {
+            let doing = match kill.storing_since {
+                Some(since) => format!("had been storing one for {:.1} s", (kill.time - since).as_seconds_f64()),
+                None => "was storing none".to_owned(),
+            };
             found.push(format!(
-                "more than the work of one checkpoint interval was lost: attempt {} had written step {safe} long before \
-                 it was killed, and attempt {next} went on from {resumed}",
-                kill.attempt
+                "more than the work of one checkpoint interval was lost: attempt {} had written step {} {:.1} s before it \
+                 was killed, its worker {doing}, and attempt {next} went on from {resumed}; {:.1} s are allowed",
+                kill.attempt,
+                oldest.step,
+                age.as_seconds_f64(),
+                allowed.as_seconds_f64()
             ));
         }
     }
+}
+
+/// How long each checkpoint took from its trainer to the history, of those that met no fault on their way.
+pub fn on_their_way(history: &History, broken: &[Period]) -> Vec<TimeDelta> {
+    let recorded = history.events.iter().filter(|event| event.kind == "checkpoint");
+    let time = |event: &Event| {
+        let step = event.number("step")?;
+        // A number may have been given twice, where the database lost a claim.
+        let own = history
+            .written
+            .iter()
+            .filter(|written| written.attempt == event.attempt && written.step == step && written.time <= event.time);
+        let written = own.map(|written| written.time).max()?;
+        let met_fault = broken.iter().any(|(from, to)| *from < event.time && *to > written);
+        (!met_fault).then(|| event.time - written)
+    };
+    recorded.filter_map(time).collect()
+}
+
+/// How long a checkpoint may be on its way in a run in which others took so long. An objection if most took so long that
+/// the run shows nothing.
+pub fn allowed_on_its_way(mut ways: Vec<TimeDelta>) -> (TimeDelta, Option<String>) {
+    ways.sort_unstable();
+    let median = ways.get(ways.len() / 2).copied().unwrap_or_default();
+    let objection = (median > ON_ITS_WAY).then(|| {
+        format!(
+            "half of {} checkpoints took {:.1} s or longer from their trainer to the history: workers wait for something \
+             else, or this machine is too busy for this suite",
+            ways.len(),
+            median.as_seconds_f64()
+        )
+    });
+    (ways.last().copied().unwrap_or_default().max(ON_ITS_WAY), objection)
 }
 
 /// Steps that were done again after each clean kill.

@@ -20,6 +20,7 @@ fn honest() -> History {
         let seq = events.len() as i64 + 1;
         events.push(Event {
             seq,
+            time: at(seq),
             kind: kind.into(),
             message: message.into(),
             data: (!data.is_null()).then_some(data),
@@ -40,6 +41,7 @@ fn honest() -> History {
     let (points, artifacts) = (honest_points(), honest_artifacts());
     let attempt = |attempt: i32, outcome: &str, counted: bool| Attempt {
         attempt,
+        worker_name: None,
         started_at: at(attempt.into()),
         ended_at: Some(at(i64::from(attempt) + 4)),
         outcome: Some(outcome.into()),
@@ -62,7 +64,7 @@ fn honest() -> History {
         student: Some("weights".into()),
         written: vec![Written { attempt: 1, step: 4, time: at(4) }],
         trained: BTreeMap::from([(1, 6), (2, 8)]),
-        clean_kills: vec![CleanKill { attempt: 1, time: at(60) }],
+        clean_kills: vec![CleanKill { attempt: 1, time: at(60), storing_since: None }],
         lost_commits: false,
     }
 }
@@ -97,7 +99,7 @@ fn honest_artifacts() -> Vec<Artifact> {
 fn all_objections(history: &History) -> Vec<String> {
     let expected =
         Expected { status: "succeeded", max_attempts: 3, epochs: 2, steps_per_epoch: STEPS, student: "weights".into() };
-    objections(history, &expected)
+    objections(history, &expected, ON_ITS_WAY)
 }
 
 #[track_caller]
@@ -163,6 +165,35 @@ fn work_that_was_saved_and_done_again_is_found() {
     is_found("more than the work of one checkpoint interval", |history| {
         history.written.push(Written { attempt: 1, step: 6, time: at(60) - TimeDelta::seconds(9) });
     });
+}
+
+#[test]
+fn a_checkpoint_behind_one_that_is_being_stored_may_be_lost_unless_it_is_old() {
+    let lost = |age: i64, storing: Option<i64>| {
+        let mut history = honest();
+        history.written.push(Written { attempt: 1, step: 6, time: at(60 - age) });
+        history.clean_kills[0].storing_since = storing.map(|seconds| at(60 - seconds));
+        all_objections(&history)
+    };
+    assert_eq!(lost(2, None), Vec::<String>::new());
+    assert!(lost(3, None)[0].contains("was storing none"), "{:?}", lost(3, None));
+    assert_eq!(lost(4, Some(1)), Vec::<String>::new());
+    assert!(lost(5, Some(1))[0].contains("had been storing one for 1.0 s"), "{:?}", lost(5, Some(1)));
+}
+
+#[test]
+fn a_checkpoint_may_be_on_its_way_as_long_as_the_slowest_that_met_no_fault() {
+    let of = |broken: &[Period]| on_their_way(&honest(), broken);
+    // Entry 5 of the history names what was written a second before.
+    assert_eq!(of(&[]), [TimeDelta::seconds(1)]);
+    assert_eq!(of(&[(at(2), at(4)), (at(5), at(9))]), [TimeDelta::seconds(1)]);
+    assert_eq!(of(&[(at(2), at(60))]), Vec::<TimeDelta>::new());
+    let seconds = |seconds: &[i64]| allowed_on_its_way(seconds.iter().copied().map(TimeDelta::seconds).collect());
+    assert_eq!(seconds(&[]), (ON_ITS_WAY, None));
+    assert_eq!(seconds(&[1, 0, 1]), (ON_ITS_WAY, None));
+    assert_eq!(seconds(&[1, 7, 2]), (TimeDelta::seconds(7), None));
+    let (_, objection) = seconds(&[3, 7, 1]);
+    assert!(objection.unwrap().contains("half of 3 checkpoints took 3.0 s"));
 }
 
 #[test]

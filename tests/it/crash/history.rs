@@ -32,6 +32,7 @@ impl World {
             }
         }
         let attempts: Vec<Attempt> = self.rows("attempts", job, "attempt").await;
+        let events: Vec<Event> = self.rows("events", job, "seq").await;
         let mut artifacts: Vec<Artifact> = self.rows("artifacts", job, "attempt, name").await;
         for artifact in &mut artifacts {
             let stored = fs::read(self.dir.path().join("storage").join(&artifact.key)).ok();
@@ -51,11 +52,11 @@ impl World {
             attempt: serde_json::from_value(row["attempt"].clone()).unwrap(),
             published_attempt: serde_json::from_value(row["published_attempt"].clone()).unwrap(),
             event_seq: row["event_seq"].as_i64().unwrap(),
-            events: self.rows::<Event>("events", job, "seq").await,
             points: self.rows::<Point>("metrics", job, "id").await,
             artifacts,
             listed: listed.map(|one| (text(&one["name"]), text(&one["sha256"]))).collect(),
-            clean_kills: self.clean_kills(job, &attempts),
+            clean_kills: self.clean_kills(job, &attempts, &events),
+            events,
             lost_commits: self.was_there_at_a_loss(&row),
             attempts,
             student: if succeeded { self.download(job, "student").await } else { None },
@@ -71,7 +72,7 @@ impl World {
         self.losses.iter().any(|(from, to)| time("created_at") < *to && time("finished_at") > *from)
     }
 
-    fn clean_kills(&self, job: &str, attempts: &[Attempt]) -> Vec<CleanKill> {
+    fn clean_kills(&self, job: &str, attempts: &[Attempt], events: &[Event]) -> Vec<CleanKill> {
         let kills = self.strikes.iter().filter(|strike| strike.job == job && strike.action != Action::StopWorker);
         let is_clean = |strike: &&Strike| {
             let Some(attempt) = attempts.iter().find(|attempt| attempt.attempt == strike.attempt) else { return false };
@@ -79,7 +80,17 @@ impl World {
             lost && strike.time >= attempt.started_at
                 && !self.broken.iter().any(|(from, to)| *from < strike.time && *to > attempt.started_at)
         };
-        kills.filter(is_clean).map(|strike| CleanKill { attempt: strike.attempt, time: strike.time }).collect()
+        let storing_since = |strike: &Strike| {
+            let recorded = events.iter().filter(|event| event.kind == "checkpoint" && event.attempt == strike.attempt);
+            let recorded = recorded.map(|event| event.time).max();
+            strike.stored.iter().copied().filter(|time| recorded.is_none_or(|recorded| *time > recorded)).min()
+        };
+        let kill = |strike: &Strike| CleanKill {
+            attempt: strike.attempt,
+            time: strike.time,
+            storing_since: storing_since(strike),
+        };
+        kills.filter(is_clean).map(kill).collect()
     }
 
     pub fn expected(&self, job: &str) -> Expected {

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
 use distillery::db;
 use distillery::db::embedded::{self, Server};
 use distillery::process::{self, Child};
@@ -16,7 +15,8 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 
-use super::actions::{Action, Strike};
+use super::actions::{Act, Action, Strike};
+use super::checker::Period;
 use super::faults::Faults;
 use super::random::Random;
 use crate::support::db::postgres_options;
@@ -97,10 +97,12 @@ pub struct World {
     /// Key of each posted job, and the job.
     pub posted: BTreeMap<String, String>,
     pub strikes: Vec<Strike>,
+    /// Every fault, in the order of their ends.
+    pub acts: Vec<Act>,
     /// When something was broken that affects every job.
-    pub broken: Vec<(DateTime<Utc>, DateTime<Utc>)>,
+    pub broken: Vec<Period>,
     /// When the database lost commits.
-    pub losses: Vec<(DateTime<Utc>, DateTime<Utc>)>,
+    pub losses: Vec<Period>,
     pub done: BTreeMap<Action, u32>,
     /// Processes that ended without being killed.
     pub ended_by_themselves: u32,
@@ -145,6 +147,7 @@ impl World {
             random: Random(seed),
             posted: BTreeMap::new(),
             strikes: Vec::new(),
+            acts: Vec::new(),
             broken: Vec::new(),
             losses: Vec::new(),
             done: BTreeMap::new(),
