@@ -4,6 +4,7 @@ pub mod bounded;
 pub mod disk;
 mod files;
 pub mod process;
+pub mod rounding;
 pub mod torch;
 pub mod training;
 pub mod watched;
