@@ -4,7 +4,7 @@ use distillery_trainer::models::Network;
 use serde_json::json;
 use tch::{Kind, Tensor, no_grad};
 
-use super::networks::{Layers, built, distance, images, pool, set_values};
+use super::networks::{Layers, built, distance, images, pool, reordered, set_values};
 use super::programs::{self, B, expression, flag, float, int, ints, tensor};
 
 /// Places a network in float64 and gives it values.
@@ -44,8 +44,8 @@ fn assert_regions(network: &Network, head: impl Fn(&Tensor) -> Tensor) {
     let vectors = means(&features);
     let each: Vec<Tensor> = (0..5).map(|region| head(&vectors.select(1, region))).collect();
     let wanted = Tensor::stack(&each, 1);
-    assert!(distance(&found.local, &wanted) < 1e-12, "{}", distance(&found.local, &wanted));
-    assert!(distance(&found.global, &network.logits(&images(), false)) < 1e-12);
+    assert!(distance(&found.local, &wanted) < reordered(Kind::Double), "{}", distance(&found.local, &wanted));
+    assert!(distance(&found.global, &network.logits(&images(), false)) < reordered(Kind::Double));
 }
 
 #[test]
@@ -141,9 +141,9 @@ fn a_batch_norm_in_a_head_uses_and_tracks_the_statistics_of_whole_images() {
     let found = no_grad(|| network.regions(&network.features(&images(), true), &[1, 2, 4], true));
     let own = no_grad(|| alone.logits(&images(), true));
     // What the finer scales see changes neither the whole images' logits nor what evaluation will use.
-    assert!(distance(&found.global, &own) < 1e-12);
+    assert!(distance(&found.global, &own) < reordered(Kind::Double));
     for (one, other) in network.weights().iter().zip(alone.weights()) {
-        assert!(distance(&one.tensor, &other.tensor) < 1e-12, "{}", one.name);
+        assert!(distance(&one.tensor, &other.tensor) < reordered(Kind::Double), "{}", one.name);
     }
     assert_eq!(i64::try_from(weight(&network, "norm.num_batches_tracked")).unwrap(), 1);
     // Every region passes the same function.
@@ -156,10 +156,10 @@ fn a_batch_norm_in_a_head_uses_and_tracks_the_statistics_of_whole_images() {
         ["norm.weight", "norm.bias", "classifier.weight", "classifier.bias"].map(|key| weight(&fresh, key));
     let normalised = (&vectors - &mean) / (&variance + 1e-3).sqrt() * norm_scale + norm_shift;
     let wanted = normalised.matmul(&scale.tr()) + shift;
-    assert!(distance(&found.local.narrow(1, 0, 5), &wanted) < 1e-12);
+    assert!(distance(&found.local.narrow(1, 0, 5), &wanted) < reordered(Kind::Double));
     let unbiased = variance * 4.0 / 3.0;
     let tracked = weight(&fresh, "norm.running_var") * 0.7 + unbiased * 0.3;
-    assert!(distance(weight(&network, "norm.running_var"), &tracked) < 1e-12);
+    assert!(distance(weight(&network, "norm.running_var"), &tracked) < reordered(Kind::Double));
 }
 
 #[test]
@@ -194,10 +194,10 @@ fn a_batch_norm_with_one_value_per_channel_uses_its_running_statistics() {
     let image = images().narrow(0, 0, 1);
     let before = weight(&network, "norm.running_var").copy();
     let trained = no_grad(|| network.logits(&image, true));
-    assert!(distance(&trained, &no_grad(|| network.logits(&image, false))) < 1e-12);
+    assert!(distance(&trained, &no_grad(|| network.logits(&image, false))) < reordered(Kind::Double));
     assert_eq!(*weight(&network, "norm.running_var"), before);
     let regions = no_grad(|| network.regions(&network.features(&image, true), &[1, 2], true));
-    assert!(distance(&regions.global, &trained) < 1e-12);
+    assert!(distance(&regions.global, &trained) < reordered(Kind::Double));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use super::programs::{self, B, expression, flag, float, int, ints, tensor};
+use crate::support::rounding::Rounding;
 use crate::support::torch::{hashed, one_thread};
 
 /// The network of a file, in memory.
@@ -195,6 +196,12 @@ pub fn distance(found: &Tensor, wanted: &Tensor) -> f64 {
     let wanted = wanted.to_kind(Kind::Double);
     let off = (found.to_kind(Kind::Double) - &wanted).norm().double_value(&[]);
     off / wanted.norm().double_value(&[]).max(1e-300)
+}
+
+/// How far apart two computations of one result may be that add up in different orders, relative to its norm: no sum of
+/// these networks has more than 1024 terms, and their sizes are together at most four times the result.
+pub fn reordered(kind: Kind) -> f64 {
+    4.0 * Rounding::of(kind, 1024).relative
 }
 
 /// A batch of images [4, 3, 8, 8] in float64.

@@ -9,7 +9,7 @@ use distillery_core::exported::ExportedNetwork;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use super::networks::{Layers, built, distance, images, pool, residual, set_values, write};
+use super::networks::{Layers, built, distance, images, pool, reordered, residual, set_values, write};
 use super::programs::{self, B, ints, tensor};
 use crate::classifiers::{assert_resumes_and_verifies, floats, log};
 use crate::support::{Workspace, text, trainer, warnings};
@@ -62,11 +62,11 @@ fn the_gradient_of_a_tied_weight_is_the_sum_of_its_uses() {
     let vector = map.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>);
     let wanted = vector.linear(&weight("classifier.weight").detach(), Some(&weight("classifier.bias").detach()));
     let found = network.logits(&images(), true);
-    assert!(distance(&found, &wanted) < 1e-12);
+    assert!(distance(&found, &wanted) < reordered(Kind::Double));
     found.square().sum(Kind::Double).backward();
     wanted.square().sum(Kind::Double).backward();
     for key in ["one.weight", "two.weight"] {
-        assert!(distance(&weight(key).grad(), &shared.grad()) < 1e-11, "{key}");
+        assert!(distance(&weight(key).grad(), &shared.grad()) < 10.0 * reordered(Kind::Double), "{key}");
     }
 }
 
@@ -86,10 +86,10 @@ fn a_buffer_shows_its_parameter_and_gives_it_no_gradient() {
     let vector = map.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>);
     let wanted = vector.linear(&weight("classifier.weight").detach(), Some(&weight("classifier.bias").detach()));
     let found = network.logits(&images(), true);
-    assert!(distance(&found, &wanted) < 1e-12);
+    assert!(distance(&found, &wanted) < reordered(Kind::Double));
     found.square().sum(Kind::Double).backward();
     wanted.square().sum(Kind::Double).backward();
-    assert!(distance(&one.grad(), &own.grad()) < 1e-11);
+    assert!(distance(&one.grad(), &own.grad()) < 10.0 * reordered(Kind::Double));
 }
 
 #[test]
