@@ -170,7 +170,8 @@ fn a_batch_in_parts_has_the_gradients_of_the_whole_batch() {
     // Both halves are the same images with other labels, so that their batch statistics are those of the whole.
     let step = |parts: u32, mode: ExecutionMode| {
         let spec = specification(json!({}));
-        let mut run = Training::new(&spec, Device::Cpu, Kind::Float, StepExecutor::in_mode(mode));
+        // In float64, where no rounding takes a pixel to the other side of a ReLU.
+        let mut run = Training::new(&spec, Device::Cpu, Kind::Double, StepExecutor::in_mode(mode));
         for _ in 0..6 {
             let inputs = run.inputs(None);
             let half = BATCH / 2;
@@ -189,10 +190,11 @@ fn a_batch_in_parts_has_the_gradients_of_the_whole_batch() {
     for mode in [ExecutionMode::Eager, ExecutionMode::Rehearsal] {
         let (parts, of_parts) = step(2, mode);
         let off = (&whole - &parts).abs().max().double_value(&[]);
-        assert!(off < 1e-3, "{off}");
+        // The learning rate and the loss's weights are float32 numbers, and so is a part's share of the batch, ½.
+        assert!(off < 1e-5, "{off}");
         assert_eq!(of_parts.images, metrics.images);
         for ((metric, one), (_, other)) in metrics.metrics.iter().zip(&of_parts.metrics) {
-            assert!((one - other).abs() < 1e-3 * one.abs().max(1.0), "{metric}: {one}, {other}");
+            assert!((one - other).abs() < 1e-5 * one.abs().max(1.0), "{metric}: {one}, {other}");
         }
     }
 }
