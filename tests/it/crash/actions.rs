@@ -80,27 +80,31 @@ struct Running {
 }
 
 impl World {
-    /// Waits for a running attempt: any, or the one with the most steps.
+    /// Waits for a running attempt: any, or the one with the most steps; of a sweep's jobs if any of these runs.
     async fn running(&mut self, furthest: bool) -> Running {
         let deadline = Instant::now() + self.patience;
         loop {
             self.revive().await;
-            let query = "select jobs.id, attempt, workers.name from jobs join workers on workers.id = jobs.worker
+            let query = "select jobs.id, attempt, workers.name, sweep_id is not null
+                from jobs join workers on workers.id = jobs.worker
                 where status = 'running'
                 order by coalesce((select max(step) from metrics where job_id = jobs.id), 0) desc";
-            let rows: Vec<(String, i32, String)> =
+            let rows: Vec<(String, i32, String, bool)> =
                 sqlx::query_as(query).fetch_all(&self.pool).await.unwrap_or_default();
-            let mut found: Vec<Running> = rows
+            let mut found: Vec<(bool, Running)> = rows
                 .into_iter()
-                .filter_map(|(job, attempt, worker)| {
+                .filter_map(|(job, attempt, worker, of_sweep)| {
                     let trainer = self.trainer_of(&job, attempt)?;
                     let worker = worker.strip_prefix("crash/")?.parse().ok()?;
-                    Some(Running { job, attempt, worker, trainer })
+                    Some((of_sweep, Running { job, attempt, worker, trainer }))
                 })
                 .collect();
+            if found.iter().any(|(of_sweep, _)| *of_sweep) {
+                found.retain(|(of_sweep, _)| *of_sweep);
+            }
             if !found.is_empty() {
                 let chosen = if furthest { 0 } else { self.random.below(found.len()) };
-                return found.swap_remove(chosen);
+                return found.swap_remove(chosen).1;
             }
             assert!(Instant::now() < deadline, "nothing runs\n{}", self.overview().await);
             self.pause().await;

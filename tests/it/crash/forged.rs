@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::checker::*;
+use super::losses::{ON_ITS_WAY, allowed_on_its_way, on_their_way, repeated};
 
 const STEPS: u64 = 4;
 

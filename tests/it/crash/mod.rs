@@ -8,6 +8,7 @@ mod checker;
 mod faults;
 mod forged;
 mod history;
+mod losses;
 mod random;
 mod report;
 mod sweeps;
@@ -67,8 +68,8 @@ async fn run(seed: u64, lease: u64, long: Duration) {
         histories.push(world.history(job).await);
     }
     println!("{}", report::of(&world, &histories));
-    let ways = histories.iter().flat_map(|history| checker::on_their_way(history, &world.broken)).collect();
-    let (on_its_way, too_slow) = checker::allowed_on_its_way(ways);
+    let ways = histories.iter().flat_map(|history| losses::on_their_way(history, &world.broken)).collect();
+    let (on_its_way, too_slow) = losses::allowed_on_its_way(ways);
     let mut objections: Vec<String> = too_slow.into_iter().collect();
     for history in &histories {
         objections.extend(checker::objections(history, &world.expected(&history.job), on_its_way));

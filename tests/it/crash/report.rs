@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::actions::Strike;
 use super::checker::{self, History};
+use super::losses;
 use super::world::World;
 
 /// A report for people.
@@ -38,9 +39,9 @@ pub fn of(world: &World, histories: &[History]) -> String {
         "from the API's kill to its next answer, s",
         world.api_back.iter().map(Duration::as_secs_f64).collect(),
     );
-    let repeated = histories.iter().flat_map(checker::repeated).map(|steps| steps as f64).collect();
+    let repeated = histories.iter().flat_map(losses::repeated).map(|steps| steps as f64).collect();
     line(&mut text, "steps done again after a kill", repeated);
-    let ways = histories.iter().flat_map(|history| checker::on_their_way(history, &world.broken));
+    let ways = histories.iter().flat_map(|history| losses::on_their_way(history, &world.broken));
     let ways = ways.map(TimeDelta::as_seconds_f64).collect();
     line(&mut text, "from a checkpoint's writing to the history, without a fault, s", ways);
     let refused: i64 =

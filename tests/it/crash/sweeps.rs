@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::LEASE;
 use super::actions::Action;
-use super::world::{EPOCHS, World};
+use super::checker::value_at;
+use super::history::student;
+use super::world::{EPOCHS, STEPS_PER_EPOCH, World};
+use super::{LEASE, checker, losses, report};
 use crate::support::server::quick_job;
 
 /// Batch sizes of the combinations. The stand-in for the trainer makes the largest the best.
@@ -31,18 +33,19 @@ async fn a_sweep_has_the_same_winner_and_bytes_whatever_is_killed() {
     run(super::seed().unwrap_or(1), LEASE, 8).await;
 }
 
-/// `make soak`.
+/// `make soak`: with as many faults as DISTILLERY_SOAK_KILLS says.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes many minutes: make soak"]
 async fn soak_sweeps() {
-    run(super::seed().unwrap_or(7), LEASE, 100).await;
+    let kills = std::env::var("DISTILLERY_SOAK_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(100);
+    run(super::seed().unwrap_or(7), LEASE, kills).await;
 }
 
 /// Runs sweeps until something was killed so many times, and looks at what each came to.
 async fn run(seed: u64, lease: u64, kills: usize) {
     println!("seed {seed}");
     let mut world = World::new(seed, lease).await;
-    let (mut killed, mut sweeps) = (0, 0);
+    let (mut killed, mut sweeps, mut members) = (0, 0, Vec::new());
     while killed < kills {
         let sweep = world.post_sweep(&format!("sweep-{sweeps}")).await;
         sweeps += 1;
@@ -56,9 +59,22 @@ async fn run(seed: u64, lease: u64, kills: usize) {
             println!("{action:?}: {:.1} s", began.elapsed().as_secs_f64());
         }
         world.until_ended(&sweep).await;
-        world.check_sweep(&sweep).await;
+        members.extend(world.check_sweep(&sweep).await);
     }
-    println!("{sweeps} sweeps of {} jobs survived {killed} faults", BATCH_SIZES.len() as u64 * SEEDS);
+    let mut histories = Vec::new();
+    for job in &members {
+        histories.push(world.history(job).await);
+    }
+    println!("{}", report::of(&world, &histories));
+    let hit = world.strikes.iter().filter(|strike| members.contains(&strike.job)).count();
+    println!("| sweeps | jobs | faults | of them, kills and freezes that hit a running job of a sweep |");
+    println!("| --- | --- | --- | --- |\n| {sweeps} | {} | {killed} | {hit} |", members.len());
+    let ways = histories.iter().flat_map(|history| losses::on_their_way(history, &world.broken)).collect();
+    let (on_its_way, too_slow) = losses::allowed_on_its_way(ways);
+    let of_jobs = histories.iter().flat_map(|history| checker::objections_in_sweep(history, on_its_way));
+    let objections: Vec<String> = too_slow.into_iter().chain(of_jobs).collect();
+    assert_eq!(objections, Vec::<String>::new(), "seed {seed}");
+    assert!(hit > 0, "seed {seed}: no job of a sweep was hit");
 }
 
 impl World {
@@ -109,28 +125,40 @@ impl World {
     }
 
     /// Each combination was dropped where its accuracy says, and the students of the others have every epoch's bytes.
-    async fn check_sweep(&mut self, sweep: &str) {
-        let read = self.read_sweep(sweep).await;
+    /// Returns the sweep's jobs.
+    async fn check_sweep(&mut self, sweep: &str) -> Vec<String> {
+        let read: Value = serde_json::from_str(&self.read(&format!("sweeps/{sweep}")).await).unwrap();
         let mut order = BATCH_SIZES;
         order.sort_unstable_by_key(|size| std::cmp::Reverse(*size));
         let results = read["results"].as_array().unwrap();
-        assert_eq!(results.len(), order.len());
-        for result in results {
-            let size = result["settings"]["/training/batch_size"].as_u64().unwrap();
-            let place = order.iter().position(|other| *other == size).unwrap();
+        let size_of = |result: &Value| result["settings"]["/training/batch_size"].as_u64().unwrap();
+        assert_eq!(results.iter().map(size_of).collect::<Vec<_>>(), order, "the best first");
+        let mut members = Vec::new();
+        for (place, result) in results.iter().enumerate() {
+            let size = size_of(result);
             let (dropped, rungs) = match place {
                 0 | 1 => (Value::Null, 2),
                 2 => (json!(5), 2),
                 _ => (json!(2), 1),
             };
             assert_eq!(result["dropped_after"], dropped, "{result:#}");
+            let last = dropped.as_u64().unwrap_or(EPOCHS);
+            assert_eq!(result["top1"].as_f64(), Some(accuracy(size, last)), "{result:#}");
             let decided = result["rungs"].as_array().unwrap();
             assert_eq!(decided.len(), rungs, "{result:#}");
             assert!(decided.iter().all(|rung| rung["jobs"] == SEEDS && rung["deviation"] == 0.0), "{result:#}");
             let status = if dropped.is_null() { "succeeded" } else { "cancelled" };
-            for job in result["jobs"].as_array().unwrap() {
+            let jobs = result["jobs"].as_array().unwrap();
+            assert_eq!(jobs.len() as u64, SEEDS, "{result:#}");
+            for job in jobs {
                 assert_eq!(job["status"], status, "{result:#}");
-                self.check_member(job["id"].as_str().unwrap(), dropped.as_u64()).await;
+                let id = job["id"].as_str().unwrap().to_owned();
+                self.check_points(&id, size, last).await;
+                if dropped.is_null() {
+                    let expected = student(&format!("beginning-{}-{}", size - 32, job["seed"]));
+                    assert_eq!(self.read(&format!("jobs/{id}/student")).await, expected, "{id}");
+                }
+                members.push(id);
             }
         }
         let decisions: i64 = sqlx::query_scalar("select count(*) from sweep_rungs where sweep_id = $1")
@@ -139,29 +167,30 @@ impl World {
             .await
             .unwrap();
         assert_eq!(decisions, 6 + 3, "every rung was decided on once");
+        members
     }
 
-    /// A job trained every epoch up to its end, or to its rung and no further.
-    async fn check_member(&self, job: &str, dropped_after: Option<u64>) {
-        let query = "select coalesce(array_agg(epoch::bigint order by epoch), '{}') from metrics
-            where job_id = $1 and name = 'eval/top1'";
-        let epochs: Vec<i64> = sqlx::query_scalar(query).bind(job).fetch_one(&self.pool).await.unwrap();
-        let last = dropped_after.unwrap_or(EPOCHS).cast_signed();
-        assert_eq!(epochs, (1..=last).collect::<Vec<_>>(), "{job}");
-        if dropped_after.is_none() {
-            let url = format!("{}/v1/jobs/{job}/student", self.api_url);
-            let student = self.http.get(url).send().await.unwrap().text().await.unwrap();
-            assert_eq!(student, self.expected(job).student, "{job}");
-        }
+    /// A job trained every step and epoch up to its end, or to its rung and no further, once.
+    async fn check_points(&self, job: &str, size: u64, last: u64) {
+        let query = "select step::bigint, value from metrics where job_id = $1 and name = $2 order by step, id";
+        let points = async |name: &str| -> Vec<(i64, f64)> {
+            sqlx::query_as(query).bind(job).bind(name).fetch_all(&self.pool).await.unwrap()
+        };
+        let at = |step: u64| step.cast_signed();
+        let expected: Vec<(i64, f64)> = (1..=last * STEPS_PER_EPOCH).map(|step| (at(step), value_at(step))).collect();
+        assert_eq!(points("train/loss").await, expected, "{job}");
+        let accuracies = (1..=last).map(|epoch| (at(epoch * STEPS_PER_EPOCH), accuracy(size, epoch)));
+        assert_eq!(points("eval/top1").await, accuracies.collect::<Vec<_>>(), "{job}");
     }
 
-    async fn read_sweep(&mut self, sweep: &str) -> Value {
+    /// What the API answers, asked again until it does.
+    async fn read(&mut self, path: &str) -> String {
         let deadline = Instant::now() + self.patience;
         loop {
-            let answer = self.http.get(format!("{}/v1/sweeps/{sweep}", self.api_url)).send().await;
+            let answer = self.http.get(format!("{}/v1/{path}", self.api_url)).send().await;
             if let Ok(answer) = answer
                 && answer.status().is_success()
-                && let Ok(read) = answer.json().await
+                && let Ok(read) = answer.text().await
             {
                 return read;
             }
@@ -170,4 +199,9 @@ impl World {
             self.pause().await;
         }
     }
+}
+
+/// What the stand-in for the trainer evaluates to after an epoch with a batch size.
+fn accuracy(size: u64, epoch: u64) -> f64 {
+    value_at(epoch * STEPS_PER_EPOCH) + (size - 32) as f64
 }

@@ -18,6 +18,7 @@ text=$(<"$spec")
 [[ $text =~ \"epochs\":\ ([0-9]+) ]] && epochs=${BASH_REMATCH[1]}
 # The accuracies of a sweep's combinations differ by their batch size; that of other jobs is 32.
 [[ $text =~ \"batch_size\":\ ([0-9]+) ]] && better=$((BASH_REMATCH[1] - 32))
+[[ $text =~ \"seed\":\ ([0-9]+) ]] && seed=${BASH_REMATCH[1]}
 pause_after=$epochs
 while [ $# -gt 0 ]; do
     [ "$1" = --pause-after ] && pause_after=$2
@@ -43,6 +44,8 @@ point() {
 }
 
 epoch=0 step=0 hash=beginning
+# No two jobs of a sweep have the same student.
+[ "$better" = 0 ] || hash=beginning-$better-$seed
 if [ -e "$out/state/checkpoint.safetensors" ]; then
     read -r epoch step hash < "$out/state/checkpoint.safetensors"
     # One point a step and one an epoch.
@@ -87,4 +90,5 @@ for name in student.safetensors student-last.safetensors manifest.json; do
     printf '%s' "$hash" > "$out/$name" || die "$name"
 done
 sum=$(sha256sum < "$out/student.safetensors")
-say '{"type":"finished","best_top1":70.5,"best_epoch":'"$epochs"',"last_top1":70,"student":{"parameters":1,"size_bytes":64,"sha256":"'"${sum%% *}"'"}}'
+best=$((step * 3 + better))
+say '{"type":"finished","best_top1":'"$best"',"best_epoch":'"$epochs"',"last_top1":'"$best"',"student":{"parameters":1,"size_bytes":64,"sha256":"'"${sum%% *}"'"}}'
