@@ -50,8 +50,9 @@ test: setup ## run all tests: Rust, then the evidence, the dashboard in a browse
 	@echo "All tests passed: Rust, the evidence, the dashboard in a browser, and the Python client."
 
 soak: export DISTILLERY_SOAK_MINUTES ?= $(or $(MINUTES),30)
+soak: export DISTILLERY_SOAK_KILLS ?= $(or $(KILLS),100)
 soak: export DISTILLERY_CRASH_SEED ?= $(SEED)
-soak: setup ## kill processes at random for MINUTES=30 (with SEED=…), then check every job's history
+soak: setup ## kill processes at random for MINUTES=30, then KILLS=100 times under sweeps (SEED=…), and check every job's history
 	@cargo test --locked --package distillery --test it -- --ignored --exact crash::soak --nocapture
 	@cargo test --locked --package distillery --test it -- --ignored --exact crash::sweeps::soak_sweeps --nocapture
 
