@@ -71,7 +71,7 @@ impl DeviceFault {
     }
 }
 
-/// The message of a failure on another rank than 0.
+/// A message from another rank than 0: of its failure, or a warning.
 #[must_use]
 pub fn of_rank(rank: u32, message: &str) -> String {
     format!("rank {rank}: {message}")

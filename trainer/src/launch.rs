@@ -24,7 +24,7 @@ use crate::ranks::Ranks;
 use crate::run;
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
-use crate::worker_link::report::{Report, Silent, warning};
+use crate::worker_link::report::{OtherRank, Report, warning};
 use distillery_core::device_fault;
 use distillery_core::exit_status::{self, out_of_memory_kills};
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, Failure, StopRequest, files};
@@ -157,8 +157,10 @@ pub fn follow() -> Result<Ending> {
     let control = Control::default();
     control.follow_standard_input();
     settings.prepare(settings.shard.world_size);
-    let join = |device, _: &mut dyn Report| Ranks::join(settings.shard, &rendezvous, device, |_| ());
-    run::train(&spec, &settings, join, &control, &mut Silent)
+    let join = |device, report: &mut dyn Report| {
+        Ranks::join(settings.shard, &rendezvous, device, |message| report.event(&warning(message)))
+    };
+    run::train(&spec, &settings, join, &control, &mut OtherRank(settings.shard.rank))
 }
 
 #[allow(unsafe_code, reason = "the C library's signals")]

@@ -270,6 +270,33 @@ impl Ranks {
         Ok(String::from_utf8_lossy(&Vec::<u8>::try_from(bytes)?).into_owned())
     }
 
+    /// Returns on all ranks the texts of all, in the order of the ranks.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub fn gather_texts(&self, own: &str) -> Result<Vec<String>> {
+        let Shard { rank, world_size } = self.shard;
+        // Each sum has one number of one rank, and zeros of the others.
+        let numbers = |count: i64| Tensor::zeros([count], (Kind::Int64, Device::Cpu));
+        let own_length = own.len() as i64;
+        let lengths = numbers(i64::from(world_size));
+        let _ = lengths.get(i64::from(rank)).fill_(own_length);
+        self.all_reduce_sum(&lengths)?;
+        let lengths = Vec::<i64>::try_from(lengths)?;
+        let bytes = numbers(lengths.iter().sum());
+        let start = lengths[..rank as usize].iter().sum::<i64>();
+        bytes.narrow(0, start, own_length).copy_(&Tensor::from_slice(own.as_bytes()));
+        self.all_reduce_sum(&bytes)?;
+        let bytes: Vec<u8> = Vec::<i64>::try_from(bytes)?.into_iter().map(|byte| byte as u8).collect();
+        let mut rest = bytes.as_slice();
+        let texts = lengths.into_iter().map(|length| {
+            let (text, others) = rest.split_at(length as usize);
+            rest = others;
+            String::from_utf8_lossy(text).into_owned()
+        });
+        Ok(texts.collect())
+    }
+
     /// Stops the current work of the other ranks, whose result is no longer needed. Does nothing on other ranks than
     /// 0, and does not wait.
     pub fn interrupt_others(&self) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::device::exit_now;
+use distillery_core::device_fault;
 use distillery_core::protocol::{Event, Level, Point, Progress, series};
 use distillery_core::text::counted;
 
@@ -47,6 +48,19 @@ impl Report for Silent {
 /// Writes a line to standard error, whether somebody reads it or not.
 fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Reports from another rank than 0, whose events nobody reads: what it warns of while it trains goes to standard error,
+/// with its number.
+#[derive(Debug)]
+pub struct OtherRank(pub u32);
+
+impl Report for OtherRank {
+    fn event(&mut self, event: &Event) {
+        if let Event::Log { level: Level::Warning, message } = event {
+            complain(&format!("warning: {}", device_fault::of_rank(self.0, message)));
+        }
+    }
 }
 
 /// Reports to people: with a progress bar on a terminal, with a line per epoch elsewhere.

@@ -28,8 +28,20 @@ static int number_of(const char *variable, int otherwise) {
     return text ? atoi(text) : otherwise;
 }
 
+// Whether this is the process of another rank than 0, whose first argument is `rank`.
+static int is_other_rank(void) {
+    char line[4096] = {0};
+    FILE *file = fopen("/proc/self/cmdline", "r");
+    if (!file) return 0;
+    const size_t length = fread(line, 1, sizeof line - 1, file);
+    fclose(file);
+    const size_t program = strlen(line) + 1;
+    return program < length && !strcmp(line + program, "rank");
+}
+
 static void read_injections(void) {
-    const char *text = getenv("CUDA_STUB_ERRORS");
+    const char *of_ranks = getenv("CUDA_STUB_RANK_ERRORS");
+    const char *text = of_ranks && is_other_rank() ? of_ranks : getenv("CUDA_STUB_ERRORS");
     injections = 0;
     while (text && *text && injections < 16) {
         char name[64];

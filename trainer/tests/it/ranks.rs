@@ -176,6 +176,8 @@ fn collective_operations_reach_every_rank() {
         assert!(ranks.any(number == 1).unwrap() && !ranks.any(false).unwrap());
         assert_eq!(ranks.broadcast_text(|| Ok(format!("rank {number} says ö"))).unwrap(), "rank 0 says ö");
         assert_eq!(ranks.broadcast_text(|| Ok(String::new())).unwrap(), "");
+        let own = ["", "ö", "two"][number as usize];
+        assert_eq!(ranks.gather_texts(own).unwrap(), ["", "ö", "two"]);
     };
     std::thread::scope(|scope| (0..3).for_each(|number| drop(scope.spawn(move || rank(number)))));
 }

@@ -1,10 +1,11 @@
 //! Kernels of our own: what the host does to make and to launch them.
 
 use distillery_core::protocol::Event;
+use serde_json::json;
 
 use super::Stub;
 use crate::support::process::run_again;
-use crate::support::{Workspace, text, warnings};
+use crate::support::{Workspace, merged, text, warnings};
 
 #[test]
 fn steps_with_kernels_of_our_own_can_be_recorded_and_a_launch_that_fails_tells_cudas_reason() {
@@ -47,6 +48,30 @@ fn where_kernels_of_our_own_cannot_be_made_libtorch_computes_with_a_warning() {
         assert!(unused.iter().all(|warning| warning.contains(reason.unwrap())), "{errors}: {unused:?}");
         let used = kernels.map(|what| said.contains(&format!("one kernel {what}")));
         assert_eq!(used, [reason.is_none(); 3], "{errors}: {said}{}", text(&run.stderr));
+    }
+}
+
+#[test]
+fn a_kernel_that_only_another_rank_cannot_make_is_in_the_jobs_events_with_its_number() {
+    let Some(stub) = Stub::build("kernels of our own on one of two ranks") else { return };
+    let workspace = Workspace::new().with_teacher();
+    let spec = merged(workspace.distilled("sdd_kd"), json!({"training": {"devices": 2}}));
+    for (index, (errors, of_ranks, prefix)) in
+        [("", "cuModuleLoadData=209", "rank 1: "), ("cuModuleLoadData=209", "cuModuleLoadData=209", "")]
+            .into_iter()
+            .enumerate()
+    {
+        let mut command = workspace.command_on("cuda", &spec, &format!("run-{index}"));
+        command.args(["--events", "--own-kernels"]).envs(stub.variables("2", errors));
+        let run = command.env("CUDA_STUB_RANK_ERRORS", of_ranks).output().unwrap();
+        let (said, stderr) = (text(&run.stdout), text(&run.stderr));
+        let events: Vec<Event> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let warnings = warnings(&events);
+        let unused: Vec<_> = warnings.iter().filter(|warning| warning.contains("is not used, so libtorch's")).collect();
+        // Each once, whichever ranks have it.
+        assert_eq!(unused.len(), 3, "{errors}: {said}{stderr}");
+        let begin = format!("{prefix}the kernel that ");
+        assert!(unused.iter().all(|warning| warning.starts_with(&begin)), "{errors}: {unused:?}");
     }
 }
 
