@@ -17,7 +17,7 @@ impl<'a> Heard<'a> {
         Self { report: (rank == 0).then_some(report), warnings: Vec::new() }
     }
 
-    /// Has rank 0 report what only other ranks warned of, with their numbers. All ranks call it and wait for each other.
+    /// Has rank 0 report what only other ranks warned of, with their numbers. All ranks call it, and wait.
     ///
     /// # Errors
     /// Another rank is gone.

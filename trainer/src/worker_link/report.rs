@@ -50,8 +50,8 @@ fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Reports from another rank than 0, whose events nobody reads: what it warns of while it trains goes to standard error,
-/// with its number.
+/// Reports from another rank than 0, whose events nobody reads: what it warns of while it trains goes to standard
+/// error, with its number.
 #[derive(Debug)]
 pub struct OtherRank(pub u32);
 

@@ -5,7 +5,7 @@
 // What a real GPU forbids while a stream is recorded fails: waiting, and copies between host and device. Errors are
 // injected with CUDA_STUB_ERRORS=cudaMalloc=2,launch=700@40: a function, the status that it returns, and from which of
 // its calls on (default: the first). `launch` stands for all kernels, `synchronize` for all that waits, `fused` for
-// graphs of cuDNN's with several operations. 214 and 700 are sticky, as with a real GPU. CUDA_STUB_RANK_ERRORS, if it is
+// graphs of cuDNN's with several operations. 214 and 700 are sticky, as with a real GPU. CUDA_STUB_RANK_ERRORS, if
 // set, takes its place in the processes of other ranks than 0. CUDA_STUB_DEVICES is the number of GPUs (default: 1),
 // each of CUDA_STUB_MEMORY bytes (default: 8 GiB), and CUDA_STUB_DRIVER the newest version of CUDA that the driver
 // supports (default: 13000).
