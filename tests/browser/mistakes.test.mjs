@@ -80,10 +80,13 @@ test('the page of a job leads to what its student gets wrong', async () => {
   await page.getByRole('link', { name: 'What it gets wrong' }).click();
   await page.getByRole('heading', { name: 'What the student gets wrong' }).waitFor();
   await region('In short').getByText(`on the ${summary.images.toLocaleString('en-US')} images of the split ${summary.split}`).waitFor();
-  const tile = (name) => region('In short').locator('.tiles > div').filter({ has: page.getByText(name, { exact: true }) }).locator('dd').textContent();
-  assert.match(await tile('Student wrong, teacher right'), new RegExp(`^${summary.outcomes.student_wrong.toLocaleString('en-US')} `));
-  assert.match(await tile('Both wrong'), new RegExp(`^${summary.outcomes.both_wrong.toLocaleString('en-US')} `));
-  assert.equal(await tile('Same prediction'), `${summary.agreement.toFixed(1)} %`);
+  const tile = (name) => region('In short').locator('.tiles > div').filter({ has: page.getByText(name, { exact: true }) }).locator('dd').allTextContents();
+  const part = (images) => [images.toLocaleString('en-US'), `${((100 * images) / summary.images).toFixed(1)} %`];
+  assert.deepEqual(await tile('Student wrong, teacher right'), part(summary.outcomes.student_wrong));
+  assert.deepEqual(await tile('Both wrong'), part(summary.outcomes.both_wrong));
+  assert.deepEqual(await tile('Same prediction'), [`${summary.agreement.toFixed(1)} %`, '']);
+  const [error, taught] = [summary.student, summary.teacher].map(({ calibration }) => calibration.ece.toFixed(1));
+  assert.deepEqual(await tile('Calibration error'), [error, `percentage points, teacher ${taught}`]);
   page.assertQuiet();
 });
 

@@ -57,19 +57,21 @@ async function show(body, { id, status, result }, signal) {
 function figures(report) {
   const { images, split, outcomes, agreement, student, teacher } = report;
   const means = classMeans(report);
-  const part = (/** @type {number} */ count) => `${whole(count)} (${percent((100 * count) / Math.max(images, 1), 1)})`;
-  /** @type {[string, string][]} */
+  const part = (/** @type {number} */ count) => [whole(count), percent((100 * count) / Math.max(images, 1), 1)];
+  const error = student.calibration.ece.toFixed(1);
+  /** @type {[string, string[]][]} each with its value and a note below it */
   const tiles = teacher
     ? [['Both right', part(outcomes.right)], ['Student wrong, teacher right', part(outcomes.student_wrong)],
       ['Student right, teacher wrong', part(outcomes.teacher_wrong)], ['Both wrong', part(outcomes.both_wrong)],
-      ['Same prediction', percent(agreement, 1)],
-      ['Calibration error', `${student.calibration.ece.toFixed(1)} (teacher ${teacher.calibration.ece.toFixed(1)})`],
-      ['Balanced accuracy', `${percent(means.student, 1)} (teacher ${percent(means.teacher, 1)})`], ['Mean F1', percent(means.f1, 1)]]
-    : [['Right', part(outcomes.right)], ['Wrong', part(outcomes.student_wrong)], ['Calibration error', student.calibration.ece.toFixed(1)],
-      ['Balanced accuracy', percent(means.student, 1)], ['Mean F1', percent(means.f1, 1)]];
+      ['Same prediction', [percent(agreement, 1)]],
+      ['Calibration error', [error, `percentage points, teacher ${teacher.calibration.ece.toFixed(1)}`]],
+      ['Balanced accuracy', [percent(means.student, 1), `teacher ${percent(means.teacher, 1)}`]], ['Mean F1', [percent(means.f1, 1)]]]
+    : [['Right', part(outcomes.right)], ['Wrong', part(outcomes.student_wrong)], ['Calibration error', [error, 'percentage points']],
+      ['Balanced accuracy', [percent(means.student, 1)]], ['Mean F1', [percent(means.f1, 1)]]];
   return [
     h('p', { class: 'note' }, `The best student on the ${whole(images)} images of the split ${split}.`),
-    h('dl', { class: 'tiles' }, tiles.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value)))),
+    h('dl', { class: 'tiles' }, tiles.map(([name, [value, note = '']]) =>
+      h('div', {}, h('dt', {}, name), h('dd', {}, value), h('dd', { class: 'note' }, note)))),
   ];
 }
 
