@@ -5,7 +5,7 @@ import { test } from 'node:test';
 
 import { parseBounds, readBounds, sweepAddress } from '../../static/js/ui/bounds.js';
 import { isWaiting, latencyOf, qualifyingText, sweepCosts, verdictOf } from '../../static/js/sweeps/costs.js';
-import { combinationName, curveLines, doneShare, jobsText, rungLines, spread, strategyText } from '../../static/js/sweeps/data.js';
+import { combinationName, curveLines, doneShare, droppedCount, isDropped, jobsText, rungLines, spread, strategyText } from '../../static/js/sweeps/data.js';
 import { estimateText, firstSweep } from '../../static/js/sweeps/new.js';
 import { gainSign, isWithin, shortNames } from '../../static/js/ui/settings.js';
 
@@ -29,8 +29,22 @@ test('what is left of a sweep follows from its jobs', () => {
   const jobs = [['succeeded', 1], ['cancelled', 0.2], ['running', 0.5], ['queued', null]].map(([status, fraction]) => ({ status, fraction }));
   assert.equal(doneShare([result({ jobs: jobs.slice(0, 2) }), result({ jobs: jobs.slice(2) })]), 0.625);
   assert.equal(doneShare([]), 0);
-  assert.equal(jobsText({ queued: 2, succeeded: 1, running: 4 }), '4 running, 2 queued, 1 succeeded');
-  assert.equal(jobsText({}), 'no jobs');
+  assert.equal(jobsText({ queued: 2, succeeded: 1, running: 4, cancelled: 3 }, { type: 'grid' }), '4 running, 2 queued, 1 succeeded, 3 cancelled');
+  assert.equal(jobsText({}, { type: 'grid' }), 'no jobs');
+});
+
+test('what halving dropped is told from what a person cancelled', () => {
+  const halving = { type: 'halving', rungs: [2, 4, 8], keep: 0.5 };
+  const jobs = [['cancelled', 0.25], ['cancelled', 0.25], ['cancelled', 0.1], ['cancelled', null], ['failed', 0.25]].map(([status, fraction]) => ({ status, fraction }));
+  const dropped = result({ dropped_after: 2, jobs });
+  assert.deepEqual(jobs.map((job) => isDropped(job, dropped, halving)), [true, true, false, false, false]);
+  const kept = result({ jobs: [{ status: 'cancelled', fraction: 0.25 }] });
+  assert.equal(droppedCount([dropped, kept], halving), 2);
+  const counts = { succeeded: 6, cancelled: 5 };
+  assert.equal(jobsText(counts, halving, 2), '6 succeeded, 2 dropped, 3 cancelled');
+  assert.equal(jobsText(counts, halving, 5), '6 succeeded, 5 dropped');
+  assert.equal(jobsText(counts, halving, 0), '6 succeeded, 5 cancelled');
+  assert.equal(jobsText(counts, halving), '6 succeeded, 5 dropped or cancelled', 'the list does not know');
 });
 
 test('a strategy is one phrase', () => {

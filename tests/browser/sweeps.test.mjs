@@ -33,6 +33,8 @@ test('the list leads to a sweep, whose combinations, rungs and curves are shown 
   await badge('finished').waitFor({ timeout: PATIENCE });
   assert.equal(await table().getByRole('row').count(), 4);
   assert.equal(await table().locator('tr[data-dropped]').count(), 1, 'two of three combinations are kept');
+  await page.getByText('4 succeeded, 2 dropped · halving').waitFor();
+  assert.equal(await table().getByRole('link', { name: /^seed \d+, dropped/ }).count(), 2);
   await table().getByRole('columnheader', { name: 'Epoch 1' }).waitFor();
   assert.match(await table().getByRole('row').nth(1).innerText(), /^1\s+0\.0[15]\s+\d+\.\d\d ± \d+\.\d\d %\s+2\s/);
   for (const name of ['eval/top1', 'top-1 by rung']) await page.locator(`section[aria-label="${name}"][data-lines="3"]`).waitFor();

@@ -4,7 +4,7 @@ import { fill, h, keepFocus } from '../ui/dom.js';
 import { duration, isNumber, percent } from '../ui/format.js';
 import { shortNames, shortValue } from '../ui/settings.js';
 import { latencyOf, verdictOf } from './costs.js';
-import { epochsText, spread } from './data.js';
+import { epochsText, isDropped, spread } from './data.js';
 
 /** @import { SweepCosts } from './costs.js' */
 /** @typedef {Schemas['CombinationResult']} Result */
@@ -31,8 +31,9 @@ export class CombinationsTable {
    * @param {string[]} pointers of the axes
    * @param {Result[]} results
    * @param {SweepCosts} costs
+   * @param {Schemas['Strategy']} strategy
    */
-  show(pointers, results, costs) {
+  show(pointers, results, costs, strategy) {
     const rungs = [...new Set(results.flatMap((result) => result.rungs.map(({ epochs }) => epochs)))].sort((one, other) => one - other);
     const columns = JSON.stringify([pointers, rungs, costs.isBounded]);
     if (columns !== this.#columns) {
@@ -40,7 +41,7 @@ export class CombinationsTable {
       this.#rows.clear();
       fill(this.#head, heading(pointers, rungs, costs));
     }
-    keepFocus(this.#body, () => this.#place(new Map(results.map((result) => [result.number, this.#row(pointers, rungs, result, costs)]))));
+    keepFocus(this.#body, () => this.#place(new Map(results.map((result) => [result.number, this.#row(pointers, rungs, result, costs, strategy)]))));
   }
 
   /**
@@ -49,12 +50,13 @@ export class CombinationsTable {
    * @param {number[]} rungs
    * @param {Result} result
    * @param {SweepCosts} costs
+   * @param {Schemas['Strategy']} strategy
    */
-  #row(pointers, rungs, result, costs) {
+  #row(pointers, rungs, result, costs, strategy) {
     const { curve: _, cost_seconds: seconds, ...rest } = result;
     const shown = JSON.stringify([rest, duration(seconds), latencyOf(result, costs), costs.isBounded && verdictOf(result, costs)]);
     const known = this.#rows.get(result.number);
-    return known?.shown === shown ? known : { shown, element: row(pointers, rungs, result, costs) };
+    return known?.shown === shown ? known : { shown, element: row(pointers, rungs, result, costs, strategy) };
   }
 
   /** @param {Map<number, { shown: string, element: HTMLElement }>} rows in their order */
@@ -98,8 +100,9 @@ function heading(pointers, rungs, costs) {
  * @param {number[]} rungs epochs
  * @param {Result} result
  * @param {SweepCosts} costs
+ * @param {Schemas['Strategy']} strategy
  */
-function row(pointers, rungs, result, costs) {
+function row(pointers, rungs, result, costs, strategy) {
   const cell = (/** @type {string} */ text, more = {}) => h('td', { class: 'number', ...more }, text);
   const dropped = result.dropped_after ?? null;
   const latency = latencyOf(result, costs);
@@ -114,7 +117,7 @@ function row(pointers, rungs, result, costs) {
     cell(latency.text, { title: latency.title }),
     verdict ? cell(verdict.text, { title: verdict.title, 'data-qualifies': verdict.state }) : null,
     cell(duration(result.cost_seconds)),
-    h('td', {}, h('span', { class: 'members' }, result.jobs.map(member))));
+    h('td', {}, h('span', { class: 'members' }, result.jobs.map((job) => member(job, isDropped(job, result, strategy)))));
 }
 
 /**
@@ -128,9 +131,12 @@ function atRung(result, epochs) {
   return h('td', { class: 'number' }, spread(rung), outcome);
 }
 
-/** @param {Schemas['MemberJob']} job */
-function member({ id, seed, status, best_top1: top1 }) {
-  const title = `seed ${seed}, ${status}${isNumber(top1) ? `, ${percent(top1)}` : ''}`;
+/**
+ * @param {Schemas['MemberJob']} job
+ * @param {boolean} wasDropped
+ */
+function member({ id, seed, status, best_top1: top1 }, wasDropped) {
+  const title = `seed ${seed}, ${wasDropped ? 'dropped' : status}${isNumber(top1) ? `, ${percent(top1)}` : ''}`;
   return h('a', { href: `#/jobs/${encodeURIComponent(id)}`, title, 'aria-label': title },
     h('span', { class: 'badge', 'data-status': status }, String(seed)));
 }

@@ -28,14 +28,45 @@ export function spread({ top1, deviation }) {
 }
 
 /**
- * "4 running, 2 queued", in the order of a job's life.
+ * "4 running, 2 queued", in the order of a job's life. Halving cancels what it drops: without the number of these, both
+ * are counted together.
  * @param {Record<string, number>} jobs by status
+ * @param {Schemas['Strategy']} strategy
+ * @param {number} [dropped] jobs among those cancelled that the strategy dropped
  */
-export function jobsText(jobs) {
-  const order = ['running', 'pausing', 'cancelling', 'queued', 'paused', 'succeeded', 'failed', 'cancelled'];
+export function jobsText(jobs, strategy, dropped) {
+  const order = ['running', 'pausing', 'cancelling', 'queued', 'paused', 'succeeded', 'failed', 'dropped', 'dropped or cancelled', 'cancelled'];
   const place = (/** @type {string} */ status) => (order.includes(status) ? order.indexOf(status) : order.length);
-  const parts = Object.entries(jobs).sort(([one], [other]) => place(one) - place(other)).map(([status, count]) => `${count} ${status}`);
+  const { cancelled = 0, ...others } = jobs;
+  /** @type {Record<string, number>} */
+  const ended = strategy.type !== 'halving' ? { cancelled }
+    : dropped === undefined ? { 'dropped or cancelled': cancelled }
+      // The two numbers may come from different moments.
+      : { dropped: Math.min(dropped, cancelled), cancelled: Math.max(cancelled - dropped, 0) };
+  const counts = [...Object.entries(others), ...Object.entries(ended).filter(([, count]) => count > 0)];
+  const parts = counts.sort(([one], [other]) => place(one) - place(other)).map(([status, count]) => `${count} ${status}`);
   return parts.join(', ') || 'no jobs';
+}
+
+/**
+ * Whether halving dropped a job. It drops jobs that wait at a rung; one that was cancelled elsewhere, a person cancelled.
+ * @param {Pick<Schemas['MemberJob'], 'status' | 'fraction'>} job
+ * @param {Pick<Result, 'dropped_after'>} result its combination
+ * @param {Schemas['Strategy']} strategy
+ */
+export function isDropped({ status, fraction }, { dropped_after: after }, strategy) {
+  if (strategy.type !== 'halving' || status !== 'cancelled' || !isNumber(after) || !isNumber(fraction)) return false;
+  const epochs = strategy.rungs.at(-1) ?? after;
+  return Math.abs(fraction * epochs - after) < 0.5;
+}
+
+/**
+ * The number of jobs that the strategy dropped.
+ * @param {Result[]} results
+ * @param {Schemas['Strategy']} strategy
+ */
+export function droppedCount(results, strategy) {
+  return results.reduce((sum, result) => sum + result.jobs.filter((job) => isDropped(job, result, strategy)).length, 0);
 }
 
 /** @param {number} epochs */

@@ -53,6 +53,6 @@ function row(sweep) {
     h('td', {}, badge.element),
     h('td', {}, strategyText(sweep.strategy)),
     h('td', {}, sweep.seeds > 1 ? `${sweep.combinations} × ${sweep.seeds} seeds` : String(sweep.combinations)),
-    h('td', {}, jobsText(sweep.jobs)),
+    h('td', {}, jobsText(sweep.jobs, sweep.strategy)),
     h('td', {}, ageElement(sweep.created_at, (time) => age(time, now()))));
 }

@@ -17,7 +17,7 @@ import { isNumber, share, whole } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
 import { CombinationsTable } from './combinations.js';
 import { isWaiting, qualifyingText, sweepCosts } from './costs.js';
-import { costText, curveLines, doneShare, epochsText, jobsText, rungLines, strategyText } from './data.js';
+import { costText, curveLines, doneShare, droppedCount, epochsText, jobsText, rungLines, strategyText } from './data.js';
 import { SWEEP_ACTIONS } from './status.js';
 
 /** @import { Costs } from '../compare/costs.js' */
@@ -176,7 +176,8 @@ class SweepPage {
     this.bar.update(done);
     setText(this.share, share(done));
     const next = sweep.next_rung ? ` · compared next after ${epochsText(sweep.next_rung)}` : '';
-    setText(this.where, ` ${jobsText(sweep.jobs)} · ${strategyText(sweep.strategy)}${next} · ${costText(results)} of device time`);
+    const jobs = jobsText(sweep.jobs, sweep.strategy, droppedCount(results, sweep.strategy));
+    setText(this.where, ` ${jobs} · ${strategyText(sweep.strategy)}${next} · ${costText(results)} of device time`);
     this.warningCard.hidden = sweep.warnings.length === 0;
     fill(this.warnings, sweep.warnings.map((warning) => h('li', {}, warning)));
     this.#showFailure(sweep);
@@ -197,11 +198,11 @@ class SweepPage {
   /** The best combinations, or all. */
   #showTable() {
     if (!this.sweep) return;
-    const { axes, results } = this.sweep;
+    const { axes, results, strategy } = this.sweep;
     const rows = results.slice(0, this.#rows);
     this.more.hidden = rows.length === results.length;
     setText(this.more, `Show all ${whole(results.length)} combinations`);
-    this.combinations.show(axes.map(({ pointer }) => pointer), rows, this.#costs);
+    this.combinations.show(axes.map(({ pointer }) => pointer), rows, this.#costs, strategy);
   }
 
   #showAll() {
