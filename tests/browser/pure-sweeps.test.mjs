@@ -5,7 +5,7 @@ import { test } from 'node:test';
 
 import { parseBounds, readBounds, sweepAddress } from '../../static/js/ui/bounds.js';
 import { isWaiting, latencyOf, qualifyingText, sweepCosts, verdictOf } from '../../static/js/sweeps/costs.js';
-import { combinationName, curveLines, doneShare, droppedCount, isDropped, jobsText, rungLines, spread, strategyText } from '../../static/js/sweeps/data.js';
+import { combinationName, curveLines, doneShare, droppedCount, isDropped, jobsText, leftOutText, rungLines, spread, strategyText } from '../../static/js/sweeps/data.js';
 import { estimateText, firstSweep } from '../../static/js/sweeps/new.js';
 import { gainSign, isWithin, shortNames } from '../../static/js/ui/settings.js';
 
@@ -58,6 +58,8 @@ test('curves are of the best combinations, and rungs have a band', () => {
   const many = Array.from({ length: 20 }, (_, index) => result({ number: index + 1 }));
   const lines = curveLines(AXES, many);
   assert.equal(lines.length, 12);
+  assert.equal(leftOutText(many.length), 'The charts show the best 12 of 20 combinations. The table and its CSV have the others.');
+  assert.equal(leftOutText(lines.length), '');
   assert.deepEqual([lines[0].xs, lines[0].ys], [[1, 2], [50, 60]]);
   const rungs = [{ epochs: 5, top1: 50, deviation: 1, jobs: 3, kept: true }, { epochs: 15, top1: null, deviation: null, jobs: 0, kept: false }];
   const [line] = rungLines(AXES, [result(), result({ rungs, dropped_after: 15 })]);

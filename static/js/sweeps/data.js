@@ -1,6 +1,6 @@
 // What the pages of sweeps show, as texts and curves. Pure.
 
-import { duration, isNumber, percent } from '../ui/format.js';
+import { duration, isNumber, percent, whole } from '../ui/format.js';
 import { shortNames, shortValue } from '../ui/settings.js';
 import { isFinal } from '../ui/status.js';
 
@@ -102,6 +102,14 @@ export function curveLines(pointers, results) {
     xs: result.curve.map(([epoch]) => epoch),
     ys: result.curve.map(([, top1]) => top1),
   }));
+}
+
+/**
+ * What the charts leave out, and where it is; empty if they show all.
+ * @param {number} combinations
+ */
+export function leftOutText(combinations) {
+  return combinations > MAX_LINES ? `The charts show the best ${MAX_LINES} of ${whole(combinations)} combinations. The table and its CSV have the others.` : '';
 }
 
 /**

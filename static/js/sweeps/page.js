@@ -17,7 +17,7 @@ import { isNumber, share, whole } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
 import { CombinationsTable } from './combinations.js';
 import { isWaiting, qualifyingText, sweepCosts } from './costs.js';
-import { costText, curveLines, doneShare, droppedCount, epochsText, jobsText, rungLines, strategyText } from './data.js';
+import { costText, curveLines, doneShare, droppedCount, epochsText, jobsText, leftOutText, rungLines, strategyText } from './data.js';
 import { SWEEP_ACTIONS } from './status.js';
 
 /** @import { Costs } from '../compare/costs.js' */
@@ -85,6 +85,7 @@ class SweepPage {
     this.more = h('button', { type: 'button', class: 'quiet', hidden: true, onclick: () => this.#showAll() });
     this.curves = new OverlayChart('eval/top1', { view: this.#view, signal });
     this.rungs = new OverlayChart('top-1 by rung', { view: this.#view, signal });
+    this.leftOut = h('p', { class: 'note left-out' });
     this.parallel = new ParallelCoordinates(signal);
     this.commands = h('div', {});
     this.compare = h('a', { class: 'button quiet' }, 'Compare the best');
@@ -154,7 +155,7 @@ class SweepPage {
       this.failureCard,
       this.warningCard,
       section('Combinations', { actions: h('div', { class: 'actions' }, this.compare, csv) }, this.bounds.element, this.qualifying, this.table, this.more),
-      h('div', { class: 'compare-tools' }, curveFields(this.#view), zoomFields(this.#view)),
+      h('div', { class: 'compare-tools' }, curveFields(this.#view), zoomFields(this.#view), this.leftOut),
       h('section', { class: 'charts', 'aria-label': 'Curves' }, this.curves.element, this.rungs.element),
       this.parallel.element, section('By curl', {}, this.commands));
   }
@@ -184,6 +185,9 @@ class SweepPage {
     this.#showTable();
     if (this.#succeeded < 0) this.costsPoller.now();
     else if ((sweep.jobs.succeeded ?? 0) !== this.#succeeded) this.costsPoller.soon();
+    const leftOut = leftOutText(results.length);
+    setText(this.leftOut, leftOut);
+    this.leftOut.hidden = !leftOut;
     this.curves.show(curveLines(pointers, results), 'epoch');
     const rungs = rungLines(pointers, results);
     this.rungs.element.hidden = rungs.length === 0;
