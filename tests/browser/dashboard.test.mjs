@@ -125,6 +125,8 @@ test('a submitted job trains live, and its name is shown as text', { timeout: PA
   assert.equal(await page.locator('main img').count(), 0);
 
   await status('running').waitFor({ timeout: PATIENCE });
+  const latency = page.locator('.result .facts > div').filter({ hasText: 'Latency' });
+  assert.equal((await latency.textContent()).trim(), 'Latency–', 'what is not measured yet has no figures');
   await page.waitForFunction(() => /^[1-9]\d? % /.test(document.title), null, { timeout: PATIENCE });
   const early = await pointsOf('Train loss');
   await status('succeeded').waitFor({ timeout: PATIENCE });

@@ -17,7 +17,7 @@ export class JobResult {
   #top1 = fact('Last top-1', 'after the last epoch');
   #parameters = fact('Parameters');
   #file = fact('File', 'safetensors');
-  #latency = fact('Latency', 'one image; 64 take – ms, with one thread of the server’s CPU');
+  #latency = fact('Latency');
   #links;
 
   /**
@@ -95,9 +95,10 @@ export class JobResult {
     } else if (job?.latency_not_measured) {
       setText(this.#latency.note, `not measured: ${job.latency_not_measured}`);
     } else if (waits.length > 0) {
+      setText(this.#latency.note, 'not measured yet');
       setTimeout(() => { if (!this.signal.aborted) this.#readLatency(waits.slice(1)); }, waits[0]);
     } else {
-      setText(this.#latency.note, 'not measured');
+      setText(this.#latency.note, 'not measured so far; reload the page to look again');
     }
   }
 }
