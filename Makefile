@@ -28,7 +28,7 @@ wheel: setup ## build dist/distillery-*.whl: the programs and the Python client,
 	@.deps/wheel/run build -t wheel -d dist
 
 # With it, the server times students and checks exports.
-demo serve: export DISTILLERY_ONNXRUNTIME ?= $(CURDIR)/.deps/onnxruntime/libonnxruntime.so
+demo serve screenshots: export DISTILLERY_ONNXRUNTIME ?= $(CURDIR)/.deps/onnxruntime/libonnxruntime.so
 
 demo: build ## distil on real handwritten digits and leave the dashboard running (STOP=1: stop at the end; PORT=8080; SEEDS=6)
 	@scripts/setup onnxruntime
@@ -60,6 +60,7 @@ fuzz: ## look for files that break a reader, for MINUTES=10 in all (ONLY=exporte
 	@scripts/fuzz $${MINUTES:-10} $(ONLY)
 
 screenshots: build ## retake docs/screenshots/ from real jobs on the digits
+	@scripts/setup onnxruntime
 	@CHROMIUM=$$(scripts/browser) DISTILLERY_BIN=target/release/distillery node scripts/screenshots.mjs
 
 bench: setup ## compare training steps with plain PyTorch (DATA=cifar100's parquet files: also whole jobs)

@@ -1,5 +1,6 @@
 // Takes docs/screenshots/*.webp: the real server trains on the digits, survives being killed, and a browser looks on.
-// `make screenshots` builds first; `node scripts/screenshots.mjs` takes target/debug/distillery or $DISTILLERY_BIN.
+// `make screenshots` builds first and names ONNX Runtime, which measures latencies; `node scripts/screenshots.mjs` takes
+// target/debug/distillery or $DISTILLERY_BIN, and $DISTILLERY_ONNXRUNTIME.
 
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -8,7 +9,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 import { drawn, launchBrowser, openPage } from '../tests/browser/support/page.mjs';
-import { Server } from '../tests/browser/support/server.mjs';
+import { PATIENCE, Server } from '../tests/browser/support/server.mjs';
 
 const DIRECTORY = fileURLToPath(new URL('../docs/screenshots/', import.meta.url));
 const SWEEP = fileURLToPath(new URL('../examples/digits/sweep.json', import.meta.url));
@@ -38,6 +39,26 @@ async function sweepOf(teacher) {
   return id;
 }
 
+/** Waits until the server has measured the students of jobs that have succeeded, or fails if it cannot. */
+async function measured(jobs) {
+  const end = Date.now() + PATIENCE;
+  for (const id of jobs) {
+    let job = await server.get(`/v1/jobs/${id}`);
+    for (; !job.student_latency; job = await server.get(`/v1/jobs/${id}`)) {
+      assert.ok(!job.latency_not_measured, `the pictures need latencies; run make screenshots: ${job.latency_not_measured}`);
+      assert.ok(Date.now() < end, `the student of ${id} has not been measured in ${PATIENCE / 1000} s`);
+      await wait(1000);
+    }
+    assert.ok(job.student_latency.latency, `the student of ${id} cannot be measured: ${job.student_latency.failure}`);
+  }
+}
+
+/** The jobs of a sweep that have succeeded. */
+async function studentsOf(sweep) {
+  const { results } = await server.get(`/v1/sweeps/${sweep}`);
+  return results.flatMap(({ jobs }) => jobs).filter(({ status }) => status === 'succeeded').map(({ id }) => id);
+}
+
 /** A teacher, a sweep, one student by three methods, and a job that runs on. The SDD student's server is killed on the way. */
 async function train() {
   const teacher = (await server.post('/v1/jobs', job('resnet20 on the digits', 'resnet20', { method: 'none' }, 6))).id;
@@ -52,6 +73,7 @@ async function train() {
   await server.start();
   await server.succeeded(alone);
   await server.until(live, ({ progress }) => progress?.epoch > 8);
+  await measured([sdd, kd, alone, ...await studentsOf(sweep)]);
   return { sdd, kd, alone, live, sweep };
 }
 
