@@ -32,8 +32,8 @@
 //!
 //! Another program, another version of this one or a person may have written a row. What may have any form is read with
 //! SQL functions, so that one such row keeps no other from being read: documents with `readable`, numbers in them with
-//! `finite_number` and `whole_number`, lists with `plain_list`, and times that people set with `calendar_time`. A column
-//! of type `json`, which keeps texts that `jsonb` refuses, is read as a `ForeignJson`.
+//! `finite_number` and `whole_number`, lists with `plain_list`, and times that people set with `calendar_time`. A
+//! column of type `json`, which keeps texts that `jsonb` refuses, is read as a `ForeignJson`.
 //!
 //! A function that looks for one thing returns `None` if there is no such thing.
 

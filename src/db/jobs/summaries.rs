@@ -312,14 +312,13 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
     let summaries = rows.into_iter().map(|row| {
         let method = row.method.unwrap_or_default();
         let baseline = baselines.of(Some(&method), row.recipe.as_deref(), row.teacher_key.as_deref());
-        let Around { ran_seconds, students, student_names, unfinished_students } =
-            around.remove(&row.id).unwrap_or_default();
+        let around = around.remove(&row.id).unwrap_or_default();
         Summary {
             waiting: waiting.remove(&row.id),
-            ran_seconds,
-            students,
-            student_names,
-            unfinished_students,
+            ran_seconds: around.ran_seconds,
+            students: around.students,
+            student_names: around.student_names,
+            unfinished_students: around.unfinished_students,
             curve: curves.remove(&row.id).unwrap_or_default(),
             id: row.id,
             name: row.name,

@@ -117,7 +117,7 @@ function row(pointers, rungs, result, costs, strategy) {
     cell(latency.text, { title: latency.title }),
     verdict ? cell(verdict.text, { title: verdict.title, 'data-qualifies': verdict.state }) : null,
     cell(duration(result.cost_seconds)),
-    h('td', {}, h('span', { class: 'members' }, result.jobs.map((job) => member(job, isDropped(job, result, strategy)))));
+    h('td', {}, h('span', { class: 'members' }, result.jobs.map((job) => member(job, isDropped(job, result, strategy))))));
 }
 
 /**

@@ -101,7 +101,8 @@ fn students_load_from_bundles_into_torchvision_and_timm() {
     }
 }
 
-/// Exports networks that return their logits in a container, and saves their weights. All say the last of three classes.
+/// Exports networks that return their logits in a container, and saves their weights. All say the last of three
+/// classes.
 const WRAPPED: &str = r#"
 import pathlib, sys
 import torch
