@@ -186,10 +186,10 @@ test('only the rows of combinations that change are built again, and the focus s
     const results = [1, 2, 3].map((number) => ({ ...like, number, jobs: [{ ...like.jobs[0], id: `job_${number}` }] }));
     const table = new CombinationsTable();
     document.body.append(table.element);
-    table.show(pointers, results, costs);
+    table.show(pointers, results, costs, { type: 'grid' });
     const before = [...table.element.tBodies[0].rows];
     before[1].querySelector('a').focus();
-    table.show(pointers, [results[2], { ...results[1], best: 99 }], costs);
+    table.show(pointers, [results[2], { ...results[1], best: 99 }], costs, { type: 'grid' });
     const after = [...table.element.tBodies[0].rows];
     const focused = document.activeElement.getAttribute('href');
     table.element.remove();

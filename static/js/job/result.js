@@ -90,10 +90,10 @@ export class JobResult {
       setText(this.#latency.value, `${significant(latency.latency_ms)} ms`);
       setText(this.#latency.note, `one image; 64 take ${significant(latency.latency_64_ms)} ms, with one thread of the server’s CPU`);
       this.#latency.element.title = `${measured.latency.runtime} on ${measured.latency.cpu}`;
-    } else if (measured?.failure) {
-      setText(this.#latency.note, `not measured: ${measured.failure}`);
-    } else if (job?.latency_not_measured) {
-      setText(this.#latency.note, `not measured: ${job.latency_not_measured}`);
+    } else if (measured?.failure ?? job?.latency_not_measured) {
+      setText(this.#latency.note, 'not measured');
+      // A reason is too long for the narrow column, and would move what is below.
+      setText(this.message, `The latency is not measured: ${measured?.failure ?? job?.latency_not_measured}`);
     } else if (waits.length > 0) {
       setText(this.#latency.note, 'not measured yet');
       setTimeout(() => { if (!this.signal.aborted) this.#readLatency(waits.slice(1)); }, waits[0]);
