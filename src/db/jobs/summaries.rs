@@ -12,7 +12,7 @@ use sqlx::types::Json;
 use utoipa::ToSchema;
 
 use super::Status;
-use super::around::{Around, around};
+use super::around::around;
 use super::baselines::{Baseline, Baselines, gain};
 use super::settings::{self, SpecSetting};
 use super::waiting::{self, Waiting};
