@@ -41,8 +41,8 @@ async fn a_watched_job_that_fails_fails_the_command_with_a_code_of_its_own() {
     let (mut process, mut lines, _errors) = start(&api.url, home.path(), &["watch", &id]);
     lines.until("queued").await;
     report(&api, &token, 1, "one epoch is done").await;
-    lines.until("one epoch is done").await;
-    lines.until("top-1 accuracy is 12.50 %").await;
+    // The stream sends lines of the log and points in turns.
+    lines.until_all(&["one epoch is done", "top-1 accuracy is 12.50 %"]).await;
     fail(&api, &token).await;
     let last = lines.until("failed: the loss is not finite").await;
     assert!(last.contains("step 7: loss is NaN"), "{last}");

@@ -128,6 +128,16 @@ impl Lines {
         found.unwrap_or_else(|| panic!("no line says {words:?}"))
     }
 
+    /// Waits until each of these was in some line, in whatever order.
+    pub async fn until_all(&mut self, words: &[&str]) {
+        let mut missing = words.to_vec();
+        while !missing.is_empty() {
+            let line = self.find(|line| Some(line.to_owned())).await;
+            let line = line.unwrap_or_else(|| panic!("no line says {missing:?}"));
+            missing.retain(|words| !line.contains(words));
+        }
+    }
+
     /// Waits for the line in which a server says its address, and returns that.
     pub async fn address(&mut self) -> Option<String> {
         self.find(|line| Some(line[line.find("http://")?..].trim().to_owned())).await
