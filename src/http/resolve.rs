@@ -7,7 +7,6 @@ use std::time::Duration;
 use distillery_core::export::samples;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -20,7 +19,7 @@ use super::extract::fault;
 use super::job_network::{JobNetwork, NetworkFacts};
 use super::measurements::Measurements;
 use super::networks::{self, NetworkFindings};
-use super::statistics::{self, FoundStatistics};
+use super::statistics::{self, Looks, Told};
 use crate::class_order::{self, ClassOrder};
 use crate::db;
 use crate::db::datasets::StoredDataset;
@@ -270,17 +269,12 @@ impl Resolved {
 
     /// What is found in the images of a data set at which nobody has looked yet, or why that is not known. Only dry
     /// runs look: their users decide by the answer.
-    pub async fn look_at_images(&self, state: &AppState, until: Instant) -> Vec<String> {
+    pub async fn look_at_images(&self, state: &AppState, looks: &mut Looks) -> Vec<String> {
         let Some((located, version)) = &self.unexamined else { return Vec::new() };
-        let (yet, why) = match statistics::soon(state, located, version, until).await {
-            FoundStatistics::Known(statistics) => return statistics.warnings_of_job(&self.dataset.used),
-            FoundStatistics::Fault(fault) => ("", fault),
-            FoundStatistics::Reading(progress) => {
-                let [read, images] = progress.get();
-                let read =
-                    if images == 0 { "begun to read them".to_owned() } else { format!("read {read} of {images}") };
-                (" yet", format!("the server has {read}. Check again later, or wait for `statistics`"))
-            }
+        let found = statistics::soon(state, located, version, looks.until);
+        let (why, yet) = match looks.of(version, found).await {
+            Told::Known(statistics) => return statistics.warnings_of_job(&self.dataset.used),
+            Told::Unknown { why, is_passing } => (why, if *is_passing { " yet" } else { "" }),
         };
         let name = &self.spec.dataset.location.name;
         vec![format!(
@@ -301,7 +295,7 @@ impl Resolved {
         let (memory, time) = self.estimate_on(state, prospects, &mut Measurements::default()).await?;
         let disk_bytes = self.spec.training.disk_bytes(self.costs().student.parameters) + self.sample_bytes();
         let waits = no_worker.into_iter().chain(self.waits.clone());
-        let found = self.look_at_images(state, statistics::end_of_patience()).await;
+        let found = self.look_at_images(state, &mut Looks::from_now()).await;
         let warnings = self.doubts().into_iter().chain(found).chain(self.remarks());
         let warnings = warnings.chain(waits).chain(check_disk(&state.settings.spool_dir, disk_bytes)).collect();
         let (classes, side) = (self.dataset.classes, self.spec.dataset.image_size);

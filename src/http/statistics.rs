@@ -1,6 +1,7 @@
 //! Decodes the images of data sets in the background, one data set at a time, and keeps the statistics.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -121,9 +122,57 @@ impl StatisticsTasks {
     }
 }
 
-/// When a request that begins now should no longer wait for statistics.
-pub fn end_of_patience() -> Instant {
-    Instant::now() + BRIEFLY
+/// What a request is told of images.
+#[derive(Debug)]
+pub enum Told {
+    Known(DatasetStatistics),
+    /// Why nothing is known, and whether that passes by itself.
+    Unknown {
+        why: String,
+        is_passing: bool,
+    },
+}
+
+impl From<FoundStatistics> for Told {
+    fn from(found: FoundStatistics) -> Self {
+        match found {
+            FoundStatistics::Known(statistics) => Self::Known(statistics),
+            FoundStatistics::Fault(why) => Self::Unknown { why, is_passing: false },
+            FoundStatistics::Reading(progress) => {
+                let read = match progress.get() {
+                    [_, 0] => "begun to read them".to_owned(),
+                    [read, images] => format!("read {read} of {images}"),
+                };
+                let why = format!("the server has {read}. Check again later, or wait for `statistics`");
+                Self::Unknown { why, is_passing: true }
+            }
+        }
+    }
+}
+
+/// What one request is told of the images of data sets: the same of each whenever it asks, however far the server reads
+/// meanwhile. So the combinations of a sweep agree, and none begins again what has failed for another.
+#[derive(Debug)]
+pub struct Looks {
+    /// When the request no longer waits for statistics.
+    pub until: Instant,
+    /// By version of the data.
+    told: HashMap<String, Told>,
+}
+
+impl Looks {
+    /// For a request that looks from now on.
+    pub fn from_now() -> Self {
+        Self { until: Instant::now() + BRIEFLY, told: HashMap::new() }
+    }
+
+    /// What is told of a version: what is found now, unless the request was told before.
+    pub async fn of(&mut self, version: &str, found: impl Future<Output = FoundStatistics>) -> &Told {
+        match self.told.entry(version.to_owned()) {
+            Entry::Occupied(told) => told.into_mut(),
+            Entry::Vacant(free) => free.insert(found.await.into()),
+        }
+    }
 }
 
 /// The statistics of a data set if its images have been decoded. `version` identifies the files.
@@ -232,4 +281,24 @@ async fn decode(state: AppState, located: Located, version: String, progress: Ar
         }
     }
     state.statistics.keep(&version, outcome);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_is_told_the_same_of_a_version_whenever_it_asks() {
+        let mut looks = Looks::from_now();
+        let reading = || FoundStatistics::Reading(Arc::default());
+        let fault = || FoundStatistics::Fault("its file is lost".to_owned());
+        let shown = |told: &Told| format!("{told:?}");
+        let first = shown(looks.of("one", ready(reading())).await);
+        assert!(first.contains("begun to read them") && first.contains("is_passing: true"), "{first}");
+        assert_eq!(shown(looks.of("one", ready(fault())).await), first);
+        let other = shown(looks.of("two", ready(fault())).await);
+        assert!(other.contains("its file is lost") && other.contains("is_passing: false"), "{other}");
+    }
 }

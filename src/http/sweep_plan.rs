@@ -11,7 +11,7 @@ use super::estimate::{Memory, Time};
 use super::extract::fault;
 use super::measurements::Measurements;
 use super::resolve::{self, Resolved};
-use super::statistics;
+use super::statistics::Looks;
 use crate::spec::{Fault, JobSpec, TeacherCache};
 use crate::sweep::{Combination, Strategy, SweepSpec, halving_counts};
 use crate::text::counted;
@@ -207,10 +207,10 @@ impl SweepPlan {
 
     /// What is found in the images of data sets at which nobody has looked yet, or why that is not known.
     pub async fn look_at_images(&self, state: &AppState) -> Vec<String> {
-        let until = statistics::end_of_patience();
+        let mut looks = Looks::from_now();
         let mut found = BTreeMap::new();
         for planned in &self.combinations {
-            found.insert(planned.combination.number, planned.resolved.look_at_images(state, until).await);
+            found.insert(planned.combination.number, planned.resolved.look_at_images(state, &mut looks).await);
         }
         at_most(self.of_jobs(|planned| found[&planned.combination.number].clone()), "warning")
     }
