@@ -353,6 +353,22 @@ test('after a kill the job resumes from its checkpoint, and the timeline shows t
   await fetch(`${server.url}/v1/jobs/${id}/cancel`, { method: 'POST' });
 });
 
+test('why the latency is not measured stays after the metrics are saved', { timeout: PATIENCE }, async () => {
+  const other = await openPage(browser);
+  await other.route(new RegExp(`/v1/jobs/${student}$`), async (route) => {
+    const { student_latency: _, ...job } = await (await route.fetch()).json();
+    await route.fulfill({ json: { ...job, latency_not_measured: 'no ONNX Runtime' } });
+  });
+  await other.goto(`${server.url}/#/jobs/${student}`);
+  const reason = other.locator('.result .downloads').getByText('The latency is not measured: no ONNX Runtime');
+  await reason.waitFor();
+  await downloaded(other, () => other.getByRole('button', { name: 'Metrics (CSV)' }).click());
+  await drawn(other);
+  assert.equal(await reason.count(), 1);
+  other.assertQuiet();
+  await other.context().close();
+});
+
 test('the page is accessible and fits on every screen', { timeout: PATIENCE }, async () => {
   await onEveryScreen(browser, async (other, { name }) => {
     await other.goto(`${server.url}/#/jobs/${student}`);

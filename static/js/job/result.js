@@ -19,6 +19,8 @@ export class JobResult {
   #file = fact('File', 'safetensors');
   #latency = fact('Latency');
   #links;
+  /** What the message says as long as nothing has just failed. */
+  #standing = '';
 
   /**
    * @param {Job} job
@@ -42,6 +44,12 @@ export class JobResult {
     this.update(job);
   }
 
+  /** @param {string} text */
+  #say(text) {
+    this.#standing = text;
+    setText(this.message, text);
+  }
+
   /**
    * The CSV needs an Accept header, which a link cannot send.
    * @param {string} id
@@ -50,7 +58,7 @@ export class JobResult {
     try {
       const [{ save }, csv] = await Promise.all([import('../charts/export.js'), api.metricsCsv(id)]);
       save(`${id}-metrics.csv`, 'text/csv', csv);
-      setText(this.message, '');
+      setText(this.message, this.#standing);
     } catch (error) {
       setText(this.message, error.message);
     }
@@ -63,12 +71,12 @@ export class JobResult {
       else element.removeAttribute('href');
     }
     if (!result) {
-      setText(this.message, isFinal(status) ? `This job is ${status}, so it has no student.` : 'Available once the job has succeeded.');
+      this.#say(isFinal(status) ? `This job is ${status}, so it has no student.` : 'Available once the job has succeeded.');
       return;
     }
     const { student, last_top1: last } = result;
     if (this.hash.textContent === student.sha256) return;
-    setText(this.message, '');
+    this.#say('');
     setText(this.hash, student.sha256);
     setText(this.#top1.value, percent(last));
     setText(this.#parameters.value, count(student.parameters));
@@ -93,7 +101,7 @@ export class JobResult {
     } else if (measured?.failure ?? job?.latency_not_measured) {
       setText(this.#latency.note, 'not measured');
       // A reason is too long for the narrow column, and would move what is below.
-      setText(this.message, `The latency is not measured: ${measured?.failure ?? job?.latency_not_measured}`);
+      this.#say(`The latency is not measured: ${measured?.failure ?? job?.latency_not_measured}`);
     } else if (waits.length > 0) {
       setText(this.#latency.note, 'not measured yet');
       setTimeout(() => { if (!this.signal.aborted) this.#readLatency(waits.slice(1)); }, waits[0]);
