@@ -34,11 +34,14 @@ const PART: usize = 8 << 20;
 const PARTS_IN_FLIGHT: usize = 4;
 /// Most deletions in flight.
 const DELETIONS_IN_FLIGHT: usize = 8;
-/// Limits of S3's client, unless the environment has others: its setting, the variable for it, and the limit. A service
-/// that is silent for long is asked again. A whole request may take as long as its bytes keep coming: the client's own
-/// limit, 30 seconds with repetitions for three minutes, would break off every large data set from a slow service.
-const S3_LIMITS: [(ClientConfigKey, &str, &str); 2] =
-    [(ClientConfigKey::ReadTimeout, "AWS_READ_TIMEOUT", "30s"), (ClientConfigKey::Timeout, "AWS_TIMEOUT", "7days")];
+/// Limits of S3's client, unless the environment has others: its setting, the variables that replace it, and the limit.
+/// A service that is silent for long is asked again. A whole request may take as long as bytes keep coming: the client's
+/// own limit, 30 seconds with repetitions for three minutes, would break off every large data set from a slow service.
+/// A service is silent while it is sent a part, too. So who gives requests more time has given parts that time.
+const S3_LIMITS: [(ClientConfigKey, &[&str], &str); 2] = [
+    (ClientConfigKey::ReadTimeout, &["AWS_READ_TIMEOUT", "AWS_TIMEOUT"], "30s"),
+    (ClientConfigKey::Timeout, &["AWS_TIMEOUT"], "7days"),
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -94,9 +97,9 @@ pub fn install_tls_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// What opens a bucket, with the settings of the environment.
-fn s3_builder() -> AmazonS3Builder {
-    let limits = S3_LIMITS.into_iter().filter(|(_, variable, _)| std::env::var_os(variable).is_none());
+/// What opens a bucket, with the settings of the environment, which has some variables.
+fn s3_builder(has_variable: impl Fn(&str) -> bool) -> AmazonS3Builder {
+    let limits = S3_LIMITS.into_iter().filter(|(_, variables, _)| !variables.iter().any(|name| has_variable(name)));
     limits.fold(AmazonS3Builder::from_env(), |builder, (setting, _, limit)| {
         builder.with_config(AmazonS3ConfigKey::Client(setting), limit)
     })
@@ -126,7 +129,8 @@ impl Store {
         };
         install_tls_provider();
         let (bucket, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
-        let store = s3_builder().with_bucket_name(bucket).build()?;
+        let has_variable = |name: &str| std::env::var_os(name).is_some();
+        let store = s3_builder(has_variable).with_bucket_name(bucket).build()?;
         let prefix = Key::parse(prefix)?;
         let bucket = Arc::new(Bucket::new(store.clone(), &prefix)?);
         Ok(Self { inner: Arc::new(PrefixStore::new(store, prefix)), directory: None, bucket: Some(bucket) })
@@ -371,11 +375,22 @@ impl From<std::convert::Infallible> for Error {
 mod tests {
     use super::*;
 
+    /// The limit of a setting where the environment has that variable.
+    fn limit(setting: ClientConfigKey, variable: &str) -> Option<String> {
+        s3_builder(|name| name == variable).get_config_value(&AmazonS3ConfigKey::Client(setting))
+    }
+
     #[test]
     fn a_bucket_may_take_long_for_a_file_but_not_be_silent_for_long() {
-        for (setting, _, limit) in S3_LIMITS {
-            let found = s3_builder().get_config_value(&AmazonS3ConfigKey::Client(setting));
-            assert_eq!(found.as_deref(), Some(limit), "{setting:?}");
+        for (setting, _, wanted) in S3_LIMITS {
+            assert_eq!(limit(setting, "").as_deref(), Some(wanted), "{setting:?}");
         }
+    }
+
+    #[test]
+    fn who_gives_requests_to_a_bucket_more_time_gives_parts_that_are_sent_as_much() {
+        assert_eq!(limit(ClientConfigKey::ReadTimeout, "AWS_TIMEOUT"), None);
+        assert_eq!(limit(ClientConfigKey::ReadTimeout, "AWS_READ_TIMEOUT"), None);
+        assert_eq!(limit(ClientConfigKey::Timeout, "AWS_READ_TIMEOUT").as_deref(), Some("7days"));
     }
 }
