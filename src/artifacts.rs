@@ -35,9 +35,9 @@ const PARTS_IN_FLIGHT: usize = 4;
 /// Most deletions in flight.
 const DELETIONS_IN_FLIGHT: usize = 8;
 /// Limits of S3's client, unless the environment has others: its setting, the variables that replace it, and the
-/// limit. A service that is silent for long is asked again. A whole request may take as long as bytes keep coming: the client's
-/// own limit, 30 seconds with repetitions for three minutes, would break off every large data set from a slow service.
-/// A service is silent while it is sent a part, too. So who gives requests more time has given parts that time.
+/// limit. A service that is silent for long is asked again. A whole request may take as long as bytes keep coming: the
+/// client's own limit, 30 seconds with repetitions for three minutes, would break off every large data set from a slow
+/// service. A service is silent while it is sent a part, too. So who gives requests more time gives parts that time.
 const S3_LIMITS: [(ClientConfigKey, &[&str], &str); 2] = [
     (ClientConfigKey::ReadTimeout, &["AWS_READ_TIMEOUT", "AWS_TIMEOUT"], "30s"),
     (ClientConfigKey::Timeout, &["AWS_TIMEOUT"], "7days"),
